@@ -1,0 +1,340 @@
+//! What an operator asks for, and how the server says no.
+
+use crate::ids::{DiskId, HostId, Mac, MoveId, VmId};
+use crate::view::{HostState, VmPhase};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// Makes a VM from a template.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct CreateVm {
+    /// Its name.
+    pub name: VmId,
+    /// Which template.
+    pub template: String,
+    /// Memory, MiB; the template's when absent.
+    #[serde(default)]
+    pub memory_mib: Option<u64>,
+    /// Virtual processors; the template's when absent.
+    #[serde(default)]
+    pub vcpus: Option<u32>,
+    /// Size of its disk, MiB; the template's when absent. Never less than the template's image.
+    #[serde(default)]
+    pub disk_mib: Option<u64>,
+    /// Address of its interface; made from the name when absent.
+    #[serde(default)]
+    pub mac: Option<Mac>,
+    /// Appended to the template's kernel command line.
+    #[serde(default)]
+    pub cmdline: String,
+    /// Whether to start it at once.
+    #[serde(default)]
+    pub start: bool,
+}
+
+/// Asks for a move.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct MigrateVm {
+    /// Where to; the planner chooses when absent.
+    #[serde(default)]
+    pub to: Option<HostId>,
+}
+
+/// Makes a disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct CreateDisk {
+    /// Its name.
+    pub name: DiskId,
+    /// Size, MiB.
+    pub size_mib: u64,
+    /// Disk or template image to copy from.
+    #[serde(default)]
+    pub from: Option<String>,
+}
+
+/// Grows a disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct GrowDisk {
+    /// The new size, MiB; larger than now.
+    pub size_mib: u64,
+}
+
+/// Registers a machine before it is seen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct RegisterHost {
+    /// The address it boots from.
+    pub mac: Mac,
+    /// A name for it.
+    #[serde(default)]
+    pub name: Option<String>,
+}
+
+/// Asks for a plan.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Balance {
+    /// Only say what would be done.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// First use: the set-up code and a password of the operator's choice.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Setup {
+    /// The one-time code that the server printed.
+    pub code: String,
+    /// 10 to 200 characters.
+    pub password: String,
+}
+
+/// Log in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Login {
+    /// The operator's password.
+    pub password: String,
+}
+
+/// A session. The page has it as a cookie as well.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Session {
+    /// For `Authorization: Bearer`.
+    pub token: String,
+    /// Unix milliseconds.
+    pub expires_ms: u64,
+}
+
+/// Whether the server was set up; readable without a session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct About {
+    /// The server's version.
+    pub version: String,
+    /// Whether the first password has yet to be chosen.
+    pub needs_setup: bool,
+}
+
+/// What was done or begun.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "did", rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum Accepted {
+    /// Done, durably.
+    Done,
+    /// Begun; the VM's view shows how it goes.
+    Begun,
+    /// A move has begun.
+    Moving {
+        /// The move.
+        r#move: MoveId,
+    },
+}
+
+/// A guest's console.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ConsoleText {
+    /// The end of its log.
+    pub text: String,
+}
+
+/// An error's body.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ApiError {
+    /// For a program.
+    pub refusal: Refusal,
+    /// For a person; the refusal's own sentence.
+    pub message: String,
+}
+
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> Self {
+        Self { message: refusal.to_string(), refusal }
+    }
+}
+
+/// Why the server does not do what it was asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "why", rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum Refusal {
+    /// No such host.
+    NoHost {
+        /// As given.
+        host: HostId,
+    },
+    /// No such VM.
+    NoVm {
+        /// As given.
+        vm: VmId,
+    },
+    /// No such disk.
+    NoDisk {
+        /// As given.
+        disk: DiskId,
+    },
+    /// No such template.
+    NoTemplate {
+        /// As given.
+        template: String,
+        /// Those there are.
+        known: Vec<String>,
+    },
+    /// The name is taken.
+    NameTaken {
+        /// The name.
+        name: String,
+    },
+    /// The address is another VM's or host's.
+    MacTaken {
+        /// The address.
+        mac: Mac,
+    },
+    /// The host is in no state for that.
+    HostIs {
+        /// Which.
+        host: HostId,
+        /// Its state.
+        state: HostState,
+    },
+    /// The VM is in no state for that.
+    VmIs {
+        /// Which.
+        vm: VmId,
+        /// Its phase.
+        phase: VmPhase,
+    },
+    /// A move is under way that this would disturb.
+    MoveUnderWay {
+        /// The move.
+        r#move: MoveId,
+    },
+    /// No host can take the VM.
+    NoPlace {
+        /// Which.
+        vm: VmId,
+        /// Each host with the reason.
+        rejected: Vec<Rejected>,
+    },
+    /// The VM is there already.
+    AlreadyThere {
+        /// Which.
+        vm: VmId,
+        /// Where.
+        host: HostId,
+    },
+    /// The disk belongs to a VM.
+    DiskInUse {
+        /// Which.
+        disk: DiskId,
+        /// Whose.
+        vm: VmId,
+    },
+    /// The host still runs VMs.
+    HostHasVms {
+        /// Which.
+        host: HostId,
+        /// How many.
+        count: usize,
+    },
+    /// A value is out of range.
+    BadValue {
+        /// Which.
+        field: String,
+        /// What was given.
+        given: String,
+        /// What was expected.
+        expected: String,
+    },
+    /// No session, or it has ended.
+    NotLoggedIn,
+    /// The password or the set-up code is wrong.
+    WrongPassword,
+    /// Too many attempts.
+    TooManyAttempts {
+        /// Seconds to wait.
+        retry_s: u64,
+    },
+    /// The server was set up before.
+    AlreadySetUp,
+    /// The server cannot do it now.
+    Unavailable {
+        /// What is the matter.
+        detail: String,
+    },
+    /// No such path, or not by that method.
+    NoSuchPath,
+    /// The host did not do it.
+    HostFailed {
+        /// Which.
+        host: HostId,
+        /// What it said.
+        detail: String,
+    },
+}
+
+/// A host that cannot take a VM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Rejected {
+    /// Which.
+    pub host: HostId,
+    /// Why, one sentence.
+    pub why: String,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoHost { host } => write!(f, "there is no host {host}"),
+            Self::NoVm { vm } => write!(f, "there is no VM {vm}"),
+            Self::NoDisk { disk } => write!(f, "there is no disk {disk}"),
+            Self::NoTemplate { template, known } => {
+                write!(f, "there is no template {template:?}; known: {}", known.join(", "))
+            }
+            Self::NameTaken { name } => write!(f, "the name {name} is taken"),
+            Self::MacTaken { mac } => write!(f, "the address {mac} is taken"),
+            Self::HostIs { host, state } => write!(f, "host {host} is {state:?}, so this cannot be done"),
+            Self::VmIs { vm, phase } => write!(f, "VM {vm} is {phase:?}, so this cannot be done"),
+            Self::MoveUnderWay { r#move } => write!(f, "move {} is under way; wait until it has ended", r#move),
+            Self::NoPlace { vm, rejected } => {
+                write!(f, "no host can take {vm}")?;
+                for r in rejected {
+                    write!(f, "; {}: {}", r.host, r.why)?;
+                }
+                Ok(())
+            }
+            Self::AlreadyThere { vm, host } => write!(f, "VM {vm} is on {host} already"),
+            Self::DiskInUse { disk, vm } => write!(f, "disk {disk} belongs to VM {vm}"),
+            Self::HostHasVms { host, count } => write!(f, "host {host} still has {count} VMs"),
+            Self::BadValue { field, given, expected } => {
+                write!(f, "{field} is {given:?}, expected {expected}")
+            }
+            Self::NotLoggedIn => f.write_str("not logged in"),
+            Self::WrongPassword => f.write_str("the password or code is wrong"),
+            Self::TooManyAttempts { retry_s } => write!(f, "too many attempts; try again in {retry_s} s"),
+            Self::AlreadySetUp => f.write_str("the server was set up before; log in instead"),
+            Self::Unavailable { detail } => write!(f, "the server cannot do this now: {detail}"),
+            Self::NoSuchPath => f.write_str("there is nothing at this path, or not by this method"),
+            Self::HostFailed { host, detail } => write!(f, "host {host} did not do it: {detail}"),
+        }
+    }
+}
+
+impl std::error::Error for Refusal {}

@@ -1,0 +1,65 @@
+//! Virtual machines and disks as an operator asks for them.
+
+use crate::ids::{DiskId, Mac, VmId};
+use serde::{Deserialize, Serialize};
+
+/// What a VM is to be. Changes only while it is stopped.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct VmSpec {
+    /// Its name, also its Xen domain name.
+    pub name: VmId,
+    /// Memory, MiB, 16 or more.
+    pub memory_mib: u64,
+    /// Virtual processors, 1 to 64.
+    pub vcpus: u32,
+    /// What it boots.
+    pub boot: Boot,
+    /// Its disks in order: xvda, xvdb, …
+    pub disks: Vec<DiskId>,
+    /// Its network interfaces in order.
+    pub vifs: Vec<Vif>,
+}
+
+/// What a PVH guest boots.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum Boot {
+    /// A kernel and initrd given to it. Each is a blob the boot server serves by digest.
+    Kernel {
+        /// sha256 of the kernel, 64 hexadecimal digits.
+        kernel: String,
+        /// sha256 of the initrd.
+        initrd: Option<String>,
+        /// Kernel command line.
+        cmdline: String,
+    },
+    /// Its own first disk, by Debian's grub-xen PVH loader.
+    Disk {
+        /// sha256 of the loader.
+        loader: String,
+    },
+}
+
+/// A virtual network interface.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Vif {
+    /// Its address, unique in the rack.
+    pub mac: Mac,
+    /// The bridge of the host it is put on.
+    pub bridge: String,
+}
+
+/// A disk as it is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct DiskSpec {
+    /// Its name.
+    pub name: DiskId,
+    /// Size, MiB.
+    pub size_mib: u64,
+}
