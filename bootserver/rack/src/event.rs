@@ -1,0 +1,171 @@
+//! What happens to the rack. The shell turns packets, requests and results into these; nothing else does.
+
+use crate::dhcp::BootRequest;
+use proto::agent::{JoinRequest, Report};
+use proto::api::{Balance, CreateDisk, CreateVm, GrowDisk, MigrateVm, RegisterHost};
+use proto::{DiskId, HostId, Mac, VmId};
+use std::net::Ipv4Addr;
+
+/// A moment. Durations are reckoned on the monotonic clock, logs and certificates on the wall's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Now {
+    /// Milliseconds on a clock that never steps back; its zero means nothing.
+    pub mono_ms: u64,
+    /// Unix milliseconds.
+    pub unix_ms: u64,
+}
+
+/// Where an answer goes. The shell gives each question a number of its own and never uses it again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ReplyTo(pub u64);
+
+/// Randomness from the operating system, drawn by the shell so that the rack stays a function of its input.
+#[derive(Clone, Copy)]
+pub struct Entropy(pub [u8; 32]);
+
+/// One thing that happened.
+pub enum Event {
+    /// A DHCP packet that a client sent to us. Answered by [`crate::effect::Answer::Dhcp`].
+    Dhcp {
+        /// Whom to answer.
+        reply: ReplyTo,
+        /// What was asked.
+        request: BootRequest,
+    },
+    /// A host asks for its boot script or xen.cfg. Answered by [`crate::effect::Answer::Script`].
+    Script {
+        /// Whom to answer.
+        reply: ReplyTo,
+        /// The address it names in the request.
+        mac: Mac,
+        /// Where the request came from.
+        from: Ipv4Addr,
+        /// Which text.
+        kind: ScriptKind,
+        /// For this boot's nonce and secret.
+        entropy: Entropy,
+    },
+    /// Part of a boot file went out. Coalesced by the shell to few a second for each client.
+    Served {
+        /// To whom.
+        to: Ipv4Addr,
+        /// Which file.
+        file: BootFile,
+        /// Bytes so far.
+        bytes: u64,
+        /// Bytes in all.
+        bytes_total: u64,
+    },
+    /// A machine asks to join. Answered by [`crate::effect::Answer::Join`].
+    Join {
+        /// Whom to answer.
+        reply: ReplyTo,
+        /// What it says.
+        request: JoinRequest,
+        /// sha256 of the request's public key (SubjectPublicKeyInfo), 64 hexadecimal digits; the shell has
+        /// verified the CSR's own signature.
+        key: String,
+        /// Where it came from.
+        from: Ipv4Addr,
+    },
+    /// A machine asks what became of its join. Answered like `Join`.
+    JoinPoll {
+        /// Whom to answer.
+        reply: ReplyTo,
+        /// Its key, as in `Join`.
+        key: String,
+    },
+    /// A host with a certificate asks for a new one for the same key. Answered like `Join`.
+    Renew {
+        /// Whom to answer.
+        reply: ReplyTo,
+        /// From the certificate.
+        host: HostId,
+        /// Key of certificate and request, which the shell has compared.
+        key: String,
+        /// The request.
+        csr_pem: String,
+    },
+    /// An agent reports. Answered by [`crate::effect::Answer::Report`], perhaps later.
+    Report {
+        /// Whom to answer.
+        reply: ReplyTo,
+        /// From the certificate.
+        host: HostId,
+        /// Key of the certificate.
+        key: String,
+        /// What it says.
+        report: Report,
+    },
+    /// The connection on which a report awaited its answer is gone.
+    ReportGone {
+        /// The question that needs no answer any more.
+        reply: ReplyTo,
+        /// Whose.
+        host: HostId,
+    },
+    /// An operator asks. Answered by [`crate::effect::Answer::Operator`].
+    Operator {
+        /// Whom to answer.
+        reply: ReplyTo,
+        /// What.
+        command: Command,
+    },
+    /// A storage job has ended.
+    StorageDone {
+        /// Which.
+        job: u64,
+        /// How: an error is one line on what was tried and what failed.
+        result: Result<(), String>,
+    },
+    /// Time passes. The shell sends one at least every 250 ms.
+    Tick,
+}
+
+/// Texts that a booting machine fetches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ScriptKind {
+    /// iPXE script for a machine under BIOS.
+    IpxeBios,
+    /// iPXE script for a machine under UEFI.
+    IpxeUefi,
+    /// `xen.cfg` for Xen's EFI loader.
+    XenCfg,
+}
+
+/// Files that a booting machine fetches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum BootFile {
+    /// First-stage loader, by TFTP.
+    Loader,
+    /// Xen, ELF or EFI.
+    Xen,
+    /// dom0's kernel.
+    Kernel,
+    /// dom0's image.
+    Image,
+}
+
+/// What an operator can ask. Reading is not among them: that is done from the view.
+#[derive(Debug, Clone)]
+#[allow(missing_docs)] // each is named after its request in proto::api or its button
+pub enum Command {
+    RegisterHost(RegisterHost),
+    AcceptHost { host: HostId },
+    RemoveHost { host: HostId },
+    DrainHost { host: HostId },
+    UndrainHost { host: HostId },
+    CreateVm(CreateVm),
+    StartVm { vm: VmId },
+    ShutdownVm { vm: VmId },
+    DestroyVm { vm: VmId },
+    PauseVm { vm: VmId },
+    ResumeVm { vm: VmId },
+    DeleteVm { vm: VmId },
+    MigrateVm { vm: VmId, request: MigrateVm },
+    Console { vm: VmId },
+    CreateDisk(CreateDisk),
+    GrowDisk { disk: DiskId, request: GrowDisk },
+    DeleteDisk { disk: DiskId },
+    Balance(Balance),
+}

@@ -1,0 +1,106 @@
+//! What the operator's configuration says that the rack must know. Parsed and checked by the boot server.
+
+use proto::Mac;
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+/// The rack's part of the configuration.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    /// The network that machines boot on.
+    pub subnet: Subnet,
+    /// Who is let in.
+    pub join: JoinMode,
+    /// The dom0 release to boot.
+    pub release: Release,
+    /// What VMs can be made from, by name.
+    pub templates: BTreeMap<String, Template>,
+    /// How often agents report, milliseconds, 1000 or more.
+    pub report_ms: u64,
+    /// After how long without a report a host is lost, milliseconds.
+    pub lost_ms: u64,
+    /// How often the planner runs by itself, milliseconds; 0 never.
+    pub balance_ms: u64,
+    /// Most bytes a second of one migration; 0 for no limit.
+    pub migration_rate_bytes_s: u64,
+    /// Prefix of target names, such as `iqn.2026-11.org.tsubame`.
+    pub iqn_prefix: String,
+    /// Where hosts reach the storage.
+    pub portal: std::net::SocketAddr,
+    /// The port on which hosts receive migrations.
+    pub migration_port: u16,
+}
+
+/// A subnet served in full DHCP mode.
+#[derive(Debug, Clone)]
+pub struct Subnet {
+    /// Network address.
+    pub network: Ipv4Addr,
+    /// Bits.
+    pub prefix: u8,
+    /// Our own address on it: DHCP server identifier, TFTP and HTTP server.
+    pub server: Ipv4Addr,
+    /// First and last address to give out.
+    pub pool: (Ipv4Addr, Ipv4Addr),
+    /// Addresses kept for machines, in or outside the pool.
+    pub reservations: BTreeMap<Mac, Ipv4Addr>,
+    /// Router to name, if any.
+    pub gateway: Option<Ipv4Addr>,
+    /// Name servers to name.
+    pub dns: Vec<Ipv4Addr>,
+    /// Lease time, seconds.
+    pub lease_s: u32,
+    /// Port of the plain HTTP boot service.
+    pub boot_port: u16,
+    /// Port of the agents' TLS endpoint.
+    pub agent_port: u16,
+    /// base64url sha256 of the CA certificate, 43 characters.
+    pub ca_digest: String,
+}
+
+/// Who is let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JoinMode {
+    /// Each by an operator's hand.
+    Manual,
+    /// Machines registered beforehand; others are refused.
+    Known,
+    /// All.
+    All,
+}
+
+/// Where the dom0 release's files are and how to boot it. URLs are paths on the boot port.
+#[derive(Debug, Clone)]
+pub struct Release {
+    /// Its name and version.
+    pub name: String,
+    /// Path of Xen's ELF, such as `/b/0123456789abcdef/xen`.
+    pub xen: String,
+    /// Path of Xen's EFI binary.
+    pub xen_efi: String,
+    /// Path of dom0's kernel.
+    pub kernel: String,
+    /// Path of dom0's image.
+    pub image: String,
+    /// Xen's arguments, such as `dom0_mem=512M,max:512M`.
+    pub xen_args: String,
+    /// dom0's kernel arguments that are the same for all hosts.
+    pub kernel_args: String,
+}
+
+/// What a VM is made from.
+#[derive(Debug, Clone)]
+pub struct Template {
+    /// What it boots.
+    pub boot: proto::vm::Boot,
+    /// Memory, MiB.
+    pub memory_mib: u64,
+    /// Virtual processors.
+    pub vcpus: u32,
+    /// Its disk's size, MiB; 0 for none.
+    pub disk_mib: u64,
+    /// Whether the disk is copied from the template's image.
+    pub disk_image: bool,
+    /// Bridge for its interface.
+    pub bridge: String,
+}

@@ -1,0 +1,203 @@
+//! What is kept: the records whose loss would matter. Loads, surveys and views are not among them.
+
+use proto::agent::Secret;
+use proto::event::LogEvent;
+use proto::host::{Firmware, Inventory};
+use proto::view::{BootStep, MovePhase, MoveView, VmPhase};
+use proto::vm::VmSpec;
+use proto::{DiskId, Epoch, HostId, Mac, MoveId, OrderId, VmId};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+/// A change to one record, as a compare-and-set. Several commit together or not at all.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Change {
+    /// Which record.
+    pub key: Key,
+    /// The version it must have now; 0 when it must not be there.
+    pub expect: u64,
+    /// What it becomes, at version `expect + 1`; `None` removes it.
+    pub to: Option<Record>,
+}
+
+/// Names a record: its kind and its name within the kind.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key {
+    /// Table.
+    pub kind: Kind,
+    /// Name, such as a host's id; for numbers, decimal padded with zeros to 20 digits so that text order is number order.
+    pub name: String,
+}
+
+/// Kinds of record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[allow(missing_docs)] // named as the records are
+pub enum Kind {
+    Lease,
+    Host,
+    Disk,
+    Vm,
+    Move,
+    Log,
+    Counters,
+}
+
+impl Kind {
+    /// All kinds, in the order in which they are loaded.
+    pub const ALL: [Self; 7] = [Self::Lease, Self::Host, Self::Disk, Self::Vm, Self::Move, Self::Log, Self::Counters];
+
+    /// The kind's name in the store.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Lease => "lease",
+            Self::Host => "host",
+            Self::Disk => "disk",
+            Self::Vm => "vm",
+            Self::Move => "move",
+            Self::Log => "log",
+            Self::Counters => "counters",
+        }
+    }
+}
+
+/// A record.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+#[allow(missing_docs, clippy::large_enum_variant)] // named as the records are; kept boxed nowhere, moved seldom
+pub enum Record {
+    Lease(LeaseRecord),
+    Host(HostRecord),
+    Disk(DiskRecord),
+    Vm(VmRecord),
+    Move(MoveRecord),
+    Log(LogEvent),
+    Counters(Counters),
+}
+
+/// A record as it was loaded.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Loaded {
+    /// Which.
+    pub key: Key,
+    /// Its version, 1 or more.
+    pub version: u64,
+    /// Its content.
+    pub record: Record,
+}
+
+/// Numbers that must rise over restarts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// Orders up to this number may have been given out. Raised by blocks.
+    pub orders: OrderId,
+    /// The newest move.
+    pub moves: MoveId,
+}
+
+/// An address given to a machine, RFC 2131.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseRecord {
+    /// To whom.
+    pub mac: Mac,
+    /// Which.
+    pub address: Ipv4Addr,
+    /// Unix milliseconds; written well ahead so that a renewal is not a write each time.
+    pub expires_ms: u64,
+}
+
+/// A machine.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HostRecord {
+    /// Its id.
+    pub id: HostId,
+    /// The operator's name for it.
+    pub name: String,
+    /// The address it boots from.
+    pub mac: Mac,
+    /// How it starts.
+    pub firmware: Option<Firmware>,
+    /// An operator or a rule has let it in, for this and later boots.
+    pub accepted: bool,
+    /// Registered before it was seen.
+    pub registered: bool,
+    /// To be emptied and given nothing new.
+    pub draining: bool,
+    /// The boot under way or running: nonce, key once used, CHAP seed.
+    pub boot: Option<BootRecord>,
+    /// What it is.
+    pub inventory: Option<Inventory>,
+    /// The newest boot, step by step.
+    pub steps: Vec<BootStep>,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// One boot of a machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BootRecord {
+    /// One-time nonce on its command line.
+    pub nonce: String,
+    /// sha256 of the public key that used the nonce; nobody else's join is heard after.
+    pub key: Option<String>,
+    /// The signing request of that key, kept until it is accepted.
+    pub csr_pem: Option<String>,
+    /// From which CHAP secrets of this boot are derived.
+    pub chap_seed: Secret,
+}
+
+/// A disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskRecord {
+    /// Its name.
+    pub name: DiskId,
+    /// MiB.
+    pub size_mib: u64,
+    /// Its VM.
+    pub vm: Option<VmId>,
+    /// Whether data and target were made.
+    pub ready: bool,
+    /// Hosts that may have a way in, with the epoch of the grant.
+    pub grants: BTreeMap<HostId, Epoch>,
+}
+
+/// A VM: who owns it, under which epoch, and how far the present step is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct VmRecord {
+    /// What it is to be.
+    pub spec: VmSpec,
+    /// Who may run it.
+    pub owner: Option<HostId>,
+    /// Rises by one with every change of owner.
+    pub epoch: Epoch,
+    /// What is to be or is being done.
+    pub phase: VmPhase,
+    /// The move under way.
+    pub r#move: Option<MoveId>,
+    /// The order under way for this phase.
+    pub order: Option<OrderId>,
+    /// Since when, Unix milliseconds.
+    pub since_ms: u64,
+    /// A sentence on what went wrong last.
+    pub note: String,
+}
+
+/// A move: its view, and the orders under way.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MoveRecord {
+    /// What an operator sees of it.
+    pub view: MoveView,
+    /// The VM's epoch before the move.
+    pub epoch: Epoch,
+    /// Order to the source under way.
+    pub source_order: Option<OrderId>,
+    /// Order to the target under way.
+    pub target_order: Option<OrderId>,
+}
+
+impl MoveRecord {
+    /// Whether nothing more is to be done.
+    pub fn ended(&self) -> bool {
+        matches!(self.view.phase, MovePhase::Done | MovePhase::Aborted)
+    }
+}
