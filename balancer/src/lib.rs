@@ -1,1 +1,37 @@
-//! Under construction.
+//! The balancer: from a snapshot of the rack to an ordered, explained plan of moves.
+//!
+//! Owns: rules, score, forecast, plans and their reasons. Never does: input or output, clocks, randomness, threads: the same input gives the same
+//! plan, and time is part of the input. The command `balancer` in `src/bin` is a thin shell that reads files.
+//!
+//! ```text
+//! Snapshot + Policy --check--> Model --drain, rules, descend--> who should be where --schedule--> Plan
+//! ```
+
+mod cooldown;
+mod cost;
+mod forecast;
+mod green;
+mod model;
+mod place;
+mod plan;
+mod planner;
+mod policy;
+mod rules;
+mod schedule;
+mod score;
+mod search;
+mod snapshot;
+mod spare;
+
+pub use cooldown::{after_move, resting_until};
+pub use cost::{Measured, predict};
+pub use place::place;
+pub use plan::{
+    BrokenRule, Concern, Cost, Move, Placement, Plan, PowerOff, Reason, Refusal, Rejection, Remedy, Stay, Why,
+};
+pub use planner::plan;
+pub use policy::{
+    Ask, CostWeights, Goal, Group, HostSelector, Learnt, Policy, Rest, Rule, Site, Slack, Thresholds, ThresholdsFor,
+    VmSelector, Weights,
+};
+pub use snapshot::{Defect, Host, HostState, Moved, Snapshot, Vm, Watts};

@@ -1,0 +1,72 @@
+//! Where a VM is to start.
+//!
+//! Owns: the choice among the hosts that may take it. Never does: move others to make room.
+
+use crate::model::{HostNo, Model};
+use crate::plan::{Placement, Refusal, Rejection};
+use crate::policy::Policy;
+use crate::snapshot::{Snapshot, Vm};
+
+/// Chooses a host for a VM that runs nowhere: the one where the score rises least. Its `host` is not looked at; when the snapshot has a VM of the same
+/// id, `vm` takes its place.
+///
+/// # Errors
+/// For every host, in the order of ids, why it may not take the VM. Empty when there is no host.
+pub fn place(snapshot: &Snapshot, policy: &Policy, vm: &Vm) -> Result<Placement, Vec<Rejection>> {
+    let mut with = snapshot.clone();
+    with.vms.retain(|other| other.id != vm.id);
+    with.vms.push(Vm { host: None, moving_to: None, ..vm.clone() });
+    if let Err(defect) = with.check().and_then(|()| policy.check()) {
+        let rejected = |host: &crate::snapshot::Host| Rejection {
+            host: host.id.clone(),
+            why: Refusal::Input { defect: defect.clone() },
+        };
+        return Err(with.hosts.iter().map(rejected).collect());
+    }
+    let mut model = Model::new(&with, policy);
+    let Some(v) = model.vms.iter().position(|entry| entry.vm.id == vm.id) else { return Err(Vec::new()) };
+    let mut rejections = Vec::new();
+    let mut fitting: Vec<(f64, HostNo)> = Vec::new();
+    for h in 0..model.hosts.len() {
+        match model
+            .admit(&[v], h)
+            .and_then(|()| unit_allows(&model, v, h))
+            .and_then(|()| crate::spare::admit(&mut model, v, h))
+        {
+            Ok(()) => fitting.push((rise(&model, v, h), h)),
+            Err(why) => rejections.push(Rejection { host: model.hosts[h].host.id.clone(), why }),
+        }
+    }
+    let Some(&(_, best)) = fitting.iter().min_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1))) else {
+        return Err(rejections);
+    };
+    let host = &model.hosts[best];
+    let after = host.sums.with(&model.vms[v]);
+    Ok(Placement {
+        host: host.host.id.clone(),
+        expected: model.scale.expected_share(host, &after),
+        free_mib: host.free_mib() - vm.memory_mib,
+        choices: fitting.len(),
+    })
+}
+
+/// A VM that is kept together with others starts where they run.
+fn unit_allows(model: &Model<'_>, v: usize, h: HostNo) -> Result<(), Refusal> {
+    let unit = &model.rules.units[model.rules.unit_of[v]];
+    if unit.iter().all(|&other| model.vms[other].place.is_none_or(|place| place == h)) {
+        return Ok(());
+    }
+    let keeps = |r: &&usize| {
+        let rule = &model.rules.rules[**r];
+        rule.strict && matches!(rule.kind, crate::rules::Kind::Together)
+    };
+    let rule = model.rules.of_vm[v].iter().find(keeps).map(|&r| model.rules.rules[r].name.clone()).unwrap_or_default();
+    Err(Refusal::Rule { rule })
+}
+
+/// How much the score rises with the VM there.
+fn rise(model: &Model<'_>, v: usize, h: HostNo) -> f64 {
+    let host = &model.hosts[h];
+    model.scale.host(host, &host.sums.with(&model.vms[v])) - model.scale.host(host, &host.sums)
+        + crate::rules::PREFERENCE * model.preference_change(v, h)
+}

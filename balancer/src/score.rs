@@ -1,0 +1,200 @@
+//! The objective: one number, 0 is ideal.
+//!
+//! Owns: what overload, imbalance, energy and site count. Never does: say what is allowed (see `rules`), count the cost of moving
+//! (see `cost`; the search takes it off).
+//!
+//! The score is a sum over hosts, so a move changes two terms only and is weighed in constant time, and its gain means the
+//! same in a rack of three and of ten thousand:
+//!
+//! ```text
+//! host = OVERLOAD · (o + o²) · priority · size      o = (p95 of expected use / capacity − enter)⁺
+//!      + Σ_r weight_r · size_r · (use_r/capacity_r − mean_r)²
+//!      + energy · watts + site · (1 − green) · flexible use
+//! size_r = capacity_r / mean capacity_r
+//! ```
+
+use crate::model::{CPU, HostEntry, HostNo, Model, RESOURCES, Sums, VmNo};
+use crate::policy::Goal;
+use crate::snapshot::HostState;
+
+/// Overload outweighs any imbalance: one host one point over its threshold counts as much as one 100 points off average.
+const OVERLOAD: f64 = 100.0;
+
+/// What the score is measured against; the same for one snapshot however VMs are placed.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Scale {
+    /// Mean capacity of usable hosts.
+    mean_capacity: [f64; RESOURCES],
+    /// Share in use, if all were even.
+    mean_use: [f64; RESOURCES],
+    weights: [f64; RESOURCES],
+    /// Deviations above the mean of a normal distribution for the policy's quantile.
+    pub(crate) z: f64,
+    energy: f64,
+    site: f64,
+}
+
+impl Scale {
+    pub(crate) fn of(model: &Model<'_>) -> Self {
+        let policy = model.policy;
+        let mut capacity = [0.0; RESOURCES];
+        let mut used = [0.0; RESOURCES];
+        let mut hosts = 0.0;
+        for host in model.hosts.iter().filter(|host| host.host.state != HostState::Unusable) {
+            if host.host.state == HostState::Active {
+                hosts += 1.0;
+            }
+            for r in 0..RESOURCES {
+                capacity[r] += if host.host.state == HostState::Active { host.capacity[r] } else { 0.0 };
+                used[r] += host.sums.load[r];
+            }
+        }
+        let weights = match policy.goal {
+            Goal::Spread => [policy.weights.cpu, policy.weights.memory, policy.weights.network, policy.weights.io],
+            Goal::Pack | Goal::Quiet => [0.0; RESOURCES],
+        };
+        Self {
+            mean_capacity: capacity.map(|c| if hosts > 0.0 { (c / hosts).max(1e-9) } else { 1.0 }),
+            mean_use: std::array::from_fn(|r| if capacity[r] > 0.0 { used[r] / capacity[r] } else { 0.0 }),
+            weights,
+            z: normal_quantile(policy.quantile),
+            energy: policy.energy_weight,
+            site: policy.site_weight,
+        }
+    }
+
+    /// One host's part of the score with these sums.
+    pub(crate) fn host(&self, host: &HostEntry<'_>, sums: &Sums) -> f64 {
+        let mut score = 0.0;
+        let over = self.expected_share(host, sums) - host.thresholds.enter;
+        if over > 0.0 {
+            let priority = if sums.load[CPU] > 0.0 { sums.priority_load / sums.load[CPU] } else { 1.0 };
+            score += OVERLOAD * (over + over * over) * priority * host.capacity[CPU] / self.mean_capacity[CPU];
+        }
+        // A host that is emptied is neither filled nor judged.
+        if host.host.state == HostState::Active {
+            for r in 0..RESOURCES {
+                if self.weights[r] > 0.0 && host.capacity[r] > 0.0 {
+                    let off = sums.load[r] / host.capacity[r] - self.mean_use[r];
+                    score += self.weights[r] * host.capacity[r] / self.mean_capacity[r] * off * off;
+                }
+            }
+        }
+        if self.energy > 0.0 && sums.vms > 0 {
+            let used = (sums.load[CPU] / host.capacity[CPU]).min(1.0);
+            score += self.energy * host.host.watts.map_or(0.0, |watts| watts.idle + (watts.full - watts.idle) * used);
+        }
+        score + self.site * (1.0 - host.green) * sums.flexible_load / self.mean_capacity[CPU]
+    }
+
+    /// Processor use at the policy's quantile, share of the host's capacity. Loads of VMs are taken as independent of one another.
+    pub(crate) fn expected_share(&self, host: &HostEntry<'_>, sums: &Sums) -> f64 {
+        (sums.load[CPU] + self.z * sums.cpu_variance.sqrt()) / host.capacity[CPU]
+    }
+
+    /// How hot a host is: its mean use over the resources that count, by weight, and its overload.
+    pub(crate) fn heat(&self, host: &HostEntry<'_>) -> f64 {
+        let (mut heat, mut weights) = (0.0, 0.0);
+        for r in 0..RESOURCES {
+            if host.capacity[r] > 0.0 {
+                // Processor always counts a little, so that goals without imbalance still tell hot from cold.
+                let weight = self.weights[r] + if r == CPU { 0.001 } else { 0.0 };
+                heat += weight * sums_share(host, r);
+                weights += weight;
+            }
+        }
+        let over = (self.expected_share(host, &host.sums) - host.thresholds.enter).max(0.0);
+        heat / weights.max(1e-9) + OVERLOAD * over
+    }
+
+    /// The resource whose use at the source is furthest above that at the target, with both shares.
+    pub(crate) fn widest_gap(&self, from: &HostEntry<'_>, to: &HostEntry<'_>) -> (f64, f64) {
+        let gap = |r: usize| self.weights[r] * (sums_share(from, r) - sums_share(to, r));
+        let widest = (0..RESOURCES).max_by(|&a, &b| gap(a).total_cmp(&gap(b)).then(b.cmp(&a))).unwrap_or(CPU);
+        (sums_share(from, widest), sums_share(to, widest))
+    }
+}
+
+fn sums_share(host: &HostEntry<'_>, r: usize) -> f64 {
+    if host.capacity[r] > 0.0 { host.sums.load[r] / host.capacity[r] } else { 0.0 }
+}
+
+impl Model<'_> {
+    /// The whole score, preferences with it, cost of moving without.
+    pub(crate) fn score(&self) -> f64 {
+        let hosts: f64 = self.hosts.iter().map(|host| self.scale.host(host, &host.sums)).sum();
+        let preferences: usize =
+            self.broken_rules().iter().filter(|(r, _)| !self.rules.rules[*r].strict).map(|(_, vms)| vms.len()).sum();
+        hosts + crate::rules::PREFERENCE * preferences as f64
+    }
+
+    /// How much the score falls when these VMs go from one host, where they all are, to another.
+    pub(crate) fn gain(&self, vms: &[VmNo], from: HostNo, to: HostNo) -> f64 {
+        let (source, target) = (&self.hosts[from], &self.hosts[to]);
+        let (mut less, mut more) = (source.sums, target.sums);
+        let mut preferences = 0.0;
+        for &v in vms {
+            less = less.without(&self.vms[v]);
+            more = more.with(&self.vms[v]);
+            preferences += self.preference_change(v, to);
+        }
+        let before = self.scale.host(source, &source.sums) + self.scale.host(target, &target.sums);
+        let after = self.scale.host(source, &less) + self.scale.host(target, &more);
+        before - after - crate::rules::PREFERENCE * preferences
+    }
+
+    /// Whether a host is expected above its threshold, with what it is expected at.
+    pub(crate) fn overload(&self, h: HostNo) -> Option<f64> {
+        let host = &self.hosts[h];
+        let expected = self.scale.expected_share(host, &host.sums);
+        (expected > host.thresholds.enter).then_some(expected)
+    }
+}
+
+/// The quantile function of the standard normal distribution: Acklam's rational approximation, error below 1.2e-9 relative.
+pub(crate) fn normal_quantile(p: f64) -> f64 {
+    const A: [f64; 6] = [
+        -3.969683028665376e1,
+        2.209460984245205e2,
+        -2.759285104469687e2,
+        1.38357751867269e2,
+        -3.066479806614716e1,
+        2.506628277459239,
+    ];
+    const B: [f64; 5] =
+        [-5.447609879822406e1, 1.615858368580409e2, -1.556989798598866e2, 6.680131188771972e1, -1.328068155288572e1];
+    const C: [f64; 6] = [
+        -7.784894002430293e-3,
+        -3.223964580411365e-1,
+        -2.400758277161838,
+        -2.549732539343734,
+        4.374664141464968,
+        2.938163982698783,
+    ];
+    const D: [f64; 4] = [7.784695709041462e-3, 3.224671290700398e-1, 2.445134137142996, 3.754408661907416];
+    let poly = |c: &[f64], x: f64| c.iter().fold(0.0, |sum, k| sum * x + k);
+    if p < 0.02425 {
+        let q = (-2.0 * p.ln()).sqrt();
+        poly(&C, q) / (poly(&D, q) * q + 1.0)
+    } else if p <= 1.0 - 0.02425 {
+        let q = p - 0.5;
+        let r = q * q;
+        poly(&A, r) * q / (poly(&B, r) * r + 1.0)
+    } else {
+        -normal_quantile(1.0 - p)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::normal_quantile;
+
+    #[test]
+    fn quantiles() {
+        for (p, z) in [(0.5, 0.0), (0.9, 1.2815515655), (0.95, 1.644853627), (0.99, 2.326347874), (0.999, 3.090232306)]
+        {
+            assert!((normal_quantile(p) - z).abs() < 1e-8, "{p}");
+            assert!((normal_quantile(1.0 - p) + z).abs() < 1e-8, "1 - {p}");
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! Steepest descent from the hottest host.
+//!
+//! Owns: which VMs go where for overload, preference, balance and green energy. Never does: ask for a move that [`Model::admit`] refuses;
+//! order the moves (see `schedule`).
+//!
+//! The hottest host is asked for its best move among all its units and the coldest hosts of each class that may take them; when there is none
+//! it is set aside. When all are set aside after changes, all are asked again; the search ends when a whole round changed nothing, so the
+//! result is a state where none of these moves helps, and planning again finds nothing to do.
+
+use crate::model::{HostNo, Model, VmNo};
+use crate::plan::{Reason, Why};
+use crate::snapshot::HostState;
+use std::collections::BTreeSet;
+
+/// Targets looked at in each host class: the coldest so many. A rack up to this size is searched wholly.
+const COLDEST: usize = 24;
+
+/// A gain must be above this, so that rounding never moves a VM.
+const GAIN_LEAST: f64 = 1e-7;
+
+/// Rounds at most; a limit on time, never reached by what was measured (2 to 5).
+const ROUNDS_MAX: usize = 40;
+
+/// The limits of a plan, and what was decided within them.
+#[derive(Debug, Clone)]
+pub(crate) struct Draft {
+    /// Why each VM left its home; `None` for those that did not.
+    pub(crate) reasons: Vec<Option<Reason>>,
+    /// What each move was expected to bring.
+    pub(crate) gains: Vec<f64>,
+    moves: usize,
+    mib: u64,
+    moves_max: usize,
+    mib_max: u64,
+}
+
+impl Draft {
+    pub(crate) fn new(model: &Model<'_>) -> Self {
+        let n = model.vms.len();
+        Self {
+            reasons: vec![None; n],
+            gains: vec![0.0; n],
+            moves: 0,
+            mib: 0,
+            moves_max: model.policy.moves_max.unwrap_or(usize::MAX),
+            mib_max: model.policy.move_mib_max.unwrap_or(u64::MAX),
+        }
+    }
+
+    /// Whether the limits allow these VMs to be away from home too.
+    pub(crate) fn allows(&self, model: &Model<'_>, vms: &[VmNo]) -> bool {
+        let new = vms.iter().filter(|&&v| model.vms[v].place == model.vms[v].home);
+        let (n, mib) = new.fold((0, 0), |(n, mib), &v| (n + 1, mib + model.vms[v].vm.memory_mib));
+        self.moves + n <= self.moves_max && self.mib + mib <= self.mib_max
+    }
+
+    /// Moves a VM in the model and notes why.
+    pub(crate) fn shift(&mut self, model: &mut Model<'_>, v: VmNo, to: HostNo, reason: Reason, gain: f64) {
+        let mib = model.vms[v].vm.memory_mib;
+        let (away, will_be) = (model.vms[v].place != model.vms[v].home, model.vms[v].home != Some(to));
+        model.shift(v, to);
+        match (away, will_be) {
+            (false, true) => {
+                self.moves += 1;
+                self.mib += mib;
+                self.reasons[v] = Some(reason);
+                self.gains[v] = gain;
+            }
+            (true, false) => {
+                self.moves -= 1;
+                self.mib -= mib;
+                self.reasons[v] = None;
+                self.gains[v] = 0.0;
+            }
+            (true, true) => self.gains[v] += gain,
+            (false, false) => {}
+        }
+    }
+}
+
+/// A move of a unit that was found good.
+#[derive(Debug, Clone, Copy)]
+struct Found {
+    unit: usize,
+    to: HostNo,
+    gain: f64,
+    /// Gain less cost.
+    net: f64,
+}
+
+/// Descends until no move helps.
+pub(crate) fn descend(model: &mut Model<'_>, draft: &mut Draft) {
+    let mut cold = Cold::new(model);
+    for _ in 0..ROUNDS_MAX {
+        let mut waiting: BTreeSet<(u64, HostNo)> =
+            (0..model.hosts.len()).filter(|&h| gives(model, h)).map(|h| (cold.key[h], h)).collect();
+        let mut changed = false;
+        while let Some((_, from)) = waiting.pop_last() {
+            let Some(found) = best_move(model, draft, &cold, from) else { continue };
+            let reason = reason(model, from, found.to, &model.rules.units[found.unit]);
+            for v in model.rules.units[found.unit].clone() {
+                draft.shift(model, v, found.to, reason.clone(), found.gain);
+            }
+            changed = true;
+            let was = cold.key[found.to];
+            cold.update(model, from);
+            cold.update(model, found.to);
+            if waiting.remove(&(was, found.to)) {
+                waiting.insert((cold.key[found.to], found.to));
+            }
+            waiting.insert((cold.key[from], from));
+        }
+        if !changed {
+            return;
+        }
+    }
+}
+
+/// Whether VMs may leave a host for balance.
+fn gives(model: &Model<'_>, h: HostNo) -> bool {
+    model.hosts[h].host.state == HostState::Active && !model.hosts[h].vms.is_empty()
+}
+
+/// Whether a VM may be moved for balance.
+///
+/// # Errors
+/// Why not.
+pub(crate) fn movable(model: &Model<'_>, v: VmNo) -> Result<(), Why> {
+    let vm = model.vms[v].vm;
+    if vm.pinned {
+        return Err(Why::Pinned);
+    }
+    if vm.busy || vm.moving_to.is_some() {
+        return Err(Why::Busy);
+    }
+    if vm.excluded {
+        return Err(Why::Excluded);
+    }
+    match crate::cooldown::resting_until(vm, model.at_ms) {
+        Some(until_ms) => Err(Why::Resting { until_ms }),
+        None => Ok(()),
+    }
+}
+
+fn best_move(model: &Model<'_>, draft: &Draft, cold: &Cold, from: HostNo) -> Option<Found> {
+    let mut best: Option<Found> = None;
+    let mut seen = BTreeSet::new();
+    for &v in &model.hosts[from].vms {
+        let unit = model.rules.unit_of[v];
+        let vms = &model.rules.units[unit];
+        if vms.len() > 1 && !seen.insert(unit) {
+            continue;
+        }
+        if vms.iter().any(|&v| model.vms[v].place != Some(from) || movable(model, v).is_err())
+            || !draft.allows(model, vms)
+        {
+            continue;
+        }
+        let cost: f64 = vms.iter().map(|&v| step_cost(model, v)).sum();
+        for class in (0..cold.classes.len()).filter(|&class| vms.iter().all(|&v| model.rules.fits_class(v, class))) {
+            let mut looked_at = 0;
+            for &(_, to) in &cold.classes[class] {
+                if to == from {
+                    continue;
+                }
+                looked_at += 1;
+                if looked_at > COLDEST {
+                    break;
+                }
+                let gain = model.gain(vms, from, to);
+                let back: f64 =
+                    vms.iter().filter(|&&v| model.vms[v].home == Some(to)).map(|&v| model.vms[v].cost.score).sum();
+                let found = Found { unit, to, gain, net: gain - cost + back };
+                if found.net > GAIN_LEAST
+                    && best.is_none_or(|best| better(&found, &best))
+                    && model.admit(vms, to).is_ok()
+                    && keeps_room(model, vms, to)
+                {
+                    best = Some(found);
+                }
+            }
+        }
+    }
+    best
+}
+
+/// What moving a VM adds to the plan's cost: nothing when it is moved anyway.
+fn step_cost(model: &Model<'_>, v: VmNo) -> f64 {
+    if model.vms[v].place == model.vms[v].home { model.vms[v].cost.score } else { 0.0 }
+}
+
+/// Lower numbers win a tie, so that the order in which VMs are looked at plays no part.
+fn better(a: &Found, b: &Found) -> bool {
+    a.net > b.net || (a.net == b.net && (a.unit, a.to) < (b.unit, b.to))
+}
+
+/// A move for balance may not heat its target above its leave threshold, or the target would ask for help at once.
+fn keeps_room(model: &Model<'_>, vms: &[VmNo], to: HostNo) -> bool {
+    let target = &model.hosts[to];
+    let after = vms.iter().fold(target.sums, |sums, &v| sums.with(&model.vms[v]));
+    model.scale.expected_share(target, &after) <= target.thresholds.leave
+        || model.scale.expected_share(target, &after) <= model.scale.expected_share(target, &target.sums)
+}
+
+fn reason(model: &Model<'_>, from: HostNo, to: HostNo, vms: &[VmNo]) -> Reason {
+    let (source, target) = (&model.hosts[from], &model.hosts[to]);
+    if let Some(expected) = model.overload(from) {
+        return Reason::Overload { expected, threshold: source.thresholds.enter };
+    }
+    for &v in vms {
+        for &r in &model.rules.of_vm[v] {
+            if !model.rules.rules[r].strict
+                && model.preference_change(v, to) < 0.0
+                && model.rules.wrong(r, &model.vms).contains(&v)
+            {
+                return Reason::Rule { rule: model.rules.rules[r].name.clone() };
+            }
+        }
+    }
+    if model.policy.site_weight > 0.0 && target.green > source.green && vms.iter().any(|&v| model.vms[v].vm.flexible) {
+        return Reason::Green { from: source.green, to: target.green };
+    }
+    let (from, to) = model.scale.widest_gap(source, target);
+    Reason::Balance { from, to }
+}
+
+/// Hosts of each class that take VMs, coldest first.
+pub(crate) struct Cold {
+    classes: Vec<BTreeSet<(u64, HostNo)>>,
+    /// Each host's heat in an order that integers share.
+    key: Vec<u64>,
+}
+
+impl Cold {
+    pub(crate) fn new(model: &Model<'_>) -> Self {
+        let mut cold =
+            Self { classes: vec![BTreeSet::new(); model.rules.host_classes()], key: vec![0; model.hosts.len()] };
+        for h in 0..model.hosts.len() {
+            cold.update(model, h);
+        }
+        cold
+    }
+
+    pub(crate) fn update(&mut self, model: &Model<'_>, h: HostNo) {
+        // Heat is 0 or more, and the bits of such numbers are ordered as they are.
+        let key = model.scale.heat(&model.hosts[h]).max(0.0).to_bits();
+        if model.hosts[h].host.state == HostState::Active {
+            let class = &mut self.classes[model.rules.host_class(h)];
+            class.remove(&(self.key[h], h));
+            class.insert((key, h));
+        }
+        self.key[h] = key;
+    }
+}

@@ -1,0 +1,5 @@
+//! Plans that a person can read: a rack in a few lines, and what is planned for it.
+
+mod rack;
+
+mod spread;
