@@ -1,0 +1,551 @@
+//! Orders: begun in turn, led step by step, ended with an outcome.
+//!
+//! Owns: the state machine of every order, as drawn in the parent module. Never does: reporting.
+
+use super::{Agent, Guest, JobFor, Note, Received, failure};
+use crate::hypervisor::{Completion, Job, Op, OpResult, Progress, SeenDomain, Survey};
+use proto::agent::{
+    Act, DiskAccess, DomainState, Done, Failure, FailureKind, Order, OrderProgress, Part, Permit, Stage,
+};
+use proto::{Epoch, MoveId, OrderId, VmId};
+
+/// Orders taken on and not begun. More are left to the server's next answer.
+pub const ORDERS_WAITING_MAX: usize = 256;
+
+/// How often a guest that was asked to shut down is looked at, milliseconds; a change that Xen announces is seen at once.
+pub const POLL_MS: u64 = 1_000;
+
+/// What is being done to one VM.
+#[derive(Debug)]
+pub(super) struct Work {
+    cause: Cause,
+    step: Step,
+    job: Option<Job>,
+}
+
+/// An order that is understood.
+#[derive(Debug, Clone)]
+pub(super) struct Taken {
+    order: Order,
+    vm: VmId,
+    /// Of `Send` and `Receive`.
+    permit: Option<Permit>,
+}
+
+#[derive(Debug)]
+enum Cause {
+    Order(Taken),
+    /// The guest shut itself down in order to start again.
+    Reboot(Guest),
+}
+
+#[derive(Debug)]
+enum Step {
+    /// A survey before acting.
+    Looking,
+    /// Something of that name is in the way.
+    Clearing,
+    Preparing,
+    Creating,
+    /// Asked to shut down.
+    Asked {
+        until_ms: u64,
+        look_ms: u64,
+    },
+    /// The stream runs, or is awaited.
+    Streaming {
+        stage: Stage,
+        bytes: u64,
+        listening: bool,
+        cancelled: bool,
+    },
+    /// Seeing that the guest runs here, after this.
+    Resuming {
+        after: Option<Failure>,
+    },
+    /// The domain goes, then the disks; then this is the end.
+    Destroying {
+        then: Result<Done, Failure>,
+    },
+    Detaching {
+        then: Result<Done, Failure>,
+    },
+    Activating {
+        stopped_ms: Option<u64>,
+    },
+    /// One operation whose end is the order's.
+    Single,
+}
+
+impl Work {
+    pub(super) fn order_id(&self) -> Option<OrderId> {
+        match &self.cause {
+            Cause::Order(taken) => Some(taken.order.id),
+            Cause::Reboot(_) => None,
+        }
+    }
+
+    /// A guest was asked to shut down, and nothing is under way.
+    fn only_waits(&self) -> bool {
+        matches!(self.step, Step::Asked { .. }) && self.job.is_none()
+    }
+
+    pub(super) fn deadline_ms(&self) -> Option<u64> {
+        match self.step {
+            Step::Asked { until_ms, look_ms } => Some(until_ms.min(look_ms)),
+            _ => None,
+        }
+    }
+
+    pub(super) fn progress(&self) -> Option<OrderProgress> {
+        let (stage, bytes) = match self.step {
+            Step::Looking | Step::Clearing | Step::Preparing => (Stage::Preparing, 0),
+            Step::Streaming { stage, bytes, .. } => (stage, bytes),
+            _ => (Stage::Working, 0),
+        };
+        self.order_id().map(|id| OrderProgress { id, stage, bytes })
+    }
+}
+
+impl Taken {
+    /// Reads an order. Only a permit can be unreadable.
+    pub(super) fn read(order: Order) -> Result<Self, (OrderId, Failure)> {
+        let (vm, permit) = match &order.act {
+            Act::Start { vm, .. } => (vm.name.clone(), None),
+            Act::Receive { permit, vm, .. } if permit.vm == vm.name => (vm.name.clone(), Some(permit.clone())),
+            Act::Receive { permit, vm, .. } => {
+                let detail = format!("receiving: the permit is for {}, the VM is {}", permit.vm, vm.name);
+                return Err((order.id, failure(FailureKind::Permit, detail)));
+            }
+            Act::Send { permit, .. } => match serde_json::from_str::<Permit>(&permit.permit_json) {
+                Ok(permit) => (permit.vm.clone(), Some(permit)),
+                Err(e) => {
+                    return Err((order.id, failure(FailureKind::Permit, format!("reading the permit to send: {e}"))));
+                }
+            },
+            Act::Shutdown { vm, .. }
+            | Act::Destroy { vm }
+            | Act::Pause { vm }
+            | Act::Unpause { vm }
+            | Act::Activate { vm, .. }
+            | Act::Release { vm, .. }
+            | Act::AbortSend { vm, .. }
+            | Act::AbortReceive { vm, .. }
+            | Act::Console { vm, .. } => (vm.clone(), None),
+        };
+        Ok(Self { order, vm, permit })
+    }
+
+    pub(super) fn id(&self) -> OrderId {
+        self.order.id
+    }
+
+    /// Ends whatever stream of this VM is under way. `Release` is not among them: by the time it is given the stream has been
+    /// sent whole, and a cancel must never lead to a resumption.
+    fn ends_stream(&self) -> bool {
+        matches!(self.order.act, Act::AbortSend { .. } | Act::AbortReceive { .. } | Act::Destroy { .. })
+    }
+}
+
+impl Agent {
+    /// Begins what can be begun: orders whose VM is free, by number.
+    pub(super) fn begin_waiting(&mut self) {
+        for id in self.waiting.keys().copied().collect::<Vec<_>>() {
+            let Some(taken) = self.waiting.get(&id) else { continue };
+            if let Act::Console { vm, bytes_max } = &taken.order.act {
+                let op = Op::Console { vm: vm.clone(), bytes_max: *bytes_max };
+                self.waiting.remove(&id);
+                self.run(JobFor::Console(id), op);
+                continue;
+            }
+            let vm = taken.vm.clone();
+            let destroys = matches!(taken.order.act, Act::Destroy { .. });
+            if destroys
+                && self.works.get(&vm).is_some_and(Work::only_waits)
+                && let Some(work) = self.works.remove(&vm)
+            {
+                let why = format!("shutting {vm} down: destroyed while it was awaited");
+                self.finish(work, Err(failure(FailureKind::Tool, why)));
+            }
+            let Some(taken) = self.waiting.get(&id) else { continue };
+            let Some(work) = self.works.get_mut(&taken.vm) else {
+                if let Some(taken) = self.waiting.remove(&id) {
+                    self.begin(taken);
+                }
+                continue;
+            };
+            if taken.ends_stream()
+                && let Step::Streaming { cancelled: cancelled @ false, .. } = &mut work.step
+                && let Some(job) = work.job
+            {
+                *cancelled = true;
+                self.run(JobFor::Nobody, Op::Cancel { job });
+            }
+        }
+    }
+
+    fn begin(&mut self, taken: Taken) {
+        let Taken { order, vm, permit } = &taken;
+        let (id, vm) = (order.id, vm.clone());
+        let floor = self.floor(&vm);
+        if order.epoch < floor {
+            let detail = format!("{vm}: ordered under epoch {}, but epoch {floor} is known here", order.epoch);
+            return self.outcome(id, Err(failure(FailureKind::StaleEpoch, detail)));
+        }
+        if order.epoch > floor {
+            let guest = self.notes.get(&vm).and_then(|n| n.guest.clone());
+            self.keep(Note { vm: vm.clone(), floor: order.epoch, guest });
+        }
+        let epoch = order.epoch;
+        let guest = self.notes.get(&vm).and_then(|n| n.guest.clone());
+        let (step, op) = match &order.act {
+            Act::Start { .. } | Act::Shutdown { .. } | Act::Send { .. } | Act::AbortReceive { .. } => {
+                (Step::Looking, Op::Survey)
+            }
+            Act::Receive { .. } => {
+                let already = guest.and_then(|g| g.received).map(|r| r.r#move);
+                if already.is_some() && already == permit.as_ref().map(|p| p.r#move) {
+                    return self.outcome(id, Ok(Done::Ok));
+                }
+                (Step::Looking, Op::Survey)
+            }
+            Act::Destroy { .. } | Act::Release { .. } => {
+                (Step::Destroying { then: Ok(Done::Ok) }, Op::Destroy { vm: vm.clone() })
+            }
+            Act::Pause { .. } => (Step::Single, Op::Pause { vm: vm.clone() }),
+            Act::Unpause { .. } => (Step::Single, Op::Unpause { vm: vm.clone() }),
+            Act::AbortSend { .. } => (Step::Resuming { after: None }, Op::Resume { vm: vm.clone() }),
+            Act::Activate { r#move, .. } => match self.activate(&vm, *r#move, epoch) {
+                Ok(stopped_ms) => (Step::Activating { stopped_ms }, Op::Activate { vm: vm.clone() }),
+                Err(failure) => return self.outcome(id, Err(failure)),
+            },
+            Act::Console { .. } => return,
+        };
+        self.works.insert(vm.clone(), Work { cause: Cause::Order(taken), step, job: None });
+        self.step_job(&vm, op);
+    }
+
+    /// Whether the received guest may be run, and raises its epoch, noted before it runs.
+    fn activate(&mut self, vm: &VmId, r#move: MoveId, epoch: Epoch) -> Result<Option<u64>, Failure> {
+        let absent =
+            || failure(FailureKind::NoDomain, format!("activating {vm}: nothing received by move {move} is here"));
+        let note = self.notes.get(vm).cloned().ok_or_else(absent)?;
+        let mut guest = note.guest.ok_or_else(absent)?;
+        match guest.received {
+            Some(received) if received.r#move == r#move => {
+                guest.epoch = epoch;
+                self.keep(Note { vm: vm.clone(), floor: note.floor, guest: Some(guest) });
+                Ok(Some(received.stopped_ms))
+            }
+            // Done before, and the outcome lost with the agent's memory.
+            None if guest.epoch == epoch => Ok(None),
+            _ => Err(absent()),
+        }
+    }
+
+    /// Begins the next operation of a VM's work.
+    fn step_job(&mut self, vm: &VmId, op: Op) {
+        let job = self.run(JobFor::Work(vm.clone()), op);
+        if let Some(work) = self.works.get_mut(vm) {
+            work.job = Some(job);
+        }
+    }
+
+    fn go(&mut self, vm: &VmId, work: Work, step: Step, op: Op) {
+        self.works.insert(vm.clone(), Work { step, job: None, ..work });
+        self.step_job(vm, op);
+    }
+
+    /// A work's operation has ended: what now?
+    pub(super) fn advance(&mut self, vm: &VmId, result: OpResult, now_ms: u64) {
+        let Some(mut work) = self.works.remove(vm) else { return };
+        work.job = None;
+        match std::mem::replace(&mut work.step, Step::Single) {
+            Step::Looking => match result {
+                Ok(Completion::Survey(survey)) => self.looked(vm, work, &survey, now_ms),
+                Ok(_) => {
+                    self.finish(work, Err(failure(FailureKind::Tool, format!("looking at {vm}: no survey came back"))))
+                }
+                Err(why) => self.finish(work, Err(why)),
+            },
+            Step::Clearing => match (result, &work.cause) {
+                (Err(why), _) => self.finish(work, Err(why)),
+                (Ok(_), Cause::Order(taken)) => {
+                    let order = taken.order.clone();
+                    self.prepare(vm, work, order);
+                }
+                (Ok(_), Cause::Reboot(guest)) => {
+                    let op = Op::Create { guest: guest.clone() };
+                    self.go(vm, work, Step::Creating, op);
+                }
+            },
+            Step::Preparing => match (result, &work.cause) {
+                (Err(why), _) => self.undo(vm, work, why),
+                (Ok(_), Cause::Order(Taken { permit: Some(permit), .. })) => {
+                    let op = Op::Receive { permit: permit.clone() };
+                    let step =
+                        Step::Streaming { stage: Stage::Preparing, bytes: 0, listening: false, cancelled: false };
+                    self.go(vm, work, step, op);
+                }
+                (Ok(_), _) => match self.notes.get(vm).and_then(|n| n.guest.clone()) {
+                    Some(guest) => self.go(vm, work, Step::Creating, Op::Create { guest }),
+                    None => {
+                        self.finish(work, Err(failure(FailureKind::Tool, format!("starting {vm}: its note is gone"))))
+                    }
+                },
+            },
+            Step::Creating => match (result, &work.cause) {
+                (Ok(_), _) => self.finish(work, Ok(Done::Ok)),
+                // The guest is still the owner's to decide about: it shows as gone.
+                (Err(_), Cause::Reboot(_)) => {}
+                (Err(why), Cause::Order(_)) => self.undo(vm, work, why),
+            },
+            Step::Asked { until_ms, look_ms: _ } => match result {
+                Err(why) => self.finish(work, Err(why)),
+                Ok(Completion::Survey(survey)) if !survey.domains.iter().any(|d| &d.vm == vm && lives(d)) => {
+                    self.go(vm, work, Step::Destroying { then: Ok(Done::Ok) }, Op::Destroy { vm: vm.clone() });
+                }
+                // Asked, or looked at and still there.
+                Ok(_) => {
+                    work.step = Step::Asked { until_ms, look_ms: now_ms + POLL_MS };
+                    self.works.insert(vm.clone(), work);
+                }
+            },
+            Step::Streaming { listening, .. } => self.stream_ended(vm, work, result, listening),
+            Step::Resuming { after } => match (result, after) {
+                (_, Some(why)) => self.finish(work, Err(why)),
+                (Ok(_), None) => self.finish(work, Ok(Done::Ok)),
+                (Err(why), None) => self.finish(work, Err(why)),
+            },
+            Step::Destroying { then } => match result {
+                Ok(_) => self.detach(vm, work, then),
+                Err(why) => self.finish(work, then.and(Err(why))),
+            },
+            Step::Detaching { then } => match result {
+                Ok(_) => {
+                    self.forget_guest(vm);
+                    self.finish(work, then);
+                }
+                Err(why) => self.finish(work, then.and(Err(why))),
+            },
+            Step::Activating { stopped_ms } => match result {
+                Ok(_) => {
+                    if let Some(mut note) = self.notes.get(vm).cloned()
+                        && let Some(guest) = &mut note.guest
+                    {
+                        guest.received = None;
+                        self.keep(note);
+                    }
+                    let downtime_ms = stopped_ms.map_or(0, |stopped| now_ms.saturating_sub(stopped));
+                    self.finish(work, Ok(Done::Activated { downtime_ms }));
+                }
+                Err(why) => self.finish(work, Err(why)),
+            },
+            Step::Single => self.finish(work, result.map(|_| Done::Ok)),
+        }
+    }
+
+    /// A fresh look for an order that must know what is there.
+    fn looked(&mut self, vm: &VmId, work: Work, survey: &Survey, now_ms: u64) {
+        let Cause::Order(taken) = &work.cause else { return };
+        let taken = taken.clone();
+        let seen = survey.domains.iter().find(|d| &d.vm == vm);
+        let runs = seen.filter(|d| d.is_resident() && matches!(d.state, DomainState::Running | DomainState::Paused));
+        match (&taken.order.act, seen) {
+            (Act::Start { .. }, Some(_)) if runs.is_some() => {
+                if let Some(mut note) = self.notes.get(vm).cloned() {
+                    if let Some(guest) = &mut note.guest {
+                        guest.epoch = taken.order.epoch;
+                    }
+                    self.keep(note);
+                }
+                self.finish(work, Ok(Done::Ok));
+            }
+            (Act::Receive { .. }, Some(d)) if d.part != Part::Incoming => {
+                let why = format!("receiving {vm}: a domain of this name ({:?}, {:?}) is here", d.state, d.part);
+                self.finish(work, Err(failure(FailureKind::Tool, why)));
+            }
+            (Act::Start { .. } | Act::Receive { .. }, Some(_)) => {
+                self.go(vm, work, Step::Clearing, Op::Destroy { vm: vm.clone() });
+            }
+            (Act::Start { .. } | Act::Receive { .. }, None) => self.prepare(vm, work, taken.order),
+            (Act::Shutdown { timeout_ms, .. }, Some(_)) if runs.is_some() => {
+                let step = Step::Asked { until_ms: now_ms + timeout_ms, look_ms: u64::MAX };
+                self.go(vm, work, step, Op::AskShutdown { vm: vm.clone() });
+            }
+            (Act::Shutdown { .. }, Some(d)) if d.is_resident() && d.state != DomainState::Suspended => {
+                self.go(vm, work, Step::Destroying { then: Ok(Done::Ok) }, Op::Destroy { vm: vm.clone() });
+            }
+            (Act::Shutdown { .. }, Some(d)) => {
+                let why = format!("shutting {vm} down: it is half of a move ({:?})", d.part);
+                self.finish(work, Err(failure(FailureKind::Tool, why)));
+            }
+            (Act::AbortReceive { .. }, Some(d)) if d.part == Part::Resident => {
+                let why = format!("aborting the reception of {vm}: it is no incoming domain, it lives here");
+                self.finish(work, Err(failure(FailureKind::Tool, why)));
+            }
+            (Act::Shutdown { .. } | Act::AbortReceive { .. }, _) => {
+                self.go(vm, work, Step::Destroying { then: Ok(Done::Ok) }, Op::Destroy { vm: vm.clone() });
+            }
+            (Act::Send { rate_bytes_s, permit: signed }, Some(d)) => match (&taken.permit, d.state) {
+                (Some(permit), DomainState::Running) if d.is_resident() => {
+                    let op = Op::Send { permit: permit.clone(), signed: signed.clone(), rate_bytes_s: *rate_bytes_s };
+                    let step =
+                        Step::Streaming { stage: Stage::Preparing, bytes: 0, listening: false, cancelled: false };
+                    self.go(vm, work, step, op);
+                }
+                // It may be suspended because an earlier process of this agent has sent it: then the target may hold
+                // it, and only an order may let it run here again.
+                _ => {
+                    let why = format!("sending {vm}: it must run, and is {:?}, {:?}", d.state, d.part);
+                    self.finish(work, Err(failure(FailureKind::Stream, why)));
+                }
+            },
+            (Act::Send { .. }, None) => {
+                self.finish(work, Err(failure(FailureKind::NoDomain, format!("sending {vm}: it is not here"))));
+            }
+            _ => self.finish(work, Err(failure(FailureKind::Tool, format!("{vm}: this order needs no look")))),
+        }
+    }
+
+    fn prepare(&mut self, vm: &VmId, work: Work, order: Order) {
+        let (spec, disks, files) = match order.act {
+            Act::Start { vm, disks } => (vm, disks, true),
+            Act::Receive { vm, disks, .. } => (vm, disks, false),
+            _ => return,
+        };
+        let guest = Guest { spec, disks, epoch: order.epoch, received: None };
+        let floor = self.floor(vm);
+        self.keep(Note { vm: vm.clone(), floor, guest: Some(guest.clone()) });
+        self.go(vm, work, Step::Preparing, Op::Prepare { guest, files });
+    }
+
+    fn stream_ended(&mut self, vm: &VmId, work: Work, result: OpResult, listening: bool) {
+        let Cause::Order(taken) = &work.cause else { return };
+        let id = taken.order.id;
+        match (result, taken.permit.as_ref()) {
+            (Ok(Completion::Sent { bytes, total_ms }), _) => self.finish(work, Ok(Done::Sent { bytes, total_ms })),
+            (Ok(Completion::Received { bytes, stopped_ms }), Some(permit)) => {
+                if let Some(mut note) = self.notes.get(vm).cloned()
+                    && let Some(guest) = &mut note.guest
+                {
+                    guest.received = Some(Received { r#move: permit.r#move, order: id, stopped_ms, bytes });
+                    self.keep(note);
+                }
+                if !listening {
+                    self.outcome(id, Ok(Done::Ok));
+                }
+                self.report_wanted = true;
+            }
+            (Ok(_), _) => {
+                self.finish(work, Err(failure(FailureKind::Stream, format!("{vm}: the stream ended strangely"))))
+            }
+            (Err(why), _) if matches!(taken.order.act, Act::Receive { .. }) => {
+                // Once listening, the order has its outcome; the end of the stream shows at the source.
+                self.report_wanted = true;
+                self.undo(vm, work, why);
+            }
+            (Err(why), _) => {
+                let released = self.waiting.values().any(|t| &t.vm == vm && matches!(t.order.act, Act::Release { .. }));
+                if released {
+                    self.finish(work, Err(why));
+                } else {
+                    self.go(vm, work, Step::Resuming { after: Some(why) }, Op::Resume { vm: vm.clone() });
+                }
+            }
+        }
+    }
+
+    /// Takes back what a start or a reception had made.
+    fn undo(&mut self, vm: &VmId, work: Work, why: Failure) {
+        self.go(vm, work, Step::Destroying { then: Err(why) }, Op::Destroy { vm: vm.clone() });
+    }
+
+    fn detach(&mut self, vm: &VmId, work: Work, then: Result<Done, Failure>) {
+        let disks: Vec<DiskAccess> =
+            self.notes.get(vm).and_then(|n| n.guest.as_ref()).map(|g| g.disks.clone()).unwrap_or_default();
+        if disks.is_empty() {
+            self.forget_guest(vm);
+            self.finish(work, then);
+        } else {
+            self.go(vm, work, Step::Detaching { then }, Op::Detach { disks });
+        }
+    }
+
+    fn finish(&mut self, work: Work, result: Result<Done, Failure>) {
+        if let Some(id) = work.order_id()
+            && !self.done.contains(&id)
+        {
+            self.outcome(id, result);
+        }
+        self.report_wanted = true;
+    }
+
+    /// Every survey passes here: who waits for a shutdown is led on, and a guest that restarts is made anew.
+    pub(super) fn look(&mut self, survey: &Survey, _now_ms: u64) {
+        let asked: Vec<VmId> = self
+            .works
+            .iter()
+            .filter(|(_, w)| matches!(w.step, Step::Asked { .. }) && w.job.is_none())
+            .map(|(vm, _)| vm.clone())
+            .collect();
+        for vm in asked {
+            let seen = survey.domains.iter().find(|d| d.vm == vm);
+            if !seen.is_some_and(lives)
+                && let Some(work) = self.works.remove(&vm)
+            {
+                self.go(&vm, work, Step::Destroying { then: Ok(Done::Ok) }, Op::Destroy { vm: vm.clone() });
+            }
+        }
+        for seen in survey.domains.iter().filter(|d| d.reboots && d.is_resident()) {
+            let guest = self.notes.get(&seen.vm).and_then(|n| n.guest.clone());
+            if let Some(guest) = guest
+                && guest.received.is_none()
+                && !self.works.contains_key(&seen.vm)
+            {
+                let work = Work { cause: Cause::Reboot(guest), step: Step::Clearing, job: None };
+                self.go(&seen.vm, work, Step::Clearing, Op::Destroy { vm: seen.vm.clone() });
+            }
+        }
+    }
+
+    pub(super) fn work_deadlines(&mut self, now_ms: u64) {
+        let due: Vec<VmId> = self
+            .works
+            .iter()
+            .filter(|(_, w)| w.job.is_none() && w.deadline_ms().is_some_and(|d| d <= now_ms))
+            .map(|(vm, _)| vm.clone())
+            .collect();
+        for vm in due {
+            let Some(work) = self.works.remove(&vm) else { continue };
+            match work.step {
+                Step::Asked { until_ms, .. } if until_ms <= now_ms => {
+                    let why = format!("shutting {vm} down: it has not, and nothing was forced");
+                    self.finish(work, Err(failure(FailureKind::Timeout, why)));
+                }
+                Step::Asked { until_ms, .. } => {
+                    self.go(&vm, work, Step::Asked { until_ms, look_ms: u64::MAX }, Op::Survey);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    pub(super) fn progressed(&mut self, job: Job, progress: Progress) {
+        let Some(JobFor::Work(vm)) = self.jobs.get(&job).cloned() else { return };
+        let Some(work) = self.works.get_mut(&vm) else { return };
+        let Step::Streaming { stage, bytes, listening, .. } = &mut work.step else { return };
+        *stage = progress.stage;
+        *bytes = progress.bytes;
+        if progress.stage == Stage::Listening && !*listening {
+            *listening = true;
+            if let Some(id) = work.order_id() {
+                self.outcome(id, Ok(Done::Ok));
+            }
+        }
+    }
+}
+
+fn lives(seen: &SeenDomain) -> bool {
+    matches!(seen.state, DomainState::Running | DomainState::Paused | DomainState::Suspended)
+}

@@ -1,0 +1,95 @@
+//! When the agent reports, and what.
+//!
+//! Owns: the report's clock, the rates between two reports. Never does: deciding on orders.
+
+use super::{Agent, AgentAction, JobFor};
+use crate::hypervisor::{Completion, Op, OpResult, SeenDomain, Survey};
+use proto::agent::{DomainSurvey, HostStats, OrderProgress, Part, Report, Stage};
+
+impl Agent {
+    /// A report begins with a fresh survey; one at a time.
+    pub(super) fn report_if_due(&mut self, now_ms: u64) {
+        let due = self.report_wanted || now_ms >= self.report_at_ms;
+        if due && !self.jobs.values().any(|j| *j == JobFor::Report) {
+            self.report_wanted = false;
+            self.report_at_ms = now_ms + self.report_ms;
+            self.run(JobFor::Report, Op::Survey);
+        }
+    }
+
+    pub(super) fn post(&mut self, result: OpResult, now_ms: u64) {
+        // Without a survey there is no report: one that lacks domains would say that they do not exist.
+        let Ok(Completion::Survey(survey)) = result else { return };
+        self.look(&survey, now_ms);
+        self.seq += 1;
+        let (before_ms, before) = self.reported.take().unwrap_or_else(|| (now_ms, survey.clone()));
+        let report = Report {
+            boot: self.boot.clone(),
+            seq: self.seq,
+            uptime_ms: now_ms,
+            stats: stats(&before, &survey, now_ms - before_ms),
+            domains: survey.domains.iter().map(|d| self.survey_domain(d, &before, now_ms - before_ms)).collect(),
+            outcomes: self.outcomes.values().cloned().collect(),
+            underway: self.underway(),
+        };
+        // Rates over too short a time are noise: reports in quick succession share a beginning.
+        self.reported = Some(if now_ms - before_ms >= 500 { (now_ms, survey) } else { (before_ms, before) });
+        self.actions.push(AgentAction::Post(report));
+    }
+
+    fn survey_domain(&self, seen: &SeenDomain, before: &Survey, ms: u64) -> DomainSurvey {
+        let was = before.domains.iter().find(|d| d.domid == seen.domid && d.vm == seen.vm);
+        let rate = |count: fn(&SeenDomain) -> u64| was.map_or(0.0, |was| per_s(count(was), count(seen), ms));
+        let guest = self.notes.get(&seen.vm).and_then(|n| n.guest.as_ref());
+        DomainSurvey {
+            vm: seen.vm.clone(),
+            domid: seen.domid,
+            epoch: guest.map(|g| g.epoch),
+            state: seen.state,
+            part: seen.part,
+            memory_mib: seen.memory_mib,
+            cpu_cores: rate(|d| d.cpu_ns) / 1e9,
+            net_rx_bytes_s: rate(|d| d.net_rx_bytes),
+            net_tx_bytes_s: rate(|d| d.net_tx_bytes),
+            disk_read_bytes_s: rate(|d| d.disk_read_bytes),
+            disk_write_bytes_s: rate(|d| d.disk_write_bytes),
+        }
+    }
+
+    fn underway(&self) -> Vec<OrderProgress> {
+        let mut all: Vec<_> = self.works.values().filter_map(|w| w.progress()).collect();
+        all.extend(self.waiting.keys().map(|&id| OrderProgress { id, stage: Stage::Working, bytes: 0 }));
+        all.extend(self.notes.values().filter_map(|n| {
+            let received = n.guest.as_ref()?.received?;
+            Some(OrderProgress { id: received.order, stage: Stage::Received, bytes: received.bytes })
+        }));
+        all.sort_by_key(|p| p.id);
+        // A received guest that is being activated or removed is shown by the order that does it, and by its own.
+        all.dedup_by_key(|p| p.id);
+        all
+    }
+}
+
+fn stats(before: &Survey, now: &Survey, ms: u64) -> HostStats {
+    HostStats {
+        cpu_cores: per_s(before.cpu_ns, now.cpu_ns, ms) / 1e9,
+        memory_free_mib: now.memory_free_mib,
+        dom0_used_mib: now.dom0_used_mib,
+        agent_rss_kib: now.agent_rss_kib,
+        agent_cpu_cores: per_s(before.agent_cpu_ns, now.agent_cpu_ns, ms) / 1e9,
+        net_rx_bytes_s: per_s(before.net_rx_bytes, now.net_rx_bytes, ms),
+        net_tx_bytes_s: per_s(before.net_tx_bytes, now.net_tx_bytes, ms),
+    }
+}
+
+/// A counter that went back was begun anew: nothing is known of the time between.
+fn per_s(before: u64, now: u64, ms: u64) -> f64 {
+    if ms == 0 { 0.0 } else { now.saturating_sub(before) as f64 * 1000.0 / ms as f64 }
+}
+
+impl SeenDomain {
+    /// Whether it may be run, paused and sent: the guest itself, not a half of a move.
+    pub fn is_resident(&self) -> bool {
+        self.part == Part::Resident
+    }
+}
