@@ -1,7 +1,26 @@
-//! DHCP as the rack sees it: what a client asked and what it is told. The wire format is in `wire`.
+//! DHCP as the rack sees it: what a client asked and what it is told.
+//!
+//! Owns: the types, and three pure steps: [`wire`] reads a packet, [`decide`] says what becomes of it, [`reply`]
+//! writes the answer. Never does: keep leases (that is `lease`), send, or look at a clock.
+//!
+//! ```text
+//! client            server                     states of one exchange, RFC 2131 §3
+//! DISCOVER  ->
+//!           <-  OFFER                          an offer is kept in memory only
+//! REQUEST   ->
+//!           <-  ACK                            the lease is durable before this leaves
+//! REQUEST   ->  (T1 = half of the lease)
+//!           <-  ACK
+//! ```
+
+pub mod decide;
+pub mod reply;
+pub mod wire;
 
 use proto::Mac;
 use std::net::Ipv4Addr;
+
+pub use wire::{DecodeError, decode};
 
 /// A DHCP packet of a client, checked and decoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -10,6 +29,75 @@ pub struct BootRequest {
     pub mac: Mac,
     /// Transaction.
     pub xid: u32,
+    /// What it is about, option 53.
+    pub kind: MessageKind,
+    /// Seconds since the client began; echoed.
+    pub secs: u16,
+    /// The client can hear broadcasts only, until it has an address.
+    pub broadcast: bool,
+    /// The address the client has and answers ARP for; 0.0.0.0 for none.
+    pub ciaddr: Ipv4Addr,
+    /// The relay agent it came through; 0.0.0.0 for none.
+    pub giaddr: Ipv4Addr,
+    /// The address it asks for, option 50.
+    pub requested: Option<Ipv4Addr>,
+    /// The server it means, option 54.
+    pub server: Option<Ipv4Addr>,
+    /// Options it wants, option 55.
+    pub parameters: Vec<u8>,
+    /// The largest message it takes, option 57.
+    pub size_max: Option<u16>,
+    /// Vendor class, option 60, such as `PXEClient:Arch:00007:UNDI:003016`.
+    pub class: Option<Vec<u8>>,
+    /// Client identifier, option 61; echoed, RFC 6842.
+    pub client_id: Option<Vec<u8>>,
+    /// User class, option 77: raw, or in the form of RFC 3004.
+    pub user_class: Option<Vec<u8>>,
+    /// Relay agent information, option 82; echoed, RFC 3046.
+    pub relay_info: Option<Vec<u8>>,
+    /// Architectures it can boot, option 93, RFC 4578 §2.1.
+    pub architectures: Vec<u16>,
+    /// Client machine identifier, option 97: 17 bytes, the first 0; echoed.
+    pub machine_id: Option<Vec<u8>>,
+    /// iPXE's own encapsulated option 175 is there.
+    pub ipxe_options: bool,
+}
+
+impl BootRequest {
+    /// A plain request of a client that says nothing but its address.
+    pub fn plain(mac: Mac, xid: u32, kind: MessageKind) -> Self {
+        Self {
+            mac,
+            xid,
+            kind,
+            secs: 0,
+            broadcast: false,
+            ciaddr: Ipv4Addr::UNSPECIFIED,
+            giaddr: Ipv4Addr::UNSPECIFIED,
+            requested: None,
+            server: None,
+            parameters: Vec::new(),
+            size_max: None,
+            class: None,
+            client_id: None,
+            user_class: None,
+            relay_info: None,
+            architectures: Vec::new(),
+            machine_id: None,
+            ipxe_options: false,
+        }
+    }
+}
+
+/// A client's DHCP message types, RFC 2131 §3.1 table 2.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)] // named as in the RFC
+pub enum MessageKind {
+    Discover,
+    Request,
+    Decline,
+    Release,
+    Inform,
 }
 
 /// A reply to send.

@@ -8,6 +8,7 @@ use proto::agent::{JoinRefusal, ReportAnswer, Secret};
 use proto::api::{Accepted, ConsoleText, Refusal};
 use proto::view::PlanView;
 use proto::{DiskId, HostId};
+use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
 
 /// One thing to do.
@@ -41,7 +42,8 @@ pub enum Answer {
     Script(Result<String, ScriptRefusal>),
     /// To a join, a poll or a renewal.
     Join(JoinDecision),
-    /// To a report; `Err` when the host is not let in (any more).
+    /// To a report; `Err` when the host is not let in (any more). The shell signs: in every `Act::Send` it fills
+    /// in `permit.signature` over `permit.permit_json`, which the rack leaves empty, as it holds no key.
     Report(Result<ReportAnswer, JoinRefusal>),
     /// To an operator.
     Operator(Result<Reply, Refusal>),
@@ -77,6 +79,9 @@ pub enum ScriptRefusal {
         /// Where it asked from.
         from: Ipv4Addr,
     },
+    /// More strangers than are kept wait to be accepted.
+    #[error("too many machines wait to be accepted; register this one, or remove others")]
+    TooManyUnknown,
 }
 
 /// What becomes of a join.
@@ -114,6 +119,14 @@ pub enum StorageOp {
         /// From a template's image by file name, or from a disk.
         from: CloneSource,
         /// MiB, no less than the source's.
+        size_mib: u64,
+    },
+    /// After a restart of the server: see that the target of a disk made earlier is there, over its data as it
+    /// is, reachable by those only who are granted it. Fails when the data is gone.
+    Attach {
+        /// Which.
+        disk: DiskId,
+        /// MiB.
         size_mib: u64,
     },
     /// Grow a disk.
@@ -154,7 +167,8 @@ pub enum StorageOp {
 }
 
 /// What a disk is copied from.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum CloneSource {
     /// A template's disk image, by the template's name.
     Template(String),

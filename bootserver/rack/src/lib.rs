@@ -3,26 +3,75 @@
 //! Owns: every decision of the boot server, as one state that takes events and a time and gives back
 //! ordered effects. Never does: input or output, clocks, randomness, threads. The shell in `bootserver`
 //! feeds it and obeys it; so does the simulated rack in `tests`.
+//!
+//! ```text
+//! event --> host, vm, disk: what it means, records changed --> settle: each VM and move that may go on takes its
+//! next step, until none can --> commits of all changed records, then everything else in the order it came up
+//! ```
+//! Steps look at records, surveys and finished storage jobs only, and asking for the same again changes nothing:
+//! so a restart needs no more than the records, and goes on by the same code.
 
 pub mod dhcp;
+mod disk;
 pub mod effect;
 pub mod event;
+mod host;
+mod lease;
+mod log;
+mod moves;
+mod orders;
 pub mod policy;
 pub mod record;
+pub mod script;
+mod table;
+#[cfg(test)]
+mod testing;
+mod view;
+mod vm;
 
-use effect::Effect;
-use event::{Event, Now};
+use effect::{Answer, Effect, Reply};
+use event::{Command, Event, Now, ReplyTo};
+use host::Live;
+use lease::Leases;
+use log::Log;
 use policy::Policy;
-use proto::view::RackView;
-use record::Loaded;
+use proto::api::{Accepted, Refusal};
+use proto::{HostId, Mac, MoveId, OrderId, VmId};
+use record::{Counters, DiskRecord, HostRecord, LeaseRecord, Loaded, MoveRecord, Record, VmRecord};
+use std::collections::{BTreeMap, BTreeSet};
+use table::{Kept, Table};
+
+/// How often steps that wait for nothing in particular are looked at again, milliseconds.
+const LOOK_AGAIN_MS: u64 = 1000;
 
 /// All that the boot server knows.
 pub struct Rack {
-    #[allow(dead_code)] // read by the parts under construction
     policy: Policy,
+    leases: Leases,
+    hosts: Table<HostRecord>,
+    disks: Table<DiskRecord>,
+    vms: Table<VmRecord>,
+    moves: Table<MoveRecord>,
+    log: Log,
+    counters: Table<Counters>,
+    /// What is known of hosts, storage, VMs and moves, and not kept.
+    live: BTreeMap<HostId, Live>,
+    storage: disk::Storage,
+    guests: BTreeMap<VmId, vm::Guest>,
+    transits: BTreeMap<MoveId, moves::Transit>,
+    balancing: moves::Balancing,
+    /// Addresses of VMs' interfaces.
+    vm_macs: BTreeMap<Mac, VmId>,
+    last_order: OrderId,
+    /// VMs and moves whose next step may be possible.
+    touched_vms: BTreeSet<VmId>,
+    touched_moves: BTreeSet<MoveId>,
+    looked_mono_ms: u64,
+    version: u64,
+    effects: Vec<Effect>,
 }
 
-/// The records of a store do not fit together.
+/// The records of a store do not fit together, or not the configuration.
 #[derive(Debug, thiserror::Error)]
 #[error("record {key}: {what}")]
 pub struct RestoreError {
@@ -33,20 +82,237 @@ pub struct RestoreError {
 }
 
 impl Rack {
-    /// Takes up where the records left off; an empty list is a new rack.
+    /// Takes up where the records left off; an empty list is a new rack. The effects are to be done like those of
+    /// [`Rack::apply`]: storage that must be seen to, above all.
     pub fn restore(policy: Policy, records: Vec<Loaded>, now: Now) -> Result<(Self, Vec<Effect>), RestoreError> {
-        let _ = (records, now);
-        Ok((Self { policy }, Vec::new()))
+        script::bios_budget(&policy)
+            .map_err(|err| RestoreError { key: "(configuration)".to_owned(), what: err.to_string() })?;
+        let mut rack = Self {
+            policy,
+            leases: Leases::default(),
+            hosts: Table::default(),
+            disks: Table::default(),
+            vms: Table::default(),
+            moves: Table::default(),
+            log: Log::default(),
+            counters: Table::default(),
+            live: BTreeMap::new(),
+            storage: disk::Storage::default(),
+            guests: BTreeMap::new(),
+            transits: BTreeMap::new(),
+            balancing: moves::Balancing::default(),
+            vm_macs: BTreeMap::new(),
+            last_order: OrderId(0),
+            touched_vms: BTreeSet::new(),
+            touched_moves: BTreeSet::new(),
+            looked_mono_ms: now.mono_ms,
+            version: 0,
+            effects: Vec::new(),
+        };
+        for loaded in records {
+            rack.load(loaded)?;
+        }
+        rack.check_links()?;
+        rack.take_up(now);
+        rack.settle(now);
+        let effects = rack.flush();
+        Ok((rack, effects))
+    }
+
+    fn load(&mut self, loaded: Loaded) -> Result<(), RestoreError> {
+        let Loaded { key, version, record } = loaded;
+        let wrong = |what: String| RestoreError { key: format!("{}/{}", key.kind.as_str(), key.name), what };
+        let named = match &record {
+            Record::Lease(r) => LeaseRecord::name(&r.id()),
+            Record::Host(r) => HostRecord::name(&r.id()),
+            Record::Disk(r) => DiskRecord::name(&r.id()),
+            Record::Vm(r) => VmRecord::name(&r.id()),
+            Record::Move(r) => MoveRecord::name(&r.id()),
+            Record::Log(r) => proto::event::LogEvent::name(&r.id()),
+            Record::Counters(r) => {
+                r.id();
+                Counters::name(&())
+            }
+        };
+        if named != key.name {
+            return Err(wrong(format!("it is kept under this name, but is about {named}")));
+        }
+        match record {
+            Record::Lease(r) => {
+                let address = r.address;
+                if !self.leases.load(version, r) {
+                    return Err(wrong(format!("{address} is leased to another machine as well")));
+                }
+            }
+            Record::Host(r) => self.hosts.load(version, r),
+            Record::Disk(r) => self.disks.load(version, r),
+            Record::Vm(r) => {
+                for vif in &r.spec.vifs {
+                    if let Some(other) = self.vm_macs.insert(vif.mac, r.spec.name.clone()) {
+                        return Err(wrong(format!("its address {} is also that of VM {other}", vif.mac)));
+                    }
+                }
+                self.vms.load(version, r);
+            }
+            Record::Move(r) => self.moves.load(version, r),
+            Record::Log(r) => self.log.load(version, r),
+            Record::Counters(r) => {
+                self.last_order = r.orders;
+                self.counters.load(version, r);
+            }
+        }
+        Ok(())
+    }
+
+    /// What one record says of another must be there.
+    fn check_links(&self) -> Result<(), RestoreError> {
+        for vm in self.vms.values() {
+            let wrong = |what: String| RestoreError { key: format!("vm/{}", vm.spec.name), what };
+            if let Some(disk) = vm.spec.disks.iter().find(|disk| !self.disks.contains(disk)) {
+                return Err(wrong(format!("its disk {disk} has no record")));
+            }
+            if let Some(id) = vm.r#move
+                && self.moves.get(&id).is_none_or(|m| m.view.vm != vm.spec.name)
+            {
+                return Err(wrong(format!("its move {id} has no record, or is another VM's")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets going again what was under way.
+    fn take_up(&mut self, now: Now) {
+        for host in self.hosts.ids() {
+            let Some(record) = self.hosts.get(&host) else { continue };
+            // A full period for everybody: nobody could report while we were away.
+            let heard = (record.accepted && record.joined()).then_some(now.mono_ms);
+            let live = self.live.entry(host.clone()).or_default();
+            live.heard_mono_ms = heard;
+            live.seen_mono_ms = now.mono_ms;
+            if let Some(record) = self.hosts.get(&host) {
+                let state = self.host_state(record);
+                let since_ms = record.steps.last().map_or(now.unix_ms, |s| s.at_ms + s.took_ms.unwrap_or(0));
+                self.live(&host).state = Some((state, since_ms));
+            }
+        }
+        self.attach_disks();
+        self.touched_vms.extend(self.vms.ids());
+        let under_way = self.moves.values().filter(|m| !m.ended()).map(|m| m.view.id);
+        self.touched_moves.extend(under_way);
     }
 
     /// Applies one event. Effects are ordered: a commit precedes whatever relies on it.
     pub fn apply(&mut self, event: Event, now: Now) -> Vec<Effect> {
-        let _ = (event, now);
-        Vec::new()
+        match event {
+            Event::Dhcp { reply, request } => {
+                let answer = self.dhcp(&request, now);
+                self.answer(reply, Answer::Dhcp(answer));
+            }
+            Event::Script { reply, mac, from, kind, entropy } => {
+                let answer = self.script(mac, from, kind, entropy, now);
+                self.answer(reply, Answer::Script(answer));
+            }
+            Event::Served { to, file, bytes, bytes_total } => self.served(to, file, bytes, bytes_total, now),
+            Event::Join { reply, request, key, from } => {
+                let answer = self.join(request, key, from, now);
+                self.answer(reply, Answer::Join(answer));
+            }
+            Event::JoinPoll { reply, key } => {
+                let answer = self.join_poll(&key, now);
+                self.answer(reply, Answer::Join(answer));
+            }
+            Event::Renew { reply, host, key, csr_pem } => {
+                let answer = self.renew(&host, &key, csr_pem);
+                self.answer(reply, Answer::Join(answer));
+            }
+            Event::Report { reply, host, key, report } => self.report(reply, &host, &key, report, now),
+            Event::ReportGone { reply, host } => self.report_gone(reply, &host),
+            Event::Operator { reply, command } => self.operator(reply, command, now),
+            Event::StorageDone { job, result } => self.storage_done(job, result, now),
+            Event::Tick => self.tick(now),
+        }
+        self.settle(now);
+        self.flush()
     }
 
-    /// The present picture, for page, command and metrics.
-    pub fn view(&self, now: Now) -> RackView {
-        RackView { at_ms: now.unix_ms, ..RackView::default() }
+    fn tick(&mut self, now: Now) {
+        self.leases.tick(now);
+        self.find_lost(now);
+        self.give_up_consoles(now);
+        if now.mono_ms.saturating_sub(self.looked_mono_ms) >= LOOK_AGAIN_MS {
+            self.looked_mono_ms = now.mono_ms;
+            self.look_again(now);
+        }
+        self.balance_tick(now);
+    }
+
+    fn operator(&mut self, reply: ReplyTo, command: Command, now: Now) {
+        let done = match command {
+            Command::RegisterHost(request) => self.register_host(request, now),
+            Command::AcceptHost { host } => self.accept_host(&host, now),
+            Command::RemoveHost { host } => self.remove_host(&host, now),
+            Command::DrainHost { host } => self.drain_host(&host, true, now),
+            Command::UndrainHost { host } => self.drain_host(&host, false, now),
+            Command::CreateVm(request) => self.create_vm(request, now),
+            Command::StartVm { vm } => self.start_vm(&vm, now),
+            Command::ShutdownVm { vm } => self.shutdown_vm(&vm, now),
+            Command::DestroyVm { vm } => self.destroy_vm(&vm, now),
+            Command::PauseVm { vm } => self.pause_vm(&vm, true, now),
+            Command::ResumeVm { vm } => self.pause_vm(&vm, false, now),
+            Command::DeleteVm { vm } => self.delete_vm(&vm, now),
+            Command::MigrateVm { vm, request } => self.migrate_vm(&vm, request, now),
+            Command::CreateDisk(request) => self.create_disk(request, now),
+            Command::GrowDisk { disk, request } => self.grow_disk(&disk, request, now),
+            Command::DeleteDisk { disk } => self.delete_disk(&disk, now),
+            Command::Balance(request) => {
+                let plan = self.balance(request, now);
+                return self.answer(reply, Answer::Operator(plan.map(Reply::Plan)));
+            }
+            Command::Console { vm } => match self.console(reply, &vm, now) {
+                Ok(()) => return,
+                Err(refusal) => Err(refusal),
+            },
+        };
+        self.answer_operator(reply, done);
+    }
+
+    fn answer_operator(&mut self, reply: ReplyTo, done: Result<Accepted, Refusal>) {
+        self.answer(reply, Answer::Operator(done.map(Reply::Accepted)));
+    }
+
+    fn answer(&mut self, to: ReplyTo, answer: Answer) {
+        self.effects.push(Effect::Answer { to, answer });
+    }
+
+    /// Lets everything that may go on take its next step, until nothing can.
+    fn settle(&mut self, now: Now) {
+        loop {
+            if let Some(r#move) = self.touched_moves.pop_first() {
+                self.step_move(r#move, now);
+            } else if let Some(vm) = self.touched_vms.pop_first() {
+                self.step_vm(&vm, now);
+            } else {
+                break;
+            }
+        }
+        self.answer_reports(now);
+    }
+
+    /// All that came up: commits first.
+    fn flush(&mut self) -> Vec<Effect> {
+        let rest = std::mem::take(&mut self.effects);
+        let mut effects = Vec::new();
+        self.leases.table.commit(&mut effects);
+        self.hosts.commit(&mut effects);
+        self.disks.commit(&mut effects);
+        self.vms.commit(&mut effects);
+        self.moves.commit(&mut effects);
+        self.counters.commit(&mut effects);
+        self.log.table.commit(&mut effects);
+        if !effects.is_empty() {
+            self.version += 1;
+        }
+        effects.extend(rest);
+        effects
     }
 }

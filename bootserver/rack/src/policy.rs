@@ -58,6 +58,19 @@ pub struct Subnet {
     pub ca_digest: String,
 }
 
+impl Subnet {
+    /// The network mask.
+    pub fn mask(&self) -> Ipv4Addr {
+        Ipv4Addr::from(u32::MAX.checked_shl(32 - u32::from(self.prefix.min(32))).unwrap_or(0))
+    }
+
+    /// Whether the address is of this network.
+    pub fn contains(&self, address: Ipv4Addr) -> bool {
+        let mask = u32::from(self.mask());
+        u32::from(address) & mask == u32::from(self.network) & mask
+    }
+}
+
 /// Who is let in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JoinMode {

@@ -1,5 +1,6 @@
 //! What is kept: the records whose loss would matter. Loads, surveys and views are not among them.
 
+use crate::effect::CloneSource;
 use proto::agent::Secret;
 use proto::event::LogEvent;
 use proto::host::{Firmware, Inventory};
@@ -123,8 +124,11 @@ pub struct HostRecord {
     pub registered: bool,
     /// To be emptied and given nothing new.
     pub draining: bool,
-    /// The boot under way or running: nonce, key once used, CHAP seed.
+    /// The boot that has joined or may join: nonce, key once used, CHAP seed.
     pub boot: Option<BootRecord>,
+    /// A boot newer than one that has joined: it takes that one's place when it joins itself.
+    #[serde(default)]
+    pub next_boot: Option<BootRecord>,
     /// What it is.
     pub inventory: Option<Inventory>,
     /// The newest boot, step by step.
@@ -157,8 +161,40 @@ pub struct DiskRecord {
     pub vm: Option<VmId>,
     /// Whether data and target were made.
     pub ready: bool,
-    /// Hosts that may have a way in, with the epoch of the grant.
-    pub grants: BTreeMap<HostId, Epoch>,
+    /// What is being done to it; repeated after a restart until it is so.
+    #[serde(default)]
+    pub doing: Option<DiskDoing>,
+    /// Hosts that may have a way in.
+    pub grants: BTreeMap<HostId, Grant>,
+    /// Grants ever given, so that a CHAP user is never used twice for one disk.
+    #[serde(default)]
+    pub granted: u64,
+}
+
+/// What is being done to a disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DiskDoing {
+    /// Made of zeros.
+    Create,
+    /// Copied.
+    Clone(CloneSource),
+    /// Grown to so many MiB.
+    Grow(u64),
+    /// Removed.
+    Delete,
+}
+
+/// A host's way to a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grant {
+    /// The VM's epoch under which it was given.
+    pub epoch: Epoch,
+    /// Which grant of this disk it is, counted from 1.
+    pub number: u64,
+    /// It is being taken away; what may follow waits until the storage has confirmed that.
+    #[serde(default)]
+    pub cutting: bool,
 }
 
 /// A VM: who owns it, under which epoch, and how far the present step is.
@@ -174,12 +210,30 @@ pub struct VmRecord {
     pub phase: VmPhase,
     /// The move under way.
     pub r#move: Option<MoveId>,
-    /// The order under way for this phase.
+    /// What its owner is being told to do.
+    #[serde(default)]
+    pub doing: Option<VmDoing>,
+    /// The order by which it was told; absent while it is being prepared, and once it was done.
     pub order: Option<OrderId>,
+    /// It is to run: set by a start, cleared by a shutdown or a destroy, and when the guest turns itself off.
+    #[serde(default)]
+    pub run: bool,
     /// Since when, Unix milliseconds.
     pub since_ms: u64,
     /// A sentence on what went wrong last.
     pub note: String,
+}
+
+/// What a VM's owner is being told to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)] // named as the acts are
+pub enum VmDoing {
+    Start,
+    Shutdown,
+    Destroy,
+    Pause,
+    Unpause,
 }
 
 /// A move: its view, and the orders under way.

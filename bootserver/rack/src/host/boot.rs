@@ -1,0 +1,331 @@
+//! A machine on its way up: address, script, files, and how long each took.
+
+use super::NONCE_CHARS;
+use crate::Rack;
+use crate::dhcp::decide::{Client, Decision, Refusal, Standing, decide};
+use crate::dhcp::reply::{Told, reply};
+use crate::dhcp::{BootRequest, DhcpReply, MessageKind};
+use crate::effect::ScriptRefusal;
+use crate::event::{BootFile, Entropy, Now, ScriptKind};
+use crate::record::BootRecord;
+use crate::script;
+use proto::agent::Secret;
+use proto::event::Topic;
+use proto::host::Firmware;
+use proto::view::{BootStep, BootStepKind};
+use proto::{HostId, Mac};
+use std::net::Ipv4Addr;
+
+/// The lease of a machine that nobody knows, at most, seconds: invented machines use up a pool for so long only.
+const STRANGER_LEASE_S_MAX: u32 = 600;
+/// A script fetched again within this, before a join, is the same boot, milliseconds.
+const SAME_BOOT_MS: u64 = 60_000;
+/// iPXE that asks for an address within this after its own loader was sent is on the same way up, milliseconds.
+const SAME_WAY_UP_MS: u64 = 300_000;
+
+impl Rack {
+    /// A machine whose lease is never taken: let in, registered, or a VM of ours.
+    pub(crate) fn known(&self, mac: Mac) -> bool {
+        self.vm_macs.contains_key(&mac)
+            || self.hosts.get(&HostId::of(mac)).is_some_and(|host| host.accepted || host.registered)
+    }
+
+    fn propose(&self, mac: Mac, now: Now) -> Option<Ipv4Addr> {
+        self.leases.propose(mac, &self.policy.subnet, now, |mac| self.known(mac))
+    }
+
+    fn lease_s(&self, mac: Mac) -> u32 {
+        let lease_s = self.policy.subnet.lease_s;
+        if self.known(mac) || self.policy.subnet.reservations.contains_key(&mac) {
+            lease_s
+        } else {
+            lease_s.min(STRANGER_LEASE_S_MAX)
+        }
+    }
+
+    /// Leases an address before it is asked for.
+    pub(crate) fn lease_ahead(&mut self, mac: Mac, now: Now) {
+        if let Some(address) = self.propose(mac, now) {
+            self.leases.lease(mac, address, self.lease_s(mac), now);
+        }
+    }
+
+    /// Keeps the lease of a machine that is there but runs no DHCP client, as dom0 does.
+    pub(crate) fn lease_on(&mut self, mac: Mac, now: Now) {
+        if let Some(address) = self.leases.address_of(mac) {
+            self.leases.lease(mac, address, self.lease_s(mac), now);
+        }
+    }
+
+    /// Answers a DHCP packet; `None` is silence.
+    pub(crate) fn dhcp(&mut self, request: &BootRequest, now: Now) -> Option<DhcpReply> {
+        let mac = request.mac;
+        let client = Client::of(request).ok()?;
+        if client != Client::Plain && matches!(request.kind, MessageKind::Discover | MessageKind::Request) {
+            let meant_for_us = request.server.is_none_or(|server| server == self.policy.subnet.server);
+            if !meant_for_us {
+                self.leases.forget_offer(mac);
+                return None;
+            }
+        }
+        let named = if request.ciaddr.is_unspecified() { request.requested } else { Some(request.ciaddr) };
+        let standing = Standing {
+            lease: self.leases.address_of(mac),
+            proposal: self.propose(mac, now),
+            named_is_anothers: named.and_then(|a| self.leases.mac_at(a)).is_some_and(|holder| holder != mac),
+        };
+        let lease_s = self.lease_s(mac);
+        let told = match decide(request, &self.policy.subnet, standing) {
+            Decision::Offer(address) => {
+                if client != Client::Plain {
+                    self.way_up_begins(mac, client, now)?;
+                }
+                self.leases.offer(mac, address, now);
+                Told::Offer { address, lease_s }
+            }
+            Decision::Ack(address) => {
+                if client != Client::Plain {
+                    self.way_up_begins(mac, client, now)?;
+                }
+                if !self.leases.lease(mac, address, lease_s, now) {
+                    return None;
+                }
+                self.step_ends(&HostId::of(mac), BootStepKind::Dhcp, now);
+                Told::Ack { address, lease_s }
+            }
+            Decision::Inform => Told::Inform,
+            Decision::Nak(why) => Told::Nak(why),
+            Decision::Release(_) => {
+                // A ROM that lets go of its address hands over to a loader that needs the same one.
+                if !self.hosts.contains(&HostId::of(mac)) {
+                    self.leases.release(mac, now);
+                }
+                return None;
+            }
+            Decision::Decline(address) => {
+                if !self.present(&HostId::of(mac)) && !self.policy.subnet.reservations.contains_key(&mac) {
+                    self.leases.decline(mac, address, &self.policy.subnet, now);
+                    let text =
+                        format!("{mac} found {address} in use by another machine; it is not given out for 10 minutes");
+                    self.warn(Topic::Dhcp, now, text, |_| ());
+                }
+                return None;
+            }
+            Decision::Silent(why) => {
+                if matches!(why, Refusal::OtherServer { .. }) {
+                    self.leases.forget_offer(mac);
+                }
+                if why == Refusal::PoolFull {
+                    self.warn_seldom(Topic::Dhcp, now, format!("{mac} got no address: all are leased or reserved"));
+                }
+                return None;
+            }
+        };
+        Some(reply(request, &self.policy.subnet, client, told))
+    }
+
+    /// Starts the time line of a boot, unless this packet belongs to one that has begun.
+    fn way_up_begins(&mut self, mac: Mac, client: Client, now: Now) -> Option<()> {
+        let Some(id) = self.host_that_boots(mac, now) else {
+            let waiting = Refusal::TooManyUnknown;
+            self.warn_seldom(Topic::Boot, now, format!("{mac} is not served: {waiting}"));
+            return None;
+        };
+        let firmware = client.firmware();
+        if self.hosts.get(&id).is_some_and(|host| host.firmware != firmware)
+            && let Some(host) = self.hosts.edit(&id)
+        {
+            host.firmware = firmware;
+        }
+        let live = self.live(&id);
+        let quiet_ms = live.asked_mono_ms.map(|at| now.mono_ms.saturating_sub(at));
+        live.asked_mono_ms = Some(now.mono_ms);
+        let last = self.hosts.get(&id).and_then(|host| host.steps.last()).map(|step| step.step);
+        let goes_on = match (client, last) {
+            (Client::Ipxe(_), Some(BootStepKind::Dhcp | BootStepKind::Loader)) => SAME_WAY_UP_MS,
+            (_, Some(BootStepKind::Dhcp)) => SAME_BOOT_MS,
+            _ => 0,
+        };
+        if quiet_ms.is_none_or(|quiet| quiet >= goes_on)
+            && let Some(host) = self.hosts.edit_unkept(&id)
+        {
+            host.steps.clear();
+            self.live(&id).open_steps.clear();
+            self.step_begins(&id, BootStepKind::Dhcp, now);
+        }
+        self.note_host_state(&id, now);
+        Some(())
+    }
+
+    /// Begins a step, unless it has begun.
+    pub(crate) fn step_begins(&mut self, host: &HostId, step: BootStepKind, now: Now) {
+        let Some(record) = self.hosts.edit_unkept(host) else { return };
+        if record.steps.iter().any(|s| s.step == step) {
+            return;
+        }
+        record.steps.push(BootStep { step, at_ms: now.unix_ms, took_ms: None, bytes: 0, bytes_total: 0 });
+        self.live(host).open_steps.insert(step, now.mono_ms);
+        self.version += 1;
+    }
+
+    /// Ends a step that is under way; kept with the record.
+    pub(crate) fn step_ends(&mut self, host: &HostId, step: BootStepKind, now: Now) {
+        let under_way =
+            self.hosts.get(host).is_some_and(|h| h.steps.iter().any(|s| s.step == step && s.took_ms.is_none()));
+        if !under_way {
+            return;
+        }
+        let began_mono_ms = self.live(host).open_steps.remove(&step);
+        let Some(record) = self.hosts.edit(host) else { return };
+        for s in record.steps.iter_mut().filter(|s| s.step == step) {
+            // After a restart of the server only the wall clock remembers.
+            let took_ms = match began_mono_ms {
+                Some(began) => now.mono_ms.saturating_sub(began),
+                None => now.unix_ms.saturating_sub(s.at_ms),
+            };
+            s.took_ms = Some(took_ms);
+        }
+        self.version += 1;
+    }
+
+    /// Renders a script or xen.cfg; a new one is a new boot.
+    pub(crate) fn script(
+        &mut self,
+        mac: Mac,
+        from: Ipv4Addr,
+        kind: ScriptKind,
+        entropy: Entropy,
+        now: Now,
+    ) -> Result<String, ScriptRefusal> {
+        let lease = self.leases.address_of(mac).ok_or(ScriptRefusal::NoLease { mac })?;
+        if lease != from {
+            return Err(ScriptRefusal::OtherAddress { mac, lease, from });
+        }
+        let host = self.host_that_boots(mac, now).ok_or(ScriptRefusal::TooManyUnknown)?;
+        self.live(&host).asked_mono_ms = Some(now.mono_ms);
+        let firmware = match kind {
+            ScriptKind::IpxeBios => Firmware::Bios,
+            ScriptKind::IpxeUefi | ScriptKind::XenCfg => Firmware::Uefi,
+        };
+        if self.hosts.get(&host).is_some_and(|h| h.firmware != Some(firmware))
+            && let Some(record) = self.hosts.edit(&host)
+        {
+            record.firmware = Some(firmware);
+        }
+        let nonce = self.nonce_for_script(&host, entropy, now);
+        self.script_step(&host, now);
+        self.note_host_state(&host, now);
+        let boot = script::Boot { host: &host, mac, address: lease, nonce: &nonce };
+        Ok(match kind {
+            ScriptKind::IpxeBios => script::ipxe_bios(&self.policy, boot),
+            ScriptKind::IpxeUefi => script::ipxe_uefi(&self.policy, mac),
+            ScriptKind::XenCfg => script::xen_cfg(&self.policy, boot),
+        })
+    }
+
+    fn nonce_for_script(&mut self, host: &HostId, entropy: Entropy, now: Now) -> String {
+        let young = self.live(host).nonce_mono_ms.is_some_and(|at| now.mono_ms.saturating_sub(at) < SAME_BOOT_MS);
+        let record = self.hosts.get(host);
+        let newest = record.and_then(|h| h.next_boot.as_ref().or(h.boot.as_ref()));
+        if let Some(boot) = newest.filter(|boot| young && boot.key.is_none()) {
+            return boot.nonce.clone();
+        }
+        let (nonce, seed) = entropy.0.split_at(16);
+        let boot = BootRecord { nonce: base64url(nonce), key: None, csr_pem: None, chap_seed: Secret(base64url(seed)) };
+        debug_assert_eq!(boot.nonce.len(), NONCE_CHARS);
+        let nonce = boot.nonce.clone();
+        self.live(host).nonce_mono_ms = Some(now.mono_ms);
+        if let Some(record) = self.hosts.edit(host) {
+            // A boot that has joined stays in force until the newer one joins: a script is easily asked for.
+            if record.joined() { record.next_boot = Some(boot) } else { record.boot = Some(boot) }
+        }
+        nonce
+    }
+
+    /// From the end of the step before to the script: iPXE starts, gets its address and asks.
+    fn script_step(&mut self, host: &HostId, now: Now) {
+        let live = self.live(host);
+        let (unfinished, began_mono_ms) =
+            live.open_steps.pop_last().map_or((None, None), |(s, at)| (Some(s), Some(at)));
+        if let Some(step) = unfinished
+            && let Some(began) = began_mono_ms
+        {
+            self.live(host).open_steps.insert(step, began);
+            self.step_ends(host, step, now);
+        }
+        let Some(record) = self.hosts.edit(host) else { return };
+        if let Some(at) = record.steps.iter().position(|s| s.step >= BootStepKind::Script) {
+            // Fetched again, after a failure: what follows begins anew.
+            record.steps.truncate(at);
+        }
+        let ended_ms = record.steps.last().map_or(now.unix_ms, |s| s.at_ms + s.took_ms.unwrap_or(0));
+        let at_ms = ended_ms.min(now.unix_ms);
+        let took_ms = Some(now.unix_ms - at_ms);
+        record.steps.push(BootStep { step: BootStepKind::Script, at_ms, took_ms, bytes: 0, bytes_total: 0 });
+        self.live(host).open_steps.clear();
+        self.version += 1;
+    }
+
+    /// Part of a boot file went out.
+    pub(crate) fn served(&mut self, to: Ipv4Addr, file: BootFile, bytes: u64, bytes_total: u64, now: Now) {
+        let Some(mac) = self.leases.mac_at(to) else { return };
+        let host = HostId::of(mac);
+        if self.hosts.get(&host).is_none_or(|h| h.steps.is_empty()) {
+            return;
+        }
+        let step = match file {
+            BootFile::Loader => BootStepKind::Loader,
+            BootFile::Xen => BootStepKind::Xen,
+            BootFile::Kernel => BootStepKind::Kernel,
+            BootFile::Image => BootStepKind::Image,
+        };
+        self.live(&host).seen_mono_ms = now.mono_ms;
+        self.step_begins(&host, step, now);
+        if let Some(record) = self.hosts.edit_unkept(&host)
+            && let Some(s) = record.steps.iter_mut().find(|s| s.step == step)
+        {
+            (s.bytes, s.bytes_total) = (bytes, bytes_total);
+        }
+        self.version += 1;
+        if bytes >= bytes_total {
+            self.step_ends(&host, step, now);
+            if step == BootStepKind::Image {
+                self.step_begins(&host, BootStepKind::Start, now);
+            }
+        }
+    }
+}
+
+/// RFC 4648 §5, without padding.
+pub(crate) fn base64url(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for chunk in bytes.chunks(3) {
+        let word = chunk.iter().fold(0, |word, &byte| word << 8 | usize::from(byte)) << (8 * (3 - chunk.len()));
+        for place in 0..=chunk.len() {
+            text.push(char::from(ALPHABET[word >> (18 - 6 * place) & 63]));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn base64url_as_in_rfc_4648() {
+        // §10, and the two characters that differ from base64.
+        for (given, expected) in [
+            ("", ""),
+            ("f", "Zg"),
+            ("fo", "Zm8"),
+            ("foo", "Zm9v"),
+            ("foob", "Zm9vYg"),
+            ("fooba", "Zm9vYmE"),
+            ("foobar", "Zm9vYmFy"),
+        ] {
+            assert_eq!(super::base64url(given.as_bytes()), expected);
+        }
+        assert_eq!(super::base64url(&[0xfb, 0xff]), "-_8");
+        assert_eq!(super::base64url(&[7; 16]).len(), super::NONCE_CHARS);
+    }
+}

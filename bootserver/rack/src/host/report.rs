@@ -1,0 +1,133 @@
+//! Hearing reports and answering them: at once when there is something to do, else when there is, or after `report_ms`.
+
+use super::{Held, Rack};
+use crate::effect::Answer;
+use crate::event::{Now, ReplyTo};
+use proto::HostId;
+use proto::agent::{JoinRefusal, Report, ReportAnswer};
+
+/// The most domains and outcomes of one report that are read; Xen itself runs fewer domains than that on any host.
+const LIST_MAX: usize = 4096;
+/// An order that the agent does not show as under way is said again after this, milliseconds.
+const SAY_AGAIN_MS: u64 = 1000;
+
+impl Rack {
+    /// An agent reports.
+    pub(crate) fn report(&mut self, reply: ReplyTo, host: &HostId, key: &str, mut report: Report, now: Now) {
+        if let Err(refusal) = self.may_report(host, key, &report) {
+            return self.answer(reply, Answer::Report(Err(refusal)));
+        }
+        report.domains.truncate(LIST_MAX);
+        report.outcomes.truncate(LIST_MAX);
+        report.underway.truncate(LIST_MAX);
+        make_finite(&mut report);
+        let report_ms = self.policy.report_ms;
+        let live = self.live(host);
+        let older = live.report.as_ref().is_some_and(|last| {
+            report.uptime_ms < last.uptime_ms || report.uptime_ms == last.uptime_ms && report.seq < last.seq
+        });
+        if older {
+            // Overtaken on its way: what it shows is past, and the agent repeats what was not seen.
+            let answer = ReportAnswer { seen: Vec::new(), orders: Vec::new(), report_ms };
+            return self.answer(reply, Answer::Report(Ok(answer)));
+        }
+        let first = live.report.is_none() || live.lost;
+        live.seen_mono_ms = now.mono_ms;
+        live.heard_mono_ms = Some(now.mono_ms);
+        live.lost = false;
+        let outcomes = std::mem::take(&mut report.outcomes);
+        live.report = Some(report);
+        let seen = outcomes.iter().map(|outcome| outcome.id).collect();
+        if let Some(before) = live.held.replace(Held { reply, since_mono_ms: now.mono_ms, seen }) {
+            let answer = ReportAnswer { seen: before.seen, orders: Vec::new(), report_ms };
+            self.answer(before.reply, Answer::Report(Ok(answer)));
+        }
+        if let Some(record) = self.hosts.get(host) {
+            self.lease_on(record.mac, now);
+        }
+        self.version += 1;
+        self.note_host_state(host, now);
+        for outcome in outcomes {
+            self.order_ended(host, outcome, now);
+        }
+        self.surveyed(host, now);
+        if first {
+            self.balance_soon(now);
+        }
+    }
+
+    fn may_report(&self, host: &HostId, key: &str, report: &Report) -> Result<(), JoinRefusal> {
+        self.let_in(host, key)?;
+        let boot = self.hosts.get(host).and_then(|record| record.boot.as_ref());
+        if boot.is_some_and(|boot| boot.nonce == report.boot) { Ok(()) } else { Err(JoinRefusal::NonceUnknown) }
+    }
+
+    /// The connection of a held report is gone.
+    pub(crate) fn report_gone(&mut self, reply: ReplyTo, host: &HostId) {
+        if let Some(live) = self.live.get_mut(host)
+            && live.held.as_ref().is_some_and(|held| held.reply == reply)
+        {
+            live.held = None;
+        }
+    }
+
+    /// Answers held reports that have something to carry or have waited long enough.
+    pub(crate) fn answer_reports(&mut self, now: Now) {
+        let due: Vec<HostId> =
+            self.live.iter().filter(|(_, live)| self.report_is_due(live, now)).map(|(id, _)| id.clone()).collect();
+        for host in due {
+            if let Some(held) = self.live(&host).held.take() {
+                self.answer_report(&host, held, now);
+            }
+        }
+    }
+
+    fn report_is_due(&self, live: &super::Live, now: Now) -> bool {
+        let Some(held) = &live.held else { return false };
+        if now.mono_ms.saturating_sub(held.since_mono_ms) >= self.policy.report_ms {
+            return true;
+        }
+        let under_way = live.report.as_ref().map(|report| report.underway.as_slice()).unwrap_or_default();
+        live.orders.iter().any(|given| {
+            let said_lately = given.said_mono_ms.is_some_and(|at| now.mono_ms.saturating_sub(at) < SAY_AGAIN_MS);
+            !said_lately && !under_way.iter().any(|progress| progress.id == given.order.id)
+        })
+    }
+
+    /// Answers a held report with all that the host has been told to do and has not said to be done.
+    pub(crate) fn answer_report(&mut self, host: &HostId, held: Held, now: Now) {
+        let report_ms = self.policy.report_ms;
+        let live = self.live(host);
+        for given in &mut live.orders {
+            given.said_mono_ms = Some(now.mono_ms);
+        }
+        let orders = live.orders.iter().map(|given| given.order.clone()).collect();
+        self.answer(held.reply, Answer::Report(Ok(ReportAnswer { seen: held.seen, orders, report_ms })));
+    }
+}
+
+/// A load that is no number, or less than nothing, is none: the planner must not meet it.
+fn make_finite(report: &mut Report) {
+    let fix = |value: &mut f64| {
+        if !value.is_finite() || *value < 0.0 {
+            *value = 0.0;
+        }
+    };
+    let stats = &mut report.stats;
+    for value in
+        [&mut stats.cpu_cores, &mut stats.agent_cpu_cores, &mut stats.net_rx_bytes_s, &mut stats.net_tx_bytes_s]
+    {
+        fix(value);
+    }
+    for domain in &mut report.domains {
+        for value in [
+            &mut domain.cpu_cores,
+            &mut domain.net_rx_bytes_s,
+            &mut domain.net_tx_bytes_s,
+            &mut domain.disk_read_bytes_s,
+            &mut domain.disk_write_bytes_s,
+        ] {
+            fix(value);
+        }
+    }
+}

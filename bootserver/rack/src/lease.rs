@@ -1,0 +1,234 @@
+//! The lease book: which machine has which address.
+//!
+//! Owns: the choice of an address, offers, expiry, quarantine. An address is the same for a MAC every time, as far as
+//! that can be: ROM, loader and dom0 share one lease, and a ROM that is refused boots from disk instead.
+//! Never does: give an address twice, or take one from a machine that is known.
+//!
+//! ```text
+//! free --offer--> offered --REQUEST--> leased --expired and pool full--> leased to another
+//!   ^                |                   |
+//!   +---- 60 s ------+                   +--DECLINE--> quarantined --10 min--> free
+//! ```
+
+use crate::event::Now;
+use crate::policy::Subnet;
+use crate::record::LeaseRecord;
+use crate::table::Table;
+use proto::Mac;
+use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+
+/// How long an offer holds an address, milliseconds. ROMs send their REQUEST within seconds.
+const OFFER_MS: u64 = 60_000;
+/// How long an address that a client found in use is not given out, milliseconds.
+const QUARANTINE_MS: u64 = 600_000;
+
+#[derive(Clone, Copy)]
+struct Offer {
+    mac: Mac,
+    until_mono_ms: u64,
+}
+
+/// All leases.
+#[derive(Default)]
+pub(crate) struct Leases {
+    pub(crate) table: Table<LeaseRecord>,
+    by_address: BTreeMap<Ipv4Addr, Mac>,
+    by_expiry: BTreeSet<(u64, Mac)>,
+    offers: BTreeMap<Ipv4Addr, Offer>,
+    offered_to: BTreeMap<Mac, Ipv4Addr>,
+    quarantine: BTreeMap<Ipv4Addr, u64>,
+}
+
+impl Leases {
+    /// Takes in a record from the store; false when its address is another's already.
+    pub(crate) fn load(&mut self, version: u64, record: LeaseRecord) -> bool {
+        if self.by_address.insert(record.address, record.mac).is_some() {
+            return false;
+        }
+        self.by_expiry.insert((record.expires_ms, record.mac));
+        self.table.load(version, record);
+        true
+    }
+
+    /// A machine's address, expired or not.
+    pub(crate) fn address_of(&self, mac: Mac) -> Option<Ipv4Addr> {
+        self.table.get(&mac).map(|lease| lease.address)
+    }
+
+    /// Whose address it is.
+    pub(crate) fn mac_at(&self, address: Ipv4Addr) -> Option<Mac> {
+        self.by_address.get(&address).copied()
+    }
+
+    /// The address that a machine would be given now. `known` tells machines whose lease is never taken.
+    pub(crate) fn propose(&self, mac: Mac, subnet: &Subnet, now: Now, known: impl Fn(Mac) -> bool) -> Option<Ipv4Addr> {
+        let free = |address: Ipv4Addr| self.by_address.get(&address).is_none_or(|&holder| holder == mac);
+        if let Some(&reserved) = subnet.reservations.get(&mac)
+            && free(reserved)
+        {
+            return Some(reserved);
+        }
+        if let Some(lease) = self.address_of(mac)
+            && subnet.contains(lease)
+            && lease != subnet.server
+            && !reserved_for_another(subnet, lease, mac)
+        {
+            return Some(lease);
+        }
+        let usable = |address: Ipv4Addr| {
+            address != subnet.server
+                && !reserved_for_another(subnet, address, mac)
+                && self.quarantine.get(&address).is_none_or(|&until| until <= now.mono_ms)
+        };
+        if let Some(&offered) = self.offered_to.get(&mac)
+            && free(offered)
+            && usable(offered)
+        {
+            return Some(offered);
+        }
+        let (first, last) = (u32::from(subnet.pool.0), u32::from(subnet.pool.1));
+        let count = u64::from(last.checked_sub(first)?) + 1;
+        let start = hash(mac) % count;
+        let in_turn = (0..count).map(|step| nth(first, (start + step) % count));
+        let unoffered = |address: Ipv4Addr| {
+            self.offers.get(&address).is_none_or(|offer| offer.mac == mac || offer.until_mono_ms <= now.mono_ms)
+        };
+        // When every address is leased there is nothing to find: do not look at each.
+        let leased_in_pool = self.by_address.range(subnet.pool.0..=subnet.pool.1).count();
+        if (leased_in_pool as u64) < count {
+            let mut offered = None;
+            for address in in_turn.filter(|&a| free(a) && usable(a)) {
+                if unoffered(address) {
+                    return Some(address);
+                }
+                offered.get_or_insert(address);
+            }
+            if let Some(taken) = self.oldest_expired(mac, subnet, now, usable, known) {
+                return Some(taken);
+            }
+            // An offer binds nobody: whoever asks for the address first has it.
+            return offered;
+        }
+        self.oldest_expired(mac, subnet, now, usable, known)
+    }
+
+    fn oldest_expired(
+        &self,
+        mac: Mac,
+        subnet: &Subnet,
+        now: Now,
+        usable: impl Fn(Ipv4Addr) -> bool,
+        known: impl Fn(Mac) -> bool,
+    ) -> Option<Ipv4Addr> {
+        self.by_expiry
+            .iter()
+            .take_while(|(expires_ms, _)| *expires_ms <= now.unix_ms)
+            .filter(|(_, holder)| *holder != mac && !subnet.reservations.contains_key(holder) && !known(*holder))
+            .filter_map(|(_, holder)| self.address_of(*holder))
+            .find(|&address| (subnet.pool.0..=subnet.pool.1).contains(&address) && usable(address))
+    }
+
+    /// Holds an address for a machine that was offered it; in memory only.
+    pub(crate) fn offer(&mut self, mac: Mac, address: Ipv4Addr, now: Now) {
+        if self.by_address.get(&address) == Some(&mac) {
+            return;
+        }
+        self.forget_offer(mac);
+        let offer = Offer { mac, until_mono_ms: now.mono_ms + OFFER_MS };
+        if let Some(before) = self.offers.insert(address, offer) {
+            self.offered_to.remove(&before.mac);
+        }
+        self.offered_to.insert(mac, address);
+    }
+
+    pub(crate) fn forget_offer(&mut self, mac: Mac) {
+        if let Some(address) = self.offered_to.remove(&mac) {
+            self.offers.remove(&address);
+        }
+    }
+
+    /// Leases an address that was proposed, or renews it: it is the machine's for `lease_s` from now at least. What is
+    /// written reaches twice as far, so that most renewals write nothing. False when it is another's and not expired.
+    pub(crate) fn lease(&mut self, mac: Mac, address: Ipv4Addr, lease_s: u32, now: Now) -> bool {
+        self.forget_offer(mac);
+        let needed_ms = now.unix_ms.saturating_add(u64::from(lease_s) * 1000);
+        if let Some(lease) = self.table.get(&mac)
+            && lease.address == address
+            && lease.expires_ms >= needed_ms
+        {
+            return true;
+        }
+        if let Some(holder) = self.mac_at(address).filter(|&holder| holder != mac) {
+            if self.table.get(&holder).is_some_and(|lease| lease.expires_ms > now.unix_ms) {
+                return false;
+            }
+            self.remove(holder);
+        }
+        self.remove(mac);
+        let expires_ms = needed_ms.saturating_add(u64::from(lease_s) * 1000);
+        self.by_address.insert(address, mac);
+        self.by_expiry.insert((expires_ms, mac));
+        self.table.put(LeaseRecord { mac, address, expires_ms });
+        true
+    }
+
+    /// The machine has given its address back: it may go to another, but comes back to this one while it is free.
+    pub(crate) fn release(&mut self, mac: Mac, now: Now) {
+        if self.table.get(&mac).is_some_and(|lease| lease.expires_ms > now.unix_ms)
+            && let Some(lease) = self.table.edit(&mac)
+        {
+            self.by_expiry.remove(&(lease.expires_ms, mac));
+            lease.expires_ms = now.unix_ms;
+            self.by_expiry.insert((now.unix_ms, mac));
+        }
+    }
+
+    /// The machine found its address in use.
+    pub(crate) fn decline(&mut self, mac: Mac, address: Ipv4Addr, subnet: &Subnet, now: Now) {
+        self.forget_offer(mac);
+        self.remove(mac);
+        self.quarantine.retain(|_, until| *until > now.mono_ms);
+        // Whoever invents addresses must not put the whole pool out of use by declining them.
+        let pool = u64::from(u32::from(subnet.pool.1).saturating_sub(u32::from(subnet.pool.0))) + 1;
+        if (self.quarantine.len() as u64) < pool.div_ceil(4) {
+            self.quarantine.insert(address, now.mono_ms + QUARANTINE_MS);
+        }
+    }
+
+    /// Forgets a machine's lease.
+    pub(crate) fn remove(&mut self, mac: Mac) {
+        if let Some(lease) = self.table.remove(&mac) {
+            self.by_address.remove(&lease.address);
+            self.by_expiry.remove(&(lease.expires_ms, mac));
+        }
+    }
+
+    /// Drops offers that nobody took up.
+    pub(crate) fn tick(&mut self, now: Now) {
+        let offered_to = &mut self.offered_to;
+        self.offers.retain(|_, offer| {
+            let keep = offer.until_mono_ms > now.mono_ms;
+            if !keep {
+                offered_to.remove(&offer.mac);
+            }
+            keep
+        });
+    }
+}
+
+fn reserved_for_another(subnet: &Subnet, address: Ipv4Addr, mac: Mac) -> bool {
+    subnet.reservations.iter().any(|(&holder, &reserved)| reserved == address && holder != mac)
+}
+
+/// Spreads MACs over the pool, the same on every run and every version.
+fn hash(mac: Mac) -> u64 {
+    let digest = Sha256::digest(mac.0);
+    digest.iter().take(8).fold(0, |sum, &byte| sum << 8 | u64::from(byte))
+}
+
+/// The address `step` after `first`; the caller keeps it within the pool.
+fn nth(first: u32, step: u64) -> Ipv4Addr {
+    Ipv4Addr::from(first.saturating_add(u32::try_from(step).unwrap_or(u32::MAX)))
+}

@@ -1,0 +1,240 @@
+//! What a booting machine is told to boot: iPXE scripts and Xen's configuration.
+//!
+//! Owns: the texts, and the check that iPXE's 512 bytes under BIOS hold them. A script that fails is fetched again: a
+//! machine never falls through to its disk. Never does: choose nonces or addresses.
+
+use crate::policy::{Policy, Subnet};
+use proto::HostId;
+use proto::Mac;
+use proto::host::Firmware;
+use std::fmt::Write;
+use std::net::Ipv4Addr;
+
+/// What iPXE under BIOS has for all URLs and command lines of one boot together, bytes; what is beyond is cut without a
+/// word (iPXE src/arch/x86/image/multiboot.c, `MB_MAX_CMDLINE`).
+pub const BIOS_BYTES_MAX: usize = 512;
+
+/// The release cannot be booted as configured.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BudgetError {
+    /// Too long for iPXE.
+    #[error(
+        "boot URLs and command lines take up to {bytes} bytes under BIOS, of which iPXE holds {BIOS_BYTES_MAX}; shorten dom0.xen_args (now {xen_args}) or dom0.kernel_args (now {kernel_args})"
+    )]
+    TooLong {
+        /// All together, at the longest.
+        bytes: usize,
+        /// Bytes of Xen's arguments.
+        xen_args: usize,
+        /// Bytes of the kernel's arguments.
+        kernel_args: usize,
+    },
+    /// A line break or other control character would change the script.
+    #[error("{field} is {given:?}, expected printable ASCII without line breaks")]
+    Characters {
+        /// Which.
+        field: &'static str,
+        /// What was given.
+        given: String,
+    },
+}
+
+/// What differs from boot to boot.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Boot<'a> {
+    pub(crate) host: &'a HostId,
+    pub(crate) mac: Mac,
+    pub(crate) address: Ipv4Addr,
+    pub(crate) nonce: &'a str,
+}
+
+/// Where iPXE finds its script.
+pub fn script_url(subnet: &Subnet, mac: Mac, firmware: Firmware) -> String {
+    let end = match firmware {
+        Firmware::Bios => ".ipxe",
+        Firmware::Uefi => "-efi.ipxe",
+    };
+    format!("{}/boot/{}{end}", base(subnet), dashed(mac))
+}
+
+fn base(subnet: &Subnet) -> String {
+    format!("http://{}:{}", subnet.server, subnet.boot_port)
+}
+
+fn dashed(mac: Mac) -> String {
+    mac.to_string().replace(':', "-")
+}
+
+/// dom0's kernel command line.
+fn dom0_args(policy: &Policy, boot: Boot<'_>) -> String {
+    let subnet = &policy.subnet;
+    let mut args = String::with_capacity(BIOS_BYTES_MAX);
+    let mut add = |name: &str, value: &dyn std::fmt::Display| {
+        if !args.is_empty() {
+            args.push(' ');
+        }
+        // Writing to a String does not fail.
+        let _ = write!(args, "tsubame.{name}={value}");
+    };
+    add("host", boot.host);
+    add("mac", &boot.mac);
+    add("ip", &format_args!("{}/{}", boot.address, subnet.prefix));
+    if let Some(gateway) = subnet.gateway {
+        add("gw", &gateway);
+    }
+    add("server", &format_args!("{}:{}", subnet.server, subnet.agent_port));
+    add("boot", &format_args!("{}:{}", subnet.server, subnet.boot_port));
+    add("ca", &subnet.ca_digest);
+    add("join", &boot.nonce);
+    if !policy.release.kernel_args.is_empty() {
+        args.push(' ');
+        args.push_str(&policy.release.kernel_args);
+    }
+    args
+}
+
+/// On failure the script itself is fetched anew: the release may have changed, and a disk must not be booted.
+fn ending(policy: &Policy, mac: Mac, firmware: Firmware) -> String {
+    format!(
+        ":again\necho Boot failed, trying again in 5 seconds\nsleep 5\nimgfree\nchain --replace {} || goto again\n",
+        script_url(&policy.subnet, mac, firmware)
+    )
+}
+
+/// The iPXE script for a machine under BIOS: Xen by multiboot.
+pub(crate) fn ipxe_bios(policy: &Policy, boot: Boot<'_>) -> String {
+    let (base, release) = (base(&policy.subnet), &policy.release);
+    let args = dom0_args(policy, boot);
+    let space = if release.xen_args.is_empty() { "" } else { " " };
+    format!(
+        "#!ipxe\nkernel {base}{}{space}{} || goto again\nmodule {base}{} {args} || goto again\nmodule {base}{} || goto again\nboot || goto again\n{}",
+        release.xen,
+        release.xen_args,
+        release.kernel,
+        release.image,
+        ending(policy, boot.mac, Firmware::Bios)
+    )
+}
+
+/// The iPXE script for a machine under UEFI: Xen's EFI loader, which reads the rest from files that iPXE shows it.
+pub(crate) fn ipxe_uefi(policy: &Policy, mac: Mac) -> String {
+    let (base, release) = (base(&policy.subnet), &policy.release);
+    format!(
+        "#!ipxe\nkernel --name xen.efi {base}{} || goto again\ninitrd --name xen.cfg {base}/boot/{}/xen.cfg || goto again\ninitrd --name vmlinuz {base}{} || goto again\ninitrd --name dom0.img {base}{} || goto again\nboot || goto again\n{}",
+        release.xen_efi,
+        dashed(mac),
+        release.kernel,
+        release.image,
+        ending(policy, mac, Firmware::Uefi)
+    )
+}
+
+/// Xen's configuration under UEFI (Xen docs/misc/efi.pandoc).
+pub(crate) fn xen_cfg(policy: &Policy, boot: Boot<'_>) -> String {
+    format!(
+        "[global]\ndefault=tsubame\n\n[tsubame]\noptions={}\nkernel=vmlinuz {}\nramdisk=dom0.img\n",
+        policy.release.xen_args,
+        dom0_args(policy, boot)
+    )
+}
+
+/// Checks that every machine of the subnet can be booted under BIOS, whatever its address. Called by
+/// [`crate::Rack::restore`], and by the boot server when it reads its configuration.
+pub fn bios_budget(policy: &Policy) -> Result<(), BudgetError> {
+    let release = &policy.release;
+    let printable = |text: &str| text.bytes().all(|b| (b' '..=b'~').contains(&b));
+    for (field, given) in [
+        ("dom0.xen_args", &release.xen_args),
+        ("dom0.kernel_args", &release.kernel_args),
+        ("path of Xen", &release.xen),
+        ("path of Xen's EFI binary", &release.xen_efi),
+        ("path of dom0's kernel", &release.kernel),
+        ("path of dom0's image", &release.image),
+        ("CA digest", &policy.subnet.ca_digest),
+    ] {
+        if !printable(given) {
+            return Err(BudgetError::Characters { field, given: given.clone() });
+        }
+    }
+    let mac = Mac([0; 6]);
+    let longest = [policy.subnet.pool.0, policy.subnet.pool.1]
+        .into_iter()
+        .chain(policy.subnet.reservations.values().copied())
+        .max_by_key(|address| address.to_string().len())
+        .unwrap_or(Ipv4Addr::BROADCAST);
+    let nonce = "x".repeat(crate::host::NONCE_CHARS);
+    let boot = Boot { host: &HostId::of(mac), mac, address: longest, nonce: &nonce };
+    let base = base(&policy.subnet).len();
+    // Each is kept as its URL, a space, its arguments and an end.
+    let args = [(&release.xen, release.xen_args.len()), (&release.kernel, dom0_args(policy, boot).len())];
+    let bytes = args.iter().map(|(path, args)| base + path.len() + 1 + args + 1).sum::<usize>()
+        + base
+        + release.image.len()
+        + 1;
+    if bytes > BIOS_BYTES_MAX {
+        return Err(BudgetError::TooLong {
+            bytes,
+            xen_args: release.xen_args.len(),
+            kernel_args: release.kernel_args.len(),
+        });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::policy;
+    use expect_test::expect;
+
+    #[test]
+    fn texts() {
+        let (policy, mac) = (policy(), "52:54:00:aa:bb:01".parse().expect("a MAC"));
+        let host = HostId::of(mac);
+        let boot = Boot { host: &host, mac, address: Ipv4Addr::new(10, 77, 0, 60), nonce: "NNNNNNNNNNNNNNNNNNNNNN" };
+        expect![[r#"
+            #!ipxe
+            kernel http://10.77.0.1:8080/b/0123456789abcdef/xen dom0_mem=512M,max:512M || goto again
+            module http://10.77.0.1:8080/b/2123456789abcdef/vmlinuz tsubame.host=h525400aabb01 tsubame.mac=52:54:00:aa:bb:01 tsubame.ip=10.77.0.60/24 tsubame.server=10.77.0.1:7443 tsubame.boot=10.77.0.1:8080 tsubame.ca=ccccccccccccccccccccccccccccccccccccccccccc tsubame.join=NNNNNNNNNNNNNNNNNNNNNN console=hvc0 || goto again
+            module http://10.77.0.1:8080/b/3123456789abcdef/dom0.img || goto again
+            boot || goto again
+            :again
+            echo Boot failed, trying again in 5 seconds
+            sleep 5
+            imgfree
+            chain --replace http://10.77.0.1:8080/boot/52-54-00-aa-bb-01.ipxe || goto again
+        "#]].assert_eq(&ipxe_bios(&policy, boot));
+        expect![[r#"
+            #!ipxe
+            kernel --name xen.efi http://10.77.0.1:8080/b/1123456789abcdef/xen.efi || goto again
+            initrd --name xen.cfg http://10.77.0.1:8080/boot/52-54-00-aa-bb-01/xen.cfg || goto again
+            initrd --name vmlinuz http://10.77.0.1:8080/b/2123456789abcdef/vmlinuz || goto again
+            initrd --name dom0.img http://10.77.0.1:8080/b/3123456789abcdef/dom0.img || goto again
+            boot || goto again
+            :again
+            echo Boot failed, trying again in 5 seconds
+            sleep 5
+            imgfree
+            chain --replace http://10.77.0.1:8080/boot/52-54-00-aa-bb-01-efi.ipxe || goto again
+        "#]].assert_eq(&ipxe_uefi(&policy, mac));
+        expect![[r#"
+            [global]
+            default=tsubame
+
+            [tsubame]
+            options=dom0_mem=512M,max:512M
+            kernel=vmlinuz tsubame.host=h525400aabb01 tsubame.mac=52:54:00:aa:bb:01 tsubame.ip=10.77.0.60/24 tsubame.server=10.77.0.1:7443 tsubame.boot=10.77.0.1:8080 tsubame.ca=ccccccccccccccccccccccccccccccccccccccccccc tsubame.join=NNNNNNNNNNNNNNNNNNNNNN console=hvc0
+            ramdisk=dom0.img
+        "#]].assert_eq(&xen_cfg(&policy, boot));
+    }
+
+    #[test]
+    fn budget() {
+        let mut policy = policy();
+        assert_eq!(bios_budget(&policy), Ok(()));
+        policy.release.xen_args = "x".repeat(200);
+        expect!["boot URLs and command lines take up to 589 bytes under BIOS, of which iPXE holds 512; shorten dom0.xen_args (now 200) or dom0.kernel_args (now 12)"].assert_eq(&bios_budget(&policy).expect_err("too long").to_string());
+        policy.release.xen_args = "a\nboot".to_owned();
+        expect![[r#"dom0.xen_args is "a\nboot", expected printable ASCII without line breaks"#]].assert_eq(&bios_budget(&policy).expect_err("a line break").to_string());
+    }
+}
