@@ -1,0 +1,29 @@
+//! `tsubame status`, `move list` and `balance`.
+
+use super::rack_view;
+use crate::client::Server;
+use crate::fault::Fault;
+use crate::output::Output;
+use crate::render::{moves, status as screen};
+use proto::api::{About, Balance};
+use proto::view::PlanView;
+
+pub(super) fn status(server: &Server, out: Output) -> Result<(), Fault> {
+    let doing = "asking for the rack";
+    let about: About = server.get(doing, "/v1/about")?;
+    let view = rack_view(server, doing)?;
+    out.show(&view, |width| screen::show(&server.url.to_string(), &about, &view, width))
+}
+
+pub(super) fn moves(server: &Server, out: Output) -> Result<(), Fault> {
+    let view = rack_view(server, "listing moves")?;
+    out.show(&view.moves, |width| moves::list(&view, width))
+}
+
+pub(super) fn balance(server: &Server, dry_run: bool, out: Output) -> Result<(), Fault> {
+    let doing = if dry_run { "planning moves" } else { "balancing" };
+    // Before the moves begin: the names of hosts that the plan speaks of.
+    let view = rack_view(server, doing)?;
+    let plan: PlanView = server.post(doing, "/v1/balance", &Balance { dry_run })?;
+    out.show(&plan, |width| moves::plan(&view, &plan, width))
+}
