@@ -216,7 +216,8 @@ mod tests {
             sleep 5
             imgfree
             chain --replace http://10.77.0.1:8080/boot/52-54-00-aa-bb-01-efi.ipxe || goto again
-        "#]].assert_eq(&ipxe_uefi(&policy, mac));
+        "#]]
+        .assert_eq(&ipxe_uefi(&policy, mac));
         expect![[r#"
             [global]
             default=tsubame
@@ -235,6 +236,7 @@ mod tests {
         policy.release.xen_args = "x".repeat(200);
         expect!["boot URLs and command lines take up to 589 bytes under BIOS, of which iPXE holds 512; shorten dom0.xen_args (now 200) or dom0.kernel_args (now 12)"].assert_eq(&bios_budget(&policy).expect_err("too long").to_string());
         policy.release.xen_args = "a\nboot".to_owned();
-        expect![[r#"dom0.xen_args is "a\nboot", expected printable ASCII without line breaks"#]].assert_eq(&bios_budget(&policy).expect_err("a line break").to_string());
+        expect![[r#"dom0.xen_args is "a\nboot", expected printable ASCII without line breaks"#]]
+            .assert_eq(&bios_budget(&policy).expect_err("a line break").to_string());
     }
 }

@@ -65,16 +65,13 @@ pub fn reply(request: &BootRequest, subnet: &Subnet, client: Client, told: Told)
     if let Some(id) = echoed(&request.client_id) {
         options.insert(DhcpOption::ClientIdentifier(id));
     }
-    if let Some(info) = echoed(&request.relay_info) {
-        options.insert(DhcpOption::Unknown(UnknownOption::new(OptionCode::RelayAgentInformation, info)));
-    }
     if let Told::Nak(why) = told {
         options.insert(DhcpOption::Message(why.to_string()));
         if !request.giaddr.is_unspecified() {
             // The relay is to broadcast it: the client has no address to be reached at (RFC 2131 §4.3.2).
             message.set_flags(Flags::default().set_broadcast());
         }
-        return DhcpReply { packet: bytes(&message), to: nak_destination(request) };
+        return DhcpReply { packet: bytes(&message, request), to: nak_destination(request) };
     }
     if let Some((_, lease_s)) = lease {
         options.insert(DhcpOption::AddressLeaseTime(lease_s));
@@ -92,13 +89,13 @@ pub fn reply(request: &BootRequest, subnet: &Subnet, client: Client, told: Told)
     message.set_yiaddr(address.unwrap_or(Ipv4Addr::UNSPECIFIED));
     message.set_ciaddr(request.ciaddr);
     boot(&mut message, request, subnet, client);
-    let mut packet = bytes(&message);
+    let mut packet = bytes(&message, request);
     let room = usize::from(request.size_max.unwrap_or(0)).saturating_sub(28).max(PACKET_BYTES_SAFE);
     // What is said twice or is only an echo goes first when a client has sent so much that it all would not fit.
     for code in [OptionCode::ClientMachineIdentifier, OptionCode::BootfileName, OptionCode::ClientIdentifier] {
         if packet.len() > room {
             message.opts_mut().remove(code);
-            packet = bytes(&message);
+            packet = bytes(&message, request);
         }
     }
     DhcpReply { packet, to: destination(request, address) }
@@ -143,10 +140,19 @@ fn echoed(value: &Option<Vec<u8>>) -> Option<Vec<u8>> {
     value.clone().filter(|v| v.len() <= 255)
 }
 
-fn bytes(message: &Message) -> Vec<u8> {
+/// Encoded, with the relay's information as it came behind all else (RFC 3046 §2.2): dhcproto would take it apart, and
+/// writes it twice when it is given as an unknown option.
+fn bytes(message: &Message, request: &BootRequest) -> Vec<u8> {
     let mut packet = Vec::with_capacity(PACKET_BYTES_SAFE);
     // Writing to a Vec has no bound to run over, and every value was kept under 256 bytes above.
     message.encode(&mut Encoder::new(&mut packet)).expect("a reply made of checked parts can be written");
+    if let Some(info) = echoed(&request.relay_info)
+        && packet.pop() == Some(u8::from(OptionCode::End))
+    {
+        packet.extend([u8::from(OptionCode::RelayAgentInformation), u8::try_from(info.len()).unwrap_or(u8::MAX)]);
+        packet.extend(info);
+        packet.push(OptionCode::End.into());
+    }
     packet.resize(packet.len().max(PACKET_BYTES_MIN), 0);
     packet
 }
@@ -195,7 +201,12 @@ mod tests {
         let mut options: Vec<_> = message.opts().iter().map(|(code, option)| (u8::from(*code), option)).collect();
         options.sort_by_key(|(code, _)| *code);
         for (_, option) in options {
-            text += &format!("{option:?}\n");
+            text += &match option {
+                DhcpOption::ClassIdentifier(b) | DhcpOption::TFTPServerName(b) | DhcpOption::BootfileName(b) => {
+                    format!("{} {}\n", u8::from(OptionCode::from(option)), String::from_utf8_lossy(b))
+                }
+                option => format!("{option:?}\n"),
+            };
         }
         expect.assert_eq(&text);
     }
@@ -204,22 +215,27 @@ mod tests {
     fn bios_rom() {
         let mut request = request();
         request.machine_id = Some(vec![0; 17]);
-        check(&request, Client::Pxe(Firmware::Bios), ack(), expect![[r#"
-            to Unicast(10.77.0.60, Mac([82, 84, 0, 170, 187, 1]))
-            yiaddr 10.77.0.60 siaddr 10.77.0.1
-            file undionly.kpxe
-            SubnetMask(255.255.255.0)
-            VendorExtensions([6, 1, 8, 255])
-            AddressLeaseTime(3600)
-            MessageType(Ack)
-            ServerIdentifier(10.77.0.1)
-            Renewal(1800)
-            Rebinding(3150)
-            ClassIdentifier([80, 88, 69, 67, 108, 105, 101, 110, 116])
-            TFTPServerName([49, 48, 46, 55, 55, 46, 48, 46, 49])
-            BootfileName([117, 110, 100, 105, 111, 110, 108, 121, 46, 107, 112, 120, 101])
-            ClientMachineIdentifier([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])
-        "#]]);
+        check(
+            &request,
+            Client::Pxe(Firmware::Bios),
+            ack(),
+            expect![[r#"
+                to Unicast(10.77.0.60, Mac([82, 84, 0, 170, 187, 1]))
+                yiaddr 10.77.0.60 siaddr 10.77.0.1
+                file undionly.kpxe
+                SubnetMask(255.255.255.0)
+                VendorExtensions([6, 1, 8, 255])
+                AddressLeaseTime(3600)
+                MessageType(Ack)
+                ServerIdentifier(10.77.0.1)
+                Renewal(1800)
+                Rebinding(3150)
+                60 PXEClient
+                66 10.77.0.1
+                67 undionly.kpxe
+                ClientMachineIdentifier([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])
+            "#]],
+        );
     }
 
     #[test]
@@ -228,49 +244,63 @@ mod tests {
         request.giaddr = Ipv4Addr::new(10, 77, 0, 3);
         request.relay_info = Some(vec![1, 2, 0xab, 0xcd]);
         request.client_id = Some(vec![1, 2, 3]);
-        check(&request, Client::Ipxe(Firmware::Uefi), ack(), expect![[r#"
-            to Relay(10.77.0.3)
-            yiaddr 10.77.0.60 siaddr 10.77.0.1
-            file http://10.77.0.1:8080/boot/52-54-00-aa-bb-01-efi.ipxe
-            SubnetMask(255.255.255.0)
-            AddressLeaseTime(3600)
-            MessageType(Ack)
-            ServerIdentifier(10.77.0.1)
-            Renewal(1800)
-            Rebinding(3150)
-            ClassIdentifier([80, 88, 69, 67, 108, 105, 101, 110, 116])
-            ClientIdentifier([1, 2, 3])
-            TFTPServerName([49, 48, 46, 55, 55, 46, 48, 46, 49])
-            BootfileName([104, 116, 116, 112, 58, 47, 47, 49, 48, 46, 55, 55, 46, 48, 46, 49, 58, 56, 48, 56, 48, 47, 98, 111, 111, 116, 47, 53, 50, 45, 53, 52, 45, 48, 48, 45, 97, 97, 45, 98, 98, 45, 48, 49, 45, 101, 102, 105, 46, 105, 112, 120, 101])
-            RelayAgentInformation(RelayAgentInformation({AgentCircuitId: AgentCircuitId([171, 205])}))
-            Unknown(UnknownOption { code: 175, data: [176, 1, 1] })
-        "#]]);
+        check(
+            &request,
+            Client::Ipxe(Firmware::Uefi),
+            ack(),
+            expect![[r#"
+                to Relay(10.77.0.3)
+                yiaddr 10.77.0.60 siaddr 10.77.0.1
+                file http://10.77.0.1:8080/boot/52-54-00-aa-bb-01-efi.ipxe
+                SubnetMask(255.255.255.0)
+                AddressLeaseTime(3600)
+                MessageType(Ack)
+                ServerIdentifier(10.77.0.1)
+                Renewal(1800)
+                Rebinding(3150)
+                60 PXEClient
+                ClientIdentifier([1, 2, 3])
+                66 10.77.0.1
+                67 http://10.77.0.1:8080/boot/52-54-00-aa-bb-01-efi.ipxe
+                RelayAgentInformation(RelayAgentInformation({AgentCircuitId: AgentCircuitId([171, 205])}))
+                Unknown(UnknownOption { code: 175, data: [176, 1, 1] })
+            "#]],
+        );
     }
 
     #[test]
     fn http_boot() {
         let mut request = request();
         request.broadcast = true;
-        check(&request, Client::Http, ack(), expect![[r#"
-            to Broadcast
-            yiaddr 10.77.0.60 siaddr 10.77.0.1
-            file http://10.77.0.1:8080/loader/ipxe.efi
-            SubnetMask(255.255.255.0)
-            AddressLeaseTime(3600)
-            MessageType(Ack)
-            ServerIdentifier(10.77.0.1)
-            Renewal(1800)
-            Rebinding(3150)
-            ClassIdentifier([72, 84, 84, 80, 67, 108, 105, 101, 110, 116])
-            BootfileName([104, 116, 116, 112, 58, 47, 47, 49, 48, 46, 55, 55, 46, 48, 46, 49, 58, 56, 48, 56, 48, 47, 108, 111, 97, 100, 101, 114, 47, 105, 112, 120, 101, 46, 101, 102, 105])
-        "#]]);
+        check(
+            &request,
+            Client::Http,
+            ack(),
+            expect![[r#"
+                to Broadcast
+                yiaddr 10.77.0.60 siaddr 10.77.0.1
+                file http://10.77.0.1:8080/loader/ipxe.efi
+                SubnetMask(255.255.255.0)
+                AddressLeaseTime(3600)
+                MessageType(Ack)
+                ServerIdentifier(10.77.0.1)
+                Renewal(1800)
+                Rebinding(3150)
+                60 HTTPClient
+                67 http://10.77.0.1:8080/loader/ipxe.efi
+            "#]],
+        );
     }
 
     #[test]
     fn plain_renewal_and_nak() {
         let mut request = request();
         request.ciaddr = Ipv4Addr::new(10, 77, 0, 60);
-        check(&request, Client::Plain, ack(), expect![[r#"
+        check(
+            &request,
+            Client::Plain,
+            ack(),
+            expect![[r#"
             to Client(10.77.0.60)
             yiaddr 10.77.0.60 siaddr 0.0.0.0
             SubnetMask(255.255.255.0)
@@ -279,15 +309,21 @@ mod tests {
             ServerIdentifier(10.77.0.1)
             Renewal(1800)
             Rebinding(3150)
-        "#]]);
+        "#]],
+        );
         let nak = Told::Nak(Refusal::WrongAddress { named: Ipv4Addr::new(10, 0, 0, 1) });
-        check(&request, Client::Plain, nak, expect![[r#"
+        check(
+            &request,
+            Client::Plain,
+            nak,
+            expect![[r#"
             to Broadcast
             yiaddr 0.0.0.0 siaddr 0.0.0.0
             MessageType(Nak)
             ServerIdentifier(10.77.0.1)
             Message("10.0.0.1 is not its address")
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
