@@ -23,6 +23,8 @@
 mod note;
 mod orders;
 mod report;
+#[cfg(test)]
+mod tests;
 
 pub use note::{Guest, Note, Received};
 pub use orders::{ORDERS_WAITING_MAX, POLL_MS};

@@ -8,8 +8,11 @@
 //! Every operation is idempotent: when the end state is already there, it succeeds.
 
 use crate::agent::Guest;
+use proto::VmId;
 use proto::agent::{DiskAccess, DomainState, Failure, Part, Permit, SignedPermit, Stage};
-use proto::{MoveId, VmId};
+
+#[cfg(any(test, feature = "sim"))]
+pub mod sim;
 
 /// Number of one operation begun by one agent process; never used twice by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -209,6 +212,3 @@ impl Op {
         }
     }
 }
-
-/// A move, as a stream of it names itself.
-pub type StreamKey = (MoveId, VmId);

@@ -1,0 +1,377 @@
+//! Two agents and a written-out server on the physical model: every order, and every cut of a move.
+
+use super::{Agent, AgentAction, AgentEvent, Note};
+use crate::hypervisor::sim::{Costs, World};
+use expect_test::{Expect, expect};
+use proto::agent::{
+    Act, DiskAccess, DomainState, Order, OrderOutcome, Permit, Report, ReportAnswer, Secret, SignedPermit,
+};
+use proto::vm::{Boot, VmSpec};
+use proto::{DiskId, Epoch, HostId, MoveId, OrderId, VmId};
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+struct Host {
+    agent: Agent,
+    notes: BTreeMap<VmId, Note>,
+    report: Option<Report>,
+    outcomes: Vec<OrderOutcome>,
+}
+
+struct Rack {
+    world: World,
+    hosts: BTreeMap<HostId, Host>,
+    now_ms: u64,
+    order_next: u64,
+}
+
+fn host(name: &str) -> HostId {
+    name.parse().expect("a test's name is good")
+}
+
+fn vm() -> VmId {
+    "web".parse().expect("a test's name is good")
+}
+
+fn disk() -> DiskId {
+    "web-0".parse().expect("a test's name is good")
+}
+
+fn access(user: &str) -> DiskAccess {
+    DiskAccess {
+        disk: disk(),
+        portal: ([10, 0, 0, 1], 3260).into(),
+        target: "iqn.x:web-0".into(),
+        lun: 1,
+        user: user.into(),
+        secret: Secret("s".into()),
+    }
+}
+
+fn spec() -> VmSpec {
+    VmSpec {
+        name: vm(),
+        memory_mib: 1024,
+        vcpus: 1,
+        boot: Boot::Disk { loader: "0".repeat(64) },
+        disks: vec![disk()],
+        vifs: vec![],
+    }
+}
+
+fn permit() -> Permit {
+    Permit {
+        r#move: MoveId(9),
+        vm: vm(),
+        epoch: Epoch(1),
+        source: host("a"),
+        target: host("b"),
+        target_address: [10, 0, 0, 3].into(),
+        target_port: 7444,
+        expires_ms: 600_000,
+    }
+}
+
+fn start() -> Act {
+    Act::Start { vm: spec(), disks: vec![access("a1")] }
+}
+
+fn receive() -> Act {
+    Act::Receive { permit: permit(), vm: spec(), disks: vec![access("b2")] }
+}
+
+fn send() -> Act {
+    let permit_json = serde_json::to_string(&permit()).expect("a permit is plain data");
+    Act::Send { permit: SignedPermit { permit_json, signature: String::new() }, rate_bytes_s: 0 }
+}
+
+impl Rack {
+    fn new() -> Self {
+        let mut world = World::new(Costs::default());
+        world.grant(&disk(), &host("a"), "a1");
+        world.grant(&disk(), &host("b"), "b2");
+        let mut hosts = BTreeMap::new();
+        for name in ["a", "b"] {
+            world.add_host(host(name), 4096);
+            let agent = Agent::new("boot".into(), vec![]);
+            hosts.insert(host(name), Host { agent, notes: BTreeMap::new(), report: None, outcomes: vec![] });
+        }
+        Self { world, hosts, now_ms: 0, order_next: 1 }
+    }
+
+    fn feed(&mut self, id: &HostId, event: AgentEvent) {
+        let Some(h) = self.hosts.get_mut(id) else { return };
+        for action in h.agent.apply(event, self.now_ms) {
+            match action {
+                AgentAction::KeepNote(note) => drop(h.notes.insert(note.vm.clone(), note)),
+                AgentAction::DropNote(vm) => drop(h.notes.remove(&vm)),
+                AgentAction::Do { job, op } => self.world.begin(id, job, op, self.now_ms),
+                AgentAction::Post(report) => {
+                    h.outcomes.extend(
+                        report
+                            .outcomes
+                            .iter()
+                            .filter(|o| !h.outcomes.iter().any(|k| k.id == o.id))
+                            .cloned()
+                            .collect::<Vec<_>>(),
+                    );
+                    h.report = Some(report);
+                }
+            }
+        }
+        assert_eq!(self.world.doubled(), vec![], "at {} ms", self.now_ms);
+    }
+
+    /// Gives an order as the server does: in an answer, repeated, with what was seen.
+    fn order(&mut self, on: &str, epoch: u64, act: Act) -> OrderId {
+        let id = OrderId(self.order_next);
+        self.order_next += 1;
+        let order = Order { id, epoch: Epoch(epoch), act };
+        let answer = ReportAnswer { seen: vec![], orders: vec![order.clone(), order], report_ms: 2_000 };
+        self.feed(&host(on), AgentEvent::Answer(answer));
+        id
+    }
+
+    /// Lets time pass until `until` holds or `ms` are over.
+    fn run(&mut self, ms: u64, until: impl Fn(&Self) -> bool) -> bool {
+        let end = self.now_ms + ms;
+        while self.now_ms < end && !until(self) {
+            let wakes = self.hosts.values().map(|h| h.agent.wake_ms()).chain(self.world.next_ms());
+            self.now_ms = wakes.min().unwrap_or(end).clamp(self.now_ms, end);
+            for (_, id, event) in self.world.step(self.now_ms) {
+                self.feed(&id, event);
+            }
+            for id in self.hosts.keys().cloned().collect::<Vec<_>>() {
+                self.feed(&id, AgentEvent::Tick);
+            }
+        }
+        until(self)
+    }
+
+    fn outcome(&self, on: &str, id: OrderId) -> Option<&OrderOutcome> {
+        self.hosts.get(&host(on))?.outcomes.iter().find(|o| o.id == id)
+    }
+
+    fn done(&mut self, on: &str, epoch: u64, act: Act) -> String {
+        let id = self.order(on, epoch, act);
+        self.run(60_000, |r| r.outcome(on, id).is_some());
+        match self.outcome(on, id).map(|o| &o.result) {
+            Some(Ok(done)) => format!("{done:?}"),
+            Some(Err(f)) => format!("{:?}: {}", f.kind, f.detail),
+            None => "no outcome".into(),
+        }
+    }
+
+    fn restart_agent(&mut self, on: &str) {
+        self.world.kill_agent(&host(on));
+        if let Some(h) = self.hosts.get_mut(&host(on)) {
+            h.agent = Agent::new("boot".into(), h.notes.values().cloned().collect());
+        }
+    }
+
+    fn show(&self) -> String {
+        let mut text = String::new();
+        for (id, h) in &self.hosts {
+            let _ = write!(text, "{id}:");
+            for d in self.world.domains(id) {
+                let epoch = h.notes.get(&d.vm).and_then(|n| n.guest.as_ref()).map(|g| g.epoch.0);
+                let _ = write!(text, " {:?} {:?} epoch {epoch:?} memory {}", d.part, d.state, d.lineage);
+            }
+            let writes = self.world.writers(&disk()).contains(id);
+            let _ = writeln!(text, "{}", if writes { ", writes" } else { "" });
+        }
+        text
+    }
+
+    fn received(&self) -> bool {
+        let stage = |r: &Report| r.underway.iter().any(|p| p.stage == proto::agent::Stage::Received);
+        self.hosts[&host("b")].report.as_ref().is_some_and(stage)
+    }
+
+    /// A guest runs on `a`, `b` listens.
+    fn moving(&mut self) -> OrderId {
+        assert_eq!(self.done("a", 1, start()), "Ok");
+        assert_eq!(self.done("b", 1, receive()), "Ok");
+        self.order("a", 1, send())
+    }
+}
+
+#[test]
+fn a_move() {
+    let mut r = Rack::new();
+    let sent = r.moving();
+    assert!(r.run(60_000, |r| r.received() && r.outcome("a", sent).is_some()));
+    let mut log = format!("{:?}\n{}", r.outcome("a", sent).map(|o| &o.result), r.show());
+    let _ = writeln!(log, "{}", r.done("b", 2, Act::Activate { r#move: MoveId(9), vm: vm() }));
+    log += &r.show();
+    let _ = writeln!(log, "{}", r.done("a", 2, Act::Release { r#move: MoveId(9), vm: vm() }));
+    log += &r.show();
+    let _ = writeln!(log, "{}", r.done("a", 1, start()));
+    let _ = writeln!(log, "{}", r.done("b", 2, Act::Activate { r#move: MoveId(9), vm: vm() }));
+    expect![[r#"
+        Some(Ok(Sent { bytes: 1074718724, total_ms: 9851 }))
+        a: Resident Suspended epoch Some(1) memory 1
+        b: Incoming Paused epoch Some(1) memory 1
+        Activated { downtime_ms: 85 }
+        a: Resident Suspended epoch Some(1) memory 1
+        b: Resident Running epoch Some(2) memory 1, writes
+        Ok
+        a:
+        b: Resident Running epoch Some(2) memory 1, writes
+        StaleEpoch: web: ordered under epoch 1, but epoch 2 is known here
+        Activated { downtime_ms: 0 }
+    "#]]
+    .assert_eq(&log);
+}
+
+/// Runs a move until `when`, does `fault`, lets things settle, then has the server abort; shows both states.
+fn check_cut(when: impl Fn(&Rack) -> bool, fault: impl Fn(&mut Rack), expect: &Expect) {
+    let mut r = Rack::new();
+    let sent = r.moving();
+    assert!(r.run(60_000, &when), "the moment of the fault came");
+    fault(&mut r);
+    r.run(30_000, |_| false);
+    let outcome = r.outcome("a", sent).map(|o| o.result.clone().map_err(|f| f.kind));
+    let mut log = format!("send {outcome:?}, received {}\n{}", r.received(), r.show());
+    let _ = writeln!(log, "abort: {}", r.done("a", 1, Act::AbortSend { r#move: MoveId(9), vm: vm() }));
+    let _ = writeln!(log, "abort: {}", r.done("b", 1, Act::AbortReceive { r#move: MoveId(9), vm: vm() }));
+    log += &r.show();
+    assert_eq!(r.world.running(&vm()), vec![host("a")]);
+    expect.assert_eq(&log);
+}
+
+fn state_is(r: &Rack, state: DomainState) -> bool {
+    r.world.domains(&host("a")).iter().any(|d| d.state == state)
+}
+
+fn copying(r: &Rack) -> bool {
+    r.world.domains(&host("b")).iter().any(|_| true)
+}
+
+fn stopped(r: &Rack) -> bool {
+    state_is(r, DomainState::Suspended)
+}
+
+#[test]
+fn cuts_before_the_owner_changes() {
+    let resumed = expect![[r#"
+        send Some(Err(Stream)), received false
+        a: Resident Running epoch Some(1) memory 1, writes
+        b:
+        abort: Ok
+        abort: Ok
+        a: Resident Running epoch Some(1) memory 1, writes
+        b:
+    "#]];
+    let unheard = expect![[r#"
+        send None, received false
+        a: Resident Running epoch Some(1) memory 1, writes
+        b:
+        abort: Ok
+        abort: Ok
+        a: Resident Running epoch Some(1) memory 1, writes
+        b:
+    "#]];
+    for when in [copying as fn(&Rack) -> bool, stopped] {
+        check_cut(when, |r| r.world.set_link(&host("a"), &host("b"), false), &resumed);
+        check_cut(when, |r| r.restart_agent("b"), &resumed);
+        check_cut(when, |r| r.restart_agent("a"), &unheard);
+    }
+    // Held at the target: the source stands still until it is told, whatever restarts.
+    let held = expect![[r#"
+        send Some(Ok(Sent { bytes: 1074718724, total_ms: 9851 })), received true
+        a: Resident Suspended epoch Some(1) memory 1
+        b: Incoming Paused epoch Some(1) memory 1
+        abort: Ok
+        abort: Ok
+        a: Resident Running epoch Some(1) memory 1, writes
+        b:
+    "#]];
+    check_cut(Rack::received, |r| r.restart_agent("a"), &held);
+    check_cut(Rack::received, |r| r.restart_agent("b"), &held);
+}
+
+#[test]
+fn an_agent_restarted_after_receiving_still_activates() {
+    let mut r = Rack::new();
+    r.moving();
+    assert!(r.run(60_000, Rack::received));
+    r.restart_agent("b");
+    r.restart_agent("a");
+    // The server repeats what has no outcome: a suspended guest must not run by it.
+    assert!(r.done("a", 1, send()).starts_with("Stream: sending web: it must run, and is Suspended"));
+    assert!(r.done("b", 2, Act::Activate { r#move: MoveId(9), vm: vm() }).starts_with("Activated"));
+    assert_eq!(r.done("a", 2, Act::Release { r#move: MoveId(9), vm: vm() }), "Ok");
+    assert_eq!(r.world.running(&vm()), vec![host("b")]);
+}
+
+#[test]
+fn orders_on_one_host() {
+    let mut r = Rack::new();
+    let mut log = String::new();
+    let mut say = |r: &mut Rack, what: &str, epoch, act| {
+        let end = r.done("a", epoch, act);
+        let _ = writeln!(log, "{what}: {end}; {}", r.show().lines().next().unwrap_or_default());
+    };
+    let name = vm;
+    say(&mut r, "pause nothing", 1, Act::Pause { vm: name() });
+    say(&mut r, "start", 1, start());
+    say(&mut r, "start again", 1, start());
+    say(&mut r, "pause", 1, Act::Pause { vm: name() });
+    say(&mut r, "unpause", 1, Act::Unpause { vm: name() });
+    say(&mut r, "console", 1, Act::Console { vm: name(), bytes_max: 100 });
+    r.world.set_stubborn(&vm(), true);
+    say(&mut r, "shutdown, stubborn", 1, Act::Shutdown { vm: name(), timeout_ms: 5_000 });
+    r.world.set_stubborn(&vm(), false);
+    say(&mut r, "shutdown", 1, Act::Shutdown { vm: name(), timeout_ms: 5_000 });
+    say(&mut r, "shutdown again", 1, Act::Shutdown { vm: name(), timeout_ms: 5_000 });
+    say(&mut r, "start", 3, start());
+    say(&mut r, "pause, old epoch", 2, Act::Pause { vm: name() });
+    say(&mut r, "destroy", 3, Act::Destroy { vm: name() });
+    r.world.cut(&disk(), &host("a"));
+    say(&mut r, "start, disk refused", 3, start());
+    r.world.grant(&disk(), &host("a"), "a1");
+    let mut big = spec();
+    big.memory_mib = 8192;
+    say(&mut r, "start, too big", 3, Act::Start { vm: big, disks: vec![access("a1")] });
+    expect![[r#"
+        pause nothing: NoDomain: web: no such domain on a; a:
+        start: Ok; a: Resident Running epoch Some(1) memory 1, writes
+        start again: Ok; a: Resident Running epoch Some(1) memory 1, writes
+        pause: Ok; a: Resident Paused epoch Some(1) memory 1
+        unpause: Ok; a: Resident Running epoch Some(1) memory 1, writes
+        console: Console { text: "web domid 1\n" }; a: Resident Running epoch Some(1) memory 1, writes
+        shutdown, stubborn: Timeout: shutting web down: it has not, and nothing was forced; a: Resident Running epoch Some(1) memory 1, writes
+        shutdown: Ok; a:
+        shutdown again: Ok; a:
+        start: Ok; a: Resident Running epoch Some(3) memory 2, writes
+        pause, old epoch: StaleEpoch: web: ordered under epoch 2, but epoch 3 is known here; a: Resident Running epoch Some(3) memory 2, writes
+        destroy: Ok; a:
+        start, disk refused: Disk: web-0: a may not log in as a1; a:
+        start, too big: NoMemory: web: needs 8192 MiB, 4096 MiB are free on a; a:
+    "#]]
+    .assert_eq(&log);
+}
+
+#[test]
+fn a_guest_that_reboots_is_made_anew() {
+    let mut r = Rack::new();
+    assert_eq!(r.done("a", 1, start()), "Ok");
+    r.world.guest_ends(&host("a"), &vm(), DomainState::Shutdown, true);
+    assert!(r.run(10_000, |r| r.world.domains(&host("a")).iter().any(|d| d.lineage == 2)));
+    r.world.guest_ends(&host("a"), &vm(), DomainState::Crashed, false);
+    r.run(10_000, |_| false);
+    assert!(state_is(&r, DomainState::Crashed), "the server decides on a crash");
+}
+
+#[test]
+fn an_abort_ends_a_stream_under_way() {
+    let mut r = Rack::new();
+    let sent = r.moving();
+    assert!(r.run(60_000, copying));
+    assert_eq!(r.done("a", 1, Act::AbortSend { r#move: MoveId(9), vm: vm() }), "Ok");
+    assert!(r.outcome("a", sent).is_some_and(|o| o.result.is_err()));
+    assert_eq!(r.done("b", 1, Act::AbortReceive { r#move: MoveId(9), vm: vm() }), "Ok");
+    assert_eq!(r.world.running(&vm()), vec![host("a")]);
+    assert!(r.world.domains(&host("b")).is_empty());
+}
