@@ -1,0 +1,94 @@
+// What the page knows: the newest view, and what only a page that has watched for a while can know (load over
+// time, when bytes last came, older events). One reducer: `take(model, view, local_ms)`. It reads no clock.
+
+import type { BootStep, HostView, LogEvent, RackView } from "../api/types";
+import { newsOf } from "./news";
+
+/** One point of a host's load. */
+export interface Sample {
+  at_ms: number;
+  /** Cores in use. */
+  cpu: number;
+  /** MiB given to domains, dom0 among them. */
+  memory: number;
+}
+
+/** When the step under way last moved, by the server's clock. */
+export interface Pulse {
+  step: string;
+  bytes: number;
+  at_ms: number;
+}
+
+export interface Model {
+  view: RackView;
+  /** Server's clock less ours, milliseconds. */
+  skew_ms: number;
+  /** By host. Oldest first. */
+  load: ReadonlyMap<string, readonly Sample[]>;
+  /** By host. */
+  pulse: ReadonlyMap<string, Pulse>;
+  /** Newest first, without repeats. */
+  events: readonly LogEvent[];
+  /** What to say aloud about the newest view. */
+  news: readonly string[];
+}
+
+/** Ten minutes at a report every 2 s. */
+export const SAMPLES_MAX = 300;
+/** Older ones are fetched again when asked for. */
+export const EVENTS_MAX = 2_000;
+
+export function take(model: Model | null, view: RackView, local_ms: number): Model {
+  return {
+    view,
+    skew_ms: view.at_ms - local_ms,
+    load: new Map(
+      view.hosts.map((host) => [host.id, sampled(model?.load.get(host.id) ?? [], host, view.at_ms)]),
+    ),
+    pulse: new Map(
+      view.hosts.flatMap((host) => {
+        const pulse = pulseOf(model?.pulse.get(host.id), underWay(host), view.at_ms);
+        return pulse ? [[host.id, pulse] as const] : [];
+      }),
+    ),
+    events: merged(model?.events ?? [], view.events),
+    news: model ? newsOf(model.view, view) : [],
+  };
+}
+
+/** Events fetched from the log, put among those known. */
+export function withOlder(model: Model, older: readonly LogEvent[]): Model {
+  return { ...model, events: merged(model.events, older) };
+}
+
+/** The step under way: the newest that has not ended, unless a later one has begun. */
+export function underWay(host: HostView): BootStep | undefined {
+  const last = host.boot.at(-1);
+  return last && last.took_ms == null ? last : undefined;
+}
+
+function sampled(before: readonly Sample[], host: HostView, at_ms: number): readonly Sample[] {
+  const { stats, inventory } = host;
+  if (!stats || !inventory) return [];
+  const sample = { at_ms, cpu: stats.cpu_cores, memory: inventory.memory_mib - stats.memory_free_mib };
+  const last = before.at(-1);
+  // A view comes for many reasons; only a report changes these numbers. An unchanged one is noted every 2 s.
+  if (last && at_ms - last.at_ms < 2_000 && last.cpu === sample.cpu && last.memory === sample.memory)
+    return before;
+  if (last && at_ms <= last.at_ms) return before;
+  return [...before.slice(1 - SAMPLES_MAX), sample];
+}
+
+function pulseOf(before: Pulse | undefined, step: BootStep | undefined, at_ms: number): Pulse | undefined {
+  if (!step) return undefined;
+  if (before?.step === step.step && before.bytes === step.bytes) return before;
+  return { step: step.step, bytes: step.bytes, at_ms: before ? at_ms : step.bytes > 0 ? at_ms : step.at_ms };
+}
+
+function merged(known: readonly LogEvent[], more: readonly LogEvent[]): readonly LogEvent[] {
+  const seen = new Set(known.map((event) => event.seq));
+  const added = more.filter((event) => !seen.has(event.seq));
+  if (added.length === 0) return known;
+  return [...known, ...added].sort((a, b) => b.seq - a.seq).slice(0, EVENTS_MAX);
+}
