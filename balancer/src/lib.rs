@@ -10,6 +10,7 @@
 mod cooldown;
 mod cost;
 mod forecast;
+pub mod ganeti;
 mod green;
 mod model;
 mod place;

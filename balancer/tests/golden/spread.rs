@@ -10,24 +10,44 @@ fn one_host_has_it_all() {
         a 8G 4c: web 2G 1c, db 2G 1c, mail 2G 1c
         b 8G 4c
     ";
-    check(rack, &Policy::default(), expect![[r#"
+    check(
+        rack,
+        &Policy::default(),
+        expect![[r#"
         1. db: a -> b, load becomes more even: source at 75 %, target at 0 %
         score 0.4219 -> 0.0469
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn nothing_to_do() {
-    check("", &Policy::default(), expect![[r#"
+    check(
+        "",
+        &Policy::default(),
+        expect![[r#"
         score 0.0000 -> 0.0000
-    "#]]);
-    check("a 8G 4c: web 2G 1c, db 2G 3c", &Policy::default(), expect![[r#"
+    "#]],
+    );
+    check(
+        "a 8G 4c: web 2G 1c, db 2G 3c",
+        &Policy::default(),
+        expect![[r#"
         score 11.0000 -> 11.0000
-    "#]]);
-    check("a 8G 4c: web 2G 1c\nb 8G 4c: db 2G 1c", &Policy::default(), expect![[r#"
+    "#]],
+    );
+    check(
+        "a 8G 4c: web 2G 1c\nb 8G 4c: db 2G 1c",
+        &Policy::default(),
+        expect![[r#"
         score 0.0000 -> 0.0000
-    "#]]);
-    check("a 8G 4c: web 2G 0c\nb 8G 4c", &Policy::default(), expect![[r#"
+    "#]],
+    );
+    check(
+        "a 8G 4c: web 2G 0c\nb 8G 4c",
+        &Policy::default(),
+        expect![[r#"
         score 0.0156 -> 0.0156
-    "#]]);
+    "#]],
+    );
 }

@@ -1,0 +1,25 @@
+//! The balancer beside its peers: `cargo bench -p balancer --bench peers -- [NAME…] [--long]`.
+//!
+//! Names: `hbal`, `scale`, `optimum`, `planetlab`, `forecast`; all without one. `--long` also runs what takes hours (hbal on large clusters).
+//! Each prints one table; times are CPU seconds of one process. What is kept from earlier runs (hbal's outcomes) says so in its row.
+
+mod hbal;
+mod process;
+
+fn main() {
+    // cargo passes `--bench`.
+    let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
+    let long = words.iter().any(|word| word == "--long");
+    let names: Vec<&str> = words.iter().map(String::as_str).filter(|word| !word.starts_with("--")).collect();
+    let all: [(&str, fn(bool)); 1] = [("hbal", hbal::run)];
+    for name in &names {
+        assert!(
+            all.iter().any(|(known, _)| known == name),
+            "no benchmark {name:?}: expected one of {:?}",
+            all.map(|(known, _)| known)
+        );
+    }
+    for (_, run) in all.iter().filter(|(name, _)| names.is_empty() || names.contains(name)) {
+        run(long);
+    }
+}
