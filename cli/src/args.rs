@@ -38,6 +38,10 @@ pub(crate) enum Format {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Log in, or choose the first password of a new server.
+    ///
+    /// The password is asked for without echo; where stdin is no terminal, its next line is taken. On a new server the
+    /// set-up code comes first. Nothing is asked for or sent before the server's certificate holds under a CA that is
+    /// trusted: the one of --ca-sha256, of TSUBAME_CA, or of the last login there.
     Login(LoginArgs),
     /// End the session. The server and its CA stay known.
     Logout,
@@ -83,8 +87,7 @@ pub(crate) enum Command {
     },
 }
 
-/// The password is asked for without echo; where stdin is no terminal, it is read from there, one line. On a new server
-/// the set-up code comes first.
+/// Where to log in, whom to trust, and where the secrets are read.
 #[derive(Debug, Args)]
 pub(crate) struct LoginArgs {
     /// The server, https://HOST[:PORT]; port 8443 unless given. TSUBAME_URL or the server of the last login when absent.

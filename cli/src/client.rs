@@ -93,7 +93,9 @@ impl Server {
     /// `POST path` with a body.
     pub(crate) fn post<T: DeserializeOwned>(&self, doing: &str, path: &str, body: &impl Serialize) -> Result<T, Fault> {
         let asked = self.dress(self.agent.post(self.at(path)));
-        self.read(doing, asked.send_json(body).map_err(|e| self.no_answer(doing, e, true))?)
+        let json = serde_json::to_vec(body).expect("the API's requests are plain data with text keys");
+        let sent = asked.content_type("application/json").send(json.as_slice());
+        self.read(doing, sent.map_err(|e| self.no_answer(doing, e, true))?)
     }
 
     /// `POST path` where the path says it all.
@@ -179,6 +181,10 @@ impl Server {
             }
             ureq::Error::Io(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
                 Fault::Unreached { doing, url, why: e.to_string(), unsure: false }
+            }
+            ureq::Error::Io(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
+                let why = "it closed the connection without an answer".into();
+                Fault::Unreached { doing, url, why, unsure: may_be_done }
             }
             ureq::Error::Protocol(e) => Fault::NotTsubame { doing, url, why: e.to_string() },
             other => Fault::Unreached { doing, url, why: other.to_string(), unsure: may_be_done },

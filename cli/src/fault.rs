@@ -139,3 +139,13 @@ impl Fault {
         matches!(self, Self::Unreached { .. })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::EXIT_CODES;
+
+    #[test]
+    fn the_readme_says_what_the_help_says() {
+        assert!(include_str!("../README.md").contains(EXIT_CODES));
+    }
+}

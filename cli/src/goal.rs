@@ -217,3 +217,222 @@ fn boot_stage(step: BootStepKind) -> &'static str {
 fn with_note(what: &str, note: &str) -> String {
     if note.is_empty() { what.to_owned() } else { format!("{what}: {note}") }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::render::sample::{NOW_MS, host_id, moving, rack, vm};
+    use expect_test::{Expect, expect};
+
+    const PHASES: [VmPhase; 10] = [
+        VmPhase::Creating,
+        VmPhase::Stopped,
+        VmPhase::Starting,
+        VmPhase::Running,
+        VmPhase::Paused,
+        VmPhase::Moving,
+        VmPhase::Stopping,
+        VmPhase::Deleting,
+        VmPhase::Unknown,
+        VmPhase::Failed,
+    ];
+
+    fn words(look: Look) -> String {
+        match look {
+            Look::Met => "met".into(),
+            Look::Failed(why) => format!("failed: {why}"),
+            Look::Waiting(Progress { stage, bytes: 0, .. }) => format!("waiting: {stage}"),
+            Look::Waiting(Progress { stage, bytes, bytes_total }) => {
+                format!("waiting: {stage}, {} of {} MiB", bytes >> 20, bytes_total >> 20)
+            }
+        }
+    }
+
+    /// What is said of a VM that was in phase `before`, in each phase it may be seen in: as before, and anew.
+    fn check_vm(want: Option<VmPhase>, before: Option<VmPhase>, expect: Expect) {
+        let name: VmId = "web-1".parse().expect("a name");
+        let goal = Goal::Vm { vm: name, want, before: before.map(|phase| (phase, 1)) };
+        let mut text = format!("gone -> {}\n", words(goal.look(&RackView::default())));
+        for phase in PHASES {
+            for since_ms in if before == Some(phase) { vec![1, 2] } else { vec![2] } {
+                let seen = VmView { since_ms, ..vm("web-1", phase, None) };
+                let look = words(goal.look(&RackView { vms: vec![seen], ..RackView::default() }));
+                let stale = if since_ms == 1 { " as before" } else { "" };
+                text += &format!("{}{stale} -> {look}\n", names::vm_phase(phase));
+            }
+        }
+        expect.assert_eq(&text);
+    }
+
+    #[test]
+    fn starting() {
+        check_vm(
+            Some(VmPhase::Running),
+            Some(VmPhase::Stopped),
+            expect![[r#"
+            gone -> failed: the VM was deleted meanwhile
+            creating -> waiting: creating
+            stopped as before -> waiting: stopped
+            stopped -> failed: the VM is stopped
+            starting -> waiting: starting
+            running -> met
+            paused -> failed: the VM is paused
+            moving -> met
+            stopping -> waiting: stopping
+            deleting -> waiting: deleting
+            unknown -> waiting: unknown
+            failed -> failed: the VM is failed
+        "#]],
+        );
+    }
+
+    #[test]
+    fn creating_and_starting() {
+        check_vm(
+            Some(VmPhase::Running),
+            None,
+            expect![[r#"
+            gone -> waiting: being made
+            creating -> waiting: creating
+            stopped -> waiting: stopped
+            starting -> waiting: starting
+            running -> met
+            paused -> failed: the VM is paused
+            moving -> met
+            stopping -> waiting: stopping
+            deleting -> waiting: deleting
+            unknown -> waiting: unknown
+            failed -> failed: the VM is failed
+        "#]],
+        );
+    }
+
+    #[test]
+    fn shutting_down() {
+        check_vm(
+            Some(VmPhase::Stopped),
+            Some(VmPhase::Running),
+            expect![[r#"
+            gone -> failed: the VM was deleted meanwhile
+            creating -> waiting: creating
+            stopped -> met
+            starting -> waiting: starting
+            running as before -> waiting: running
+            running -> failed: the VM is running
+            paused -> failed: the VM is paused
+            moving -> waiting: moving
+            stopping -> waiting: stopping
+            deleting -> waiting: deleting
+            unknown -> waiting: unknown
+            failed -> failed: the VM is failed
+        "#]],
+        );
+    }
+
+    #[test]
+    fn deleting() {
+        check_vm(
+            None,
+            Some(VmPhase::Stopped),
+            expect![[r#"
+            gone -> met
+            creating -> waiting: creating
+            stopped as before -> waiting: stopped
+            stopped -> waiting: stopped
+            starting -> waiting: starting
+            running -> failed: the VM is running
+            paused -> failed: the VM is paused
+            moving -> waiting: moving
+            stopping -> waiting: stopping
+            deleting -> waiting: deleting
+            unknown -> waiting: unknown
+            failed -> failed: the VM is failed
+        "#]],
+        );
+    }
+
+    #[test]
+    fn a_vm_that_was_not_made_says_why() {
+        let name: VmId = "db".parse().expect("a name");
+        let goal = Goal::Vm { vm: name, want: Some(VmPhase::Running), before: None };
+        expect!["failed: the VM is failed: no host has 4 GiB free"].assert_eq(&words(goal.look(&rack())));
+    }
+
+    #[test]
+    fn moves() {
+        let goal = Goal::MoveDone { id: MoveId(8) };
+        let mut text = format!("not listed -> {}\n", words(goal.look(&RackView::default())));
+        for phase in [
+            MovePhase::Preparing,
+            MovePhase::Copying,
+            MovePhase::Committing,
+            MovePhase::Releasing,
+            MovePhase::Done,
+            MovePhase::Aborting,
+            MovePhase::Aborted,
+        ] {
+            let mut view = rack();
+            view.moves = vec![moving(8, phase)];
+            view.moves[0].failure = Some("the stream broke".into());
+            text += &format!("{} -> {}\n", names::move_phase(phase), words(goal.look(&view)));
+        }
+        expect![[r#"
+            not listed -> waiting: beginning
+            preparing -> waiting: preparing, 48 of 96 MiB
+            copying -> waiting: copying, 48 of 96 MiB
+            committing -> waiting: committing, 48 of 96 MiB
+            releasing -> waiting: releasing, 48 of 96 MiB
+            done -> met
+            aborting -> waiting: aborting, 48 of 96 MiB
+            aborted -> failed: the stream broke; the VM runs on at node-1
+        "#]]
+        .assert_eq(&text);
+    }
+
+    #[test]
+    fn hosts() {
+        let mut view = rack();
+        let mut text = String::new();
+        for last in [1, 2, 3, 9] {
+            let goal = Goal::host_active(&host_id(last), &view);
+            text += &format!("accept {last} -> {}\n", words(goal.look(&view)));
+        }
+        let empty = Goal::HostEmpty { host: host_id(1) };
+        for (state, vms) in [(HostState::Draining, 1), (HostState::Draining, 0), (HostState::Lost, 1)] {
+            view.hosts[0].state = state;
+            view.hosts[0].vms.truncate(vms);
+            text += &format!("drain {state:?} {vms} -> {}\n", words(empty.look(&view)));
+        }
+        view.hosts[0].state = HostState::Refused;
+        let before = Some((HostState::Refused, view.hosts[0].since_ms));
+        for before in [before, Some((HostState::Waiting, NOW_MS))] {
+            let goal = Goal::HostActive { host: host_id(1), before };
+            text += &format!("accept refused -> {}\n", words(goal.look(&view)));
+        }
+        expect![[r#"
+            accept 1 -> met
+            accept 2 -> waiting: fetching dom0's image, 20 of 70 MiB
+            accept 3 -> waiting: waiting: waits to be accepted:
+            [31mtsubame host accept h525400aabb03
+            accept 9 -> waiting: not seen yet
+            drain Draining 1 -> waiting: 1 VMs left
+            drain Draining 0 -> met
+            drain Lost 1 -> failed: the host is lost
+            accept refused -> waiting: refused
+            accept refused -> failed: the host was turned away
+        "#]]
+        .assert_eq(&text);
+    }
+
+    #[test]
+    fn disks() {
+        let view = rack();
+        let look = |name: &str| {
+            let disk: DiskId = name.parse().expect("a name");
+            [Goal::DiskReady { disk: disk.clone() }, Goal::DiskGone { disk }].map(|goal| words(goal.look(&view)))
+        };
+        assert_eq!(look("db-0"), ["waiting: being made", "waiting: being removed"]);
+        assert_eq!(look("web-1-0"), ["met", "waiting: being removed"]);
+        assert_eq!(look("none"), ["waiting: being made", "met"]);
+    }
+}

@@ -26,7 +26,8 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(fault) if fault.is_closed_pipe() => ExitCode::SUCCESS,
         Err(fault) => {
-            eprintln!("tsubame: {fault}");
+            // It may quote what a host or a guest's tool said.
+            eprintln!("tsubame: {}", render::table::plain(&fault.to_string()));
             ExitCode::from(fault.exit_code())
         }
     }

@@ -7,6 +7,7 @@ use crate::args::WaitArgs;
 use crate::client::Server;
 use crate::fault::Fault;
 use crate::goal::{Goal, Look, Progress};
+use crate::render::table::plain;
 use crate::watch::Watch;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use proto::view::RackView;
@@ -51,7 +52,7 @@ impl Bar {
 
     fn show(&self, progress: &Progress) {
         let bar = &self.0;
-        bar.set_message(progress.stage.clone());
+        bar.set_message(plain(&progress.stage));
         if progress.bytes == 0 {
             return;
         }
