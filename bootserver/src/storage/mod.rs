@@ -1,0 +1,445 @@
+//! The appliance's own shared storage: disks as files, each behind an iSCSI target of its own, served by tgtd.
+//!
+//! Owns: disk files, targets, who may log in to them, and cutting a host off. Never does: decide who may
+//! reach a disk; the rack says so in [`StorageOp`]s. tgtd outlives the boot server, so that guests run on
+//! while it restarts; at the next start it is taken up again.
+//!
+//! ```text
+//! Create/Clone -> file -> target -> LUN 1      Grant -> account and address bound
+//! Delete <- file <- target removed             Cut   -> all unbound -> connections deleted -> nexus gone
+//! ```
+
+mod disk;
+mod ledger;
+mod mgmt;
+mod survey;
+
+pub use mgmt::MgmtError;
+
+use ledger::{Grant, Ledger};
+use mgmt::{Code, Mgmt, Mode, Op, Request};
+use proto::DiskId;
+use proto::agent::Secret;
+use rack::effect::{CloneSource, StorageOp};
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+use survey::Target;
+use tokio::time::{Instant, sleep};
+
+/// tgt makes LUN 0 a controller; the disk is LUN 1.
+const LUN: u64 = 1;
+/// The account that keeps every target asking for CHAP.
+const NOBODY: &str = "nobody";
+/// How often a cut looks whether the host's session is gone.
+const CUT_POLL: Duration = Duration::from_millis(5);
+/// After this long a cut has failed; it is then asked for again by the rack.
+const CUT_DEADLINE: Duration = Duration::from_secs(10);
+/// How long tgtd may take to come up.
+const START_DEADLINE: Duration = Duration::from_secs(15);
+
+/// Where and how to serve disks.
+#[derive(Debug, Clone)]
+pub struct TgtConfig {
+    /// Directory of disk files and grants; made when missing, mode 0700.
+    pub disks: PathBuf,
+    /// tgtd's log.
+    pub log: PathBuf,
+    /// Where tgtd listens for initiators.
+    pub portal: SocketAddr,
+    /// tgtd's control port, 1 to 32767: one tgtd for each number on a machine.
+    pub control_port: u16,
+    /// Prefix of target names.
+    pub iqn_prefix: String,
+    /// Disk images of templates, by template name.
+    pub templates: BTreeMap<String, PathBuf>,
+}
+
+/// Why the storage did not do something.
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    /// A file could not be made, copied, grown or removed.
+    #[error("{doing} {}: {err}", path.display())]
+    File {
+        /// What was attempted.
+        doing: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        err: io::Error,
+    },
+    /// The grants beside a disk cannot be read.
+    #[error("the grants in {} cannot be read ({err}); restore the file from a backup or delete the disk", path.display())]
+    Ledger {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        err: serde_json::Error,
+    },
+    /// No randomness for a secret.
+    #[error("drawing a secret for disk {disk}: {err}")]
+    Random {
+        /// For which disk.
+        disk: DiskId,
+        /// What the system said.
+        err: getrandom::Error,
+    },
+    /// tgtd refused or could not be reached.
+    #[error("{doing} for disk {disk}: {err}")]
+    Mgmt {
+        /// What was attempted.
+        doing: &'static str,
+        /// For which disk.
+        disk: DiskId,
+        /// What tgtd said.
+        #[source]
+        err: MgmtError,
+    },
+    /// tgtd cannot be started.
+    #[error("starting tgtd on {portal} with control port {control_port}: {what}; its log is {}", log.display())]
+    Start {
+        /// Where it was to listen.
+        portal: SocketAddr,
+        /// Its control port.
+        control_port: u16,
+        /// What went wrong.
+        what: String,
+        /// Its log.
+        log: PathBuf,
+    },
+    /// A disk or template is not there.
+    #[error("there is no {what} {name} to copy from")]
+    NoSource {
+        /// Template or disk.
+        what: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// A disk cannot be made smaller.
+    #[error("disk {disk} has {have_mib} MiB; it cannot be made {want_mib} MiB")]
+    Shrink {
+        /// Which.
+        disk: DiskId,
+        /// Its size.
+        have_mib: u64,
+        /// What was asked.
+        want_mib: u64,
+    },
+    /// A host's session did not go away.
+    #[error("disk {disk}: the session of {initiator} is still there {} s after it was cut", CUT_DEADLINE.as_secs())]
+    StillThere {
+        /// Which disk.
+        disk: DiskId,
+        /// Whose session.
+        initiator: String,
+    },
+}
+
+/// A running tgtd and the disks behind it. Cheap to clone; jobs on one disk must come one after another.
+#[derive(Debug, Clone)]
+pub struct Tgt {
+    config: TgtConfig,
+    mgmt: Mgmt,
+}
+
+impl Tgt {
+    /// Takes up the tgtd that runs on the control port, or starts one.
+    pub async fn start(config: TgtConfig) -> Result<Self, StorageError> {
+        disk::make_directory(&config.disks)?;
+        let tgt = Self { mgmt: Mgmt::new(config.control_port), config };
+        if tgt.targets().await.is_ok() {
+            tracing::info!(control_port = tgt.config.control_port, "took up the running tgtd");
+            return Ok(tgt);
+        }
+        tgt.spawn().await?;
+        Ok(tgt)
+    }
+
+    /// Does one job. Doing it again does no harm.
+    pub async fn perform(&self, op: &StorageOp) -> Result<(), StorageError> {
+        match op {
+            StorageOp::Create { disk, size_mib } => {
+                disk::create(&self.config.disks, disk, *size_mib).await?;
+                self.export(disk).await.map(|_tid| ())
+            }
+            StorageOp::Clone { disk, from, size_mib } => {
+                let source = self.source(from)?;
+                disk::copy(&self.config.disks, disk, &source, *size_mib).await?;
+                self.export(disk).await.map(|_tid| ())
+            }
+            StorageOp::Grow { disk, size_mib } => {
+                // tgtd reads a backing file's size when the LUN is made, so the LUN is made anew.
+                disk::grow(&self.config.disks, disk, *size_mib).await?;
+                self.withdraw(disk).await?;
+                self.attach(disk).await
+            }
+            StorageOp::Attach { disk, .. } => self.attach(disk).await,
+            StorageOp::Delete { disk } => {
+                self.withdraw(disk).await?;
+                Ledger::remove(&self.config.disks, disk)?;
+                disk::remove(&self.config.disks, disk)
+            }
+            StorageOp::Grant { disk, host, initiator, address, user, secret } => {
+                let grant = Grant {
+                    initiator: initiator.clone(),
+                    address: *address,
+                    user: user.clone(),
+                    secret: secret.clone(),
+                };
+                let mut ledger = self.ledger(disk)?;
+                let before = ledger.grants.insert(host.clone(), grant.clone());
+                ledger.save(&self.config.disks, disk)?;
+                if let Some(before) = before.filter(|before| *before != grant) {
+                    self.unbind(disk, &before, &ledger).await?;
+                }
+                self.export(disk).await?;
+                self.bind(disk, &grant).await
+            }
+            StorageOp::Cut { disk, host } => {
+                let mut ledger = self.ledger(disk)?;
+                let Some(grant) = ledger.grants.remove(host) else { return Ok(()) };
+                self.cut(disk, &grant, &ledger).await?;
+                // Forgotten last: a cut that was interrupted is found and done again.
+                ledger.save(&self.config.disks, disk)
+            }
+        }
+    }
+
+    /// Ends tgtd: every guest loses its disks. Only for a rack that is taken down whole.
+    pub async fn stop(&self) -> Result<(), MgmtError> {
+        // It ends only when it has no target left (usr/target.c, is_system_inactive).
+        for target in self.targets().await? {
+            self.mgmt.ask(Request { tid: target.tid, force: true, ..Request::new(Mode::Target, Op::Delete) }).await?;
+        }
+        self.mgmt.ask(Request::new(Mode::System, Op::Delete)).await.map(|_| ())
+    }
+
+    /// Sessions at the disk's target now, as (initiator, address): the fence's own evidence.
+    pub async fn sessions(&self, disk: &DiskId) -> Result<Vec<(String, String)>, StorageError> {
+        let target = self.find(disk).await?;
+        let nexuses = target.into_iter().flat_map(|t| t.nexuses);
+        Ok(nexuses.map(|n| (n.initiator, n.addresses.join(","))).collect())
+    }
+
+    /// Serves a disk that was made earlier, with the grants that were in force. A tgtd that was started anew knows none.
+    async fn attach(&self, disk: &DiskId) -> Result<(), StorageError> {
+        let path = disk::path(&self.config.disks, disk);
+        std::fs::metadata(&path).map_err(file("looking for", &path))?;
+        self.export(disk).await?;
+        for grant in self.ledger(disk)?.grants.values() {
+            self.bind(disk, grant).await?;
+        }
+        Ok(())
+    }
+
+    async fn spawn(&self) -> Result<(), StorageError> {
+        let failed = |what: String| StorageError::Start {
+            portal: self.config.portal,
+            control_port: self.config.control_port,
+            what,
+            log: self.config.log.clone(),
+        };
+        let log = disk::open_log(&self.config.log)?;
+        let log_too = log.try_clone().map_err(|err| failed(err.to_string()))?;
+        // tgtd keeps its socket here and does not make the directory.
+        std::fs::create_dir_all(mgmt::SOCKET_DIR)
+            .map_err(|err| failed(format!("making {}: {err}", mgmt::SOCKET_DIR)))?;
+        let mut child = tokio::process::Command::new("tgtd")
+            .arg("-f")
+            .args(["-C", &self.config.control_port.to_string()])
+            .args(["--iscsi", &format!("portal={}", self.config.portal)])
+            .stdin(Stdio::null())
+            .stdout(log)
+            .stderr(log_too)
+            // A group of its own: Ctrl-C at the server's terminal is not meant for the guests' disks.
+            .process_group(0)
+            .spawn()
+            .map_err(|err| failed(format!("{err}; is the package tgt installed?")))?;
+        let deadline = Instant::now() + START_DEADLINE;
+        loop {
+            match self.targets().await {
+                Ok(_) => return Ok(()),
+                Err(_) if Instant::now() < deadline => sleep(Duration::from_millis(50)).await,
+                Err(err) => return Err(failed(err.to_string())),
+            }
+            if let Ok(Some(status)) = child.try_wait() {
+                return Err(failed(format!("it ended at once with {status}")));
+            }
+        }
+    }
+
+    fn source(&self, from: &CloneSource) -> Result<PathBuf, StorageError> {
+        let (what, name, path) = match from {
+            CloneSource::Template(name) => ("template", name.clone(), self.config.templates.get(name).cloned()),
+            CloneSource::Disk(disk) => ("disk", disk.to_string(), Some(disk::path(&self.config.disks, disk))),
+        };
+        path.filter(|path| path.exists()).ok_or(StorageError::NoSource { what, name })
+    }
+
+    fn ledger(&self, disk: &DiskId) -> Result<Ledger, StorageError> {
+        Ledger::load(&self.config.disks, disk)
+    }
+
+    fn target_name(&self, disk: &DiskId) -> String {
+        format!("{}:{disk}", self.config.iqn_prefix)
+    }
+
+    async fn targets(&self) -> Result<Vec<Target>, MgmtError> {
+        Ok(survey::parse(&self.mgmt.ask(Request::new(Mode::Target, Op::Show)).await?))
+    }
+
+    async fn find(&self, disk: &DiskId) -> Result<Option<Target>, StorageError> {
+        let name = self.target_name(disk);
+        let targets = self.targets().await.map_err(|err| mgmt("looking for the target", disk, err))?;
+        Ok(targets.into_iter().find(|t| t.name == name))
+    }
+
+    /// Sees that the disk has a target with its LUN, and returns the target's number.
+    async fn export(&self, disk: &DiskId) -> Result<i32, StorageError> {
+        let tid = match self.find(disk).await? {
+            Some(target) => target.tid,
+            None => self.new_target(disk).await?,
+        };
+        let path = disk::path(&self.config.disks, disk);
+        let lun = Request {
+            tid,
+            lun: LUN,
+            text: format!("path={},bstype=rdwr", path.display()),
+            ..Request::new(Mode::Device, Op::New)
+        };
+        self.settle("making the LUN", disk, lun, Code::LunExist).await?;
+        // A target without any account asks nobody for CHAP: this one is always there, and no one knows its secret.
+        self.add_account(disk, tid, NOBODY, &unknowable(disk)?).await?;
+        Ok(tid)
+    }
+
+    async fn new_target(&self, disk: &DiskId) -> Result<i32, StorageError> {
+        let doing = "making the target";
+        // Another disk's job may take the same free number between the look and the request: then look again.
+        loop {
+            let targets = self.targets().await.map_err(|err| mgmt(doing, disk, err))?;
+            let tid = (1..i32::MAX).find(|n| targets.iter().all(|t| t.tid != *n)).unwrap_or(i32::MAX);
+            let text = format!("targetname={}", self.target_name(disk));
+            match self.mgmt.ask(Request { tid, text, ..Request::new(Mode::Target, Op::New) }).await {
+                Ok(_) => return Ok(tid),
+                Err(MgmtError::Refused(Code::TargetExist)) => {}
+                Err(err) => return Err(mgmt(doing, disk, err)),
+            }
+        }
+    }
+
+    async fn withdraw(&self, disk: &DiskId) -> Result<(), StorageError> {
+        if let Some(target) = self.find(disk).await? {
+            let request = Request { tid: target.tid, force: true, ..Request::new(Mode::Target, Op::Delete) };
+            self.settle("removing the target", disk, request, Code::NoTarget).await?;
+        }
+        Ok(())
+    }
+
+    async fn bind(&self, disk: &DiskId, grant: &Grant) -> Result<(), StorageError> {
+        let tid = self.export(disk).await?;
+        self.add_account(disk, tid, &grant.user, &grant.secret).await?;
+        let acl = Request { tid, text: grant.acl(), ..Request::new(Mode::Target, Op::Bind) };
+        self.settle("binding the initiator", disk, acl, Code::AclExist).await
+    }
+
+    async fn add_account(&self, disk: &DiskId, tid: i32, user: &str, secret: &Secret) -> Result<(), StorageError> {
+        let text = format!("user={user},password={}", secret.0);
+        let new = Request { text, ..Request::new(Mode::Account, Op::New) };
+        self.settle("making the CHAP account", disk, new, Code::UserExist).await?;
+        self.settle("binding the CHAP account", disk, account(tid, Op::Bind, user), Code::UserExist).await
+    }
+
+    /// Takes a grant's ways in away, but for an address that a remaining grant has too.
+    async fn unbind(&self, disk: &DiskId, grant: &Grant, remaining: &Ledger) -> Result<(), StorageError> {
+        let Some(Target { tid, accounts, .. }) = self.find(disk).await? else { return Ok(()) };
+        if !remaining.has(grant.address) {
+            let acl = Request { tid, text: grant.acl(), ..Request::new(Mode::Target, Op::Unbind) };
+            self.settle("unbinding the initiator", disk, acl, Code::AclNoexist).await?;
+        }
+        // tgt 1.0.85 dies of showing a target whose list of accounts has a hole (usr/target.c, tgt_target_show_all), so
+        // those behind the one to go are taken off from the end and put on again, and no step leaves a hole.
+        let at = accounts.iter().position(|user| *user == grant.user).unwrap_or(accounts.len());
+        for user in accounts[at..].iter().rev() {
+            self.settle("unbinding the CHAP account", disk, account(tid, Op::Unbind, user), Code::NoUser).await?;
+        }
+        for user in accounts.iter().skip(at + 1) {
+            self.settle("binding the CHAP account", disk, account(tid, Op::Bind, user), Code::UserExist).await?;
+        }
+        self.settle("removing the CHAP account", disk, account(0, Op::Delete, &grant.user), Code::NoUser).await
+    }
+
+    /// Cuts a host off. The order matters: a connection that is deleted while a way in is left comes back at once.
+    async fn cut(&self, disk: &DiskId, grant: &Grant, remaining: &Ledger) -> Result<(), StorageError> {
+        self.unbind(disk, grant, remaining).await?;
+        let deadline = Instant::now() + CUT_DEADLINE;
+        while let Some(target) = self.find(disk).await? {
+            // By address too: an initiator chooses its own name, and tgtd does not say which account it used.
+            let address = (!remaining.has(grant.address)).then(|| grant.address.to_string());
+            let its_own = |n: &&survey::Nexus| {
+                n.initiator == grant.initiator || address.as_ref().is_some_and(|a| n.addresses.contains(a))
+            };
+            let theirs: Vec<_> = target.nexuses.iter().filter(its_own).collect();
+            if theirs.is_empty() {
+                break; // seen after all was unbound, so no login can have raced in behind it
+            }
+            if Instant::now() > deadline {
+                return Err(StorageError::StillThere { disk: disk.clone(), initiator: grant.initiator.clone() });
+            }
+            for nexus in theirs {
+                for &cid in &nexus.connections {
+                    let gone =
+                        Request { tid: target.tid, sid: nexus.id, cid, ..Request::new(Mode::Connection, Op::Delete) };
+                    match self.mgmt.ask(gone).await {
+                        Ok(_) | Err(MgmtError::Refused(Code::NoSession | Code::NoConnection)) => {}
+                        Err(err) => return Err(mgmt("deleting a connection", disk, err)),
+                    }
+                }
+            }
+            sleep(CUT_POLL).await;
+        }
+        Ok(())
+    }
+
+    /// Asks tgtd; that it is so already is success.
+    async fn settle(
+        &self,
+        doing: &'static str,
+        disk: &DiskId,
+        request: Request,
+        already: Code,
+    ) -> Result<(), StorageError> {
+        match self.mgmt.ask(request).await {
+            Ok(_) => Ok(()),
+            Err(MgmtError::Refused(code)) if code == already => Ok(()),
+            Err(err) => Err(mgmt(doing, disk, err)),
+        }
+    }
+}
+
+fn account(tid: i32, op: Op, user: &str) -> Request {
+    Request { tid, text: format!("user={user}"), ..Request::new(Mode::Account, op) }
+}
+
+/// A secret that nobody is told.
+fn unknowable(disk: &DiskId) -> Result<Secret, StorageError> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).map_err(|err| StorageError::Random { disk: disk.clone(), err })?;
+    Ok(Secret(bytes.iter().map(|byte| format!("{byte:02x}")).collect()))
+}
+
+fn mgmt(doing: &'static str, disk: &DiskId, err: MgmtError) -> StorageError {
+    StorageError::Mgmt { doing, disk: disk.clone(), err }
+}
+
+fn file(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StorageError {
+    let path = path.to_owned();
+    move |err| StorageError::File { doing, path, err }
+}
+
+#[cfg(test)]
+mod tests;

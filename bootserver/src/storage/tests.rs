@@ -1,0 +1,162 @@
+//! Against a real tgtd on loopback, with libiscsi's tools as the initiator.
+
+use super::*;
+use proto::HostId;
+use proto::agent::Secret;
+use std::net::{Ipv4Addr, TcpListener};
+use std::process::Command;
+
+/// A tgtd of the test's own; ended when dropped, whatever became of the test.
+struct Rig {
+    tgt: Tgt,
+    _state: tempfile::TempDir,
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        let tgt = self.tgt.clone();
+        let stop = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts");
+            runtime.block_on(tgt.stop()).ok();
+        });
+        stop.join().ok();
+    }
+}
+
+async fn rig() -> Rig {
+    let state = tempfile::tempdir().expect("a directory for the test");
+    let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
+    let tgt = Tgt::start(TgtConfig {
+        disks: state.path().join("disks"),
+        log: state.path().join("tgtd.log"),
+        portal: SocketAddr::from(([127, 0, 0, 1], port)),
+        // Free as a TCP port, so no other test's tgtd has this number; tgtd takes 1 to 32767.
+        control_port: port / 2,
+        iqn_prefix: "iqn.2026-11.org.tsubame".into(),
+        templates: BTreeMap::new(),
+    })
+    .await
+    .expect("tgtd starts; the package tgt must be installed and the test run as root");
+    Rig { tgt, _state: state }
+}
+
+fn disk(name: &str) -> DiskId {
+    name.parse().expect("a good name")
+}
+
+fn host(name: &str) -> HostId {
+    name.parse().expect("a good name")
+}
+
+fn grant(disk: &DiskId, host: &HostId, user: &str, secret: &str) -> StorageOp {
+    grant_from(Ipv4Addr::LOCALHOST, disk, host, user, secret)
+}
+
+fn grant_from(address: Ipv4Addr, disk: &DiskId, host: &HostId, user: &str, secret: &str) -> StorageOp {
+    StorageOp::Grant {
+        disk: disk.clone(),
+        host: host.clone(),
+        initiator: format!("iqn.2026-11.org.tsubame:{host}"),
+        address,
+        user: user.into(),
+        secret: Secret(secret.into()),
+    }
+}
+
+impl Rig {
+    fn url(&self, disk: &str, user: &str, secret: &str) -> String {
+        format!("iscsi://{user}%{secret}@{}/iqn.2026-11.org.tsubame:{disk}/1", self.tgt.config.portal)
+    }
+
+    /// Whether a host can log in and read the disk's size, in MiB.
+    async fn capacity(&self, disk: &str, host: &str, user: &str, secret: &str) -> Option<u64> {
+        let url = self.url(disk, user, secret);
+        let initiator = format!("iqn.2026-11.org.tsubame:{host}");
+        let asked = tokio::task::spawn_blocking(move || {
+            Command::new("iscsi-readcapacity16").args(["-i", &initiator, "-s", &url]).output()
+        });
+        let out = asked
+            .await
+            .expect("the task ends")
+            .expect("iscsi-readcapacity16 runs; the package libiscsi-bin must be installed");
+        let bytes: u64 = String::from_utf8_lossy(&out.stdout).trim().parse().ok()?;
+        Some(bytes >> 20)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_is_made_granted_grown_cut_and_deleted() {
+    let rig = rig().await;
+    let (d, a, b) = (disk("web-0"), host("ha"), host("hb"));
+    let perform = async |op: StorageOp| {
+        rig.tgt.perform(&op).await.unwrap_or_else(|err| panic!("{op:?}: {err}"));
+        rig.tgt.perform(&op).await.unwrap_or_else(|err| panic!("again {op:?}: {err}"));
+    };
+    perform(StorageOp::Create { disk: d.clone(), size_mib: 8 }).await;
+    assert_eq!(rig.capacity("web-0", "ha", "ha-1", "0123456789ab").await, None, "nobody was let in");
+    perform(grant(&d, &a, "ha-1", "0123456789ab")).await;
+    assert_eq!(rig.capacity("web-0", "ha", "ha-1", "0123456789ab").await, Some(8));
+    assert_eq!(rig.capacity("web-0", "ha", "ha-1", "wrong-secret").await, None, "the secret is asked for");
+    perform(grant_from([192, 0, 2, 9].into(), &d, &b, "hb-0", "ba9876543210")).await;
+    perform(StorageOp::Cut { disk: d.clone(), host: a.clone() }).await;
+    assert_eq!(rig.capacity("web-0", "hb", "hb-0", "ba9876543210").await, None, "the address is looked at");
+    perform(grant(&d, &a, "ha-1", "0123456789ab")).await;
+    perform(grant(&d, &b, "hb-1", "ba9876543210")).await;
+    perform(StorageOp::Cut { disk: d.clone(), host: a.clone() }).await;
+    assert_eq!(rig.capacity("web-0", "ha", "ha-1", "0123456789ab").await, None, "it was cut");
+    assert_eq!(rig.capacity("web-0", "hb", "hb-1", "ba9876543210").await, Some(8), "the other stays");
+    perform(StorageOp::Grow { disk: d.clone(), size_mib: 16 }).await;
+    assert_eq!(rig.capacity("web-0", "hb", "hb-1", "ba9876543210").await, Some(16), "grants outlast growing");
+    let smaller = rig.tgt.perform(&StorageOp::Grow { disk: d.clone(), size_mib: 4 }).await;
+    assert!(matches!(smaller, Err(StorageError::Shrink { have_mib: 16, want_mib: 4, .. })), "{smaller:?}");
+    perform(StorageOp::Clone { disk: disk("web-1"), from: CloneSource::Disk(d.clone()), size_mib: 32 }).await;
+    perform(grant(&disk("web-1"), &b, "hb-2", "ba9876543210")).await;
+    assert_eq!(rig.capacity("web-1", "hb", "hb-2", "ba9876543210").await, Some(32));
+    perform(StorageOp::Delete { disk: d.clone() }).await;
+    assert!(!disk::path(&rig.tgt.config.disks, &d).exists());
+    assert_eq!(rig.capacity("web-0", "hb", "hb-1", "ba9876543210").await, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cut_ends_a_session_under_load_and_it_does_not_come_back() {
+    let rig = rig().await;
+    let (d, a) = (disk("busy"), host("ha"));
+    rig.tgt.perform(&StorageOp::Create { disk: d.clone(), size_mib: 64 }).await.expect("made");
+    rig.tgt.perform(&grant(&d, &a, "ha-1", "0123456789ab")).await.expect("granted");
+    let mut load = Command::new("iscsi-perf")
+        .args(["-i", "iqn.2026-11.org.tsubame:ha", "-t", "60", &rig.url("busy", "ha-1", "0123456789ab")])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("iscsi-perf runs; the package libiscsi-bin must be installed");
+    while rig.tgt.sessions(&d).await.expect("tgtd answers").is_empty() {
+        assert!(load.try_wait().expect("its state can be read").is_none(), "iscsi-perf ended before it was logged in");
+        sleep(Duration::from_millis(10)).await;
+    }
+    rig.tgt.perform(&StorageOp::Cut { disk: d.clone(), host: a }).await.expect("cut");
+    assert_eq!(rig.tgt.sessions(&d).await.expect("tgtd answers"), []);
+    // libiscsi tries to reconnect for as long as it lives: it must find no way in.
+    for _ in 0..20 {
+        sleep(Duration::from_millis(20)).await;
+        assert_eq!(rig.tgt.sessions(&d).await.expect("tgtd answers"), []);
+    }
+    load.kill().ok();
+    load.wait().ok();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn grants_come_back_with_a_new_tgtd() {
+    let rig = rig().await;
+    let (d, a) = (disk("kept"), host("ha"));
+    rig.tgt.perform(&StorageOp::Create { disk: d.clone(), size_mib: 8 }).await.expect("made");
+    rig.tgt.perform(&grant(&d, &a, "ha-1", "0123456789ab")).await.expect("granted");
+    rig.tgt.stop().await.expect("stopped");
+    while rig.tgt.targets().await.is_ok() {
+        sleep(Duration::from_millis(20)).await;
+    }
+    let again = Tgt::start(rig.tgt.config.clone()).await.expect("a new tgtd starts");
+    let op = StorageOp::Attach { disk: d.clone(), size_mib: 8 };
+    again.perform(&op).await.expect("served as before");
+    again.perform(&op).await.expect("and again");
+    assert_eq!(rig.capacity("kept", "ha", "ha-1", "0123456789ab").await, Some(8));
+}
