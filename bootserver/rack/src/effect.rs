@@ -147,7 +147,8 @@ pub enum StorageOp {
         disk: DiskId,
         /// Which host.
         host: HostId,
-        /// Initiator name it must use.
+        /// Initiator name it must use: the target's name with the host's id in place of the disk's, which is how the
+        /// agent knows it.
         initiator: String,
         /// Address it must come from.
         address: Ipv4Addr,
@@ -167,7 +168,7 @@ pub enum StorageOp {
 }
 
 /// What a disk is copied from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CloneSource {
     /// A template's disk image, by the template's name.

@@ -14,6 +14,7 @@
 //! newer one of the same machine joins.
 
 mod boot;
+pub(crate) use boot::base64url;
 mod join;
 mod report;
 

@@ -11,8 +11,9 @@
 //! Steps look at records, surveys and finished storage jobs only, and asking for the same again changes nothing:
 //! so a restart needs no more than the records, and goes on by the same code.
 
+mod balance;
 pub mod dhcp;
-mod disk;
+pub mod disk;
 pub mod effect;
 pub mod event;
 mod host;
@@ -59,7 +60,9 @@ pub struct Rack {
     storage: disk::Storage,
     guests: BTreeMap<VmId, vm::Guest>,
     transits: BTreeMap<MoveId, moves::Transit>,
-    balancing: moves::Balancing,
+    balancing: balance::Balancing,
+    /// VMs by their owner.
+    owned: BTreeMap<HostId, BTreeSet<VmId>>,
     /// Addresses of VMs' interfaces.
     vm_macs: BTreeMap<Mac, VmId>,
     last_order: OrderId,
@@ -100,7 +103,8 @@ impl Rack {
             storage: disk::Storage::default(),
             guests: BTreeMap::new(),
             transits: BTreeMap::new(),
-            balancing: moves::Balancing::default(),
+            balancing: balance::Balancing::default(),
+            owned: BTreeMap::new(),
             vm_macs: BTreeMap::new(),
             last_order: OrderId(0),
             touched_vms: BTreeSet::new(),
@@ -152,6 +156,9 @@ impl Rack {
                         return Err(wrong(format!("its address {} is also that of VM {other}", vif.mac)));
                     }
                 }
+                if let Some(owner) = &r.owner {
+                    self.owned.entry(owner.clone()).or_default().insert(r.spec.name.clone());
+                }
                 self.vms.load(version, r);
             }
             Record::Move(r) => self.moves.load(version, r),
@@ -195,7 +202,7 @@ impl Rack {
                 self.live(&host).state = Some((state, since_ms));
             }
         }
-        self.attach_disks();
+        self.attach_disks(now);
         self.touched_vms.extend(self.vms.ids());
         let under_way = self.moves.values().filter(|m| !m.ended()).map(|m| m.view.id);
         self.touched_moves.extend(under_way);

@@ -172,7 +172,7 @@ pub struct DiskRecord {
 }
 
 /// What is being done to a disk.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DiskDoing {
     /// Made of zeros.
@@ -222,6 +222,9 @@ pub struct VmRecord {
     pub since_ms: u64,
     /// A sentence on what went wrong last.
     pub note: String,
+    /// Its last move, and how long it rests from it.
+    #[serde(default)]
+    pub moved: Option<balancer::Moved>,
 }
 
 /// What a VM's owner is being told to do.
@@ -245,8 +248,11 @@ pub struct MoveRecord {
     pub epoch: Epoch,
     /// Order to the source under way.
     pub source_order: Option<OrderId>,
-    /// Order to the target under way.
+    /// Order to the target under way; in `Copying` that of the reception.
     pub target_order: Option<OrderId>,
+    /// The source has said that it sent all.
+    #[serde(default)]
+    pub sent: bool,
 }
 
 impl MoveRecord {

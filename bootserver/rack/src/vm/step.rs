@@ -1,0 +1,249 @@
+//! A VM's next step: what its record says is to be, done as far as it can be done now.
+//!
+//! Called whenever something changed that a step may wait for; asking for the same again changes nothing.
+
+use super::Rack;
+use crate::event::Now;
+use crate::orders::Purpose;
+use crate::record::{VmDoing, VmRecord};
+use proto::agent::{Act, FailureKind, OrderOutcome};
+use proto::view::VmPhase;
+use proto::{HostId, VmId};
+
+/// How long a guest is given to shut down, milliseconds.
+const SHUTDOWN_MS: u64 = 60_000;
+/// A VM that found no place looks again after this, milliseconds.
+const PLACE_AGAIN_MS: u64 = 5_000;
+/// First and longest wait before a VM that ended unasked is started again, milliseconds; doubled each time between.
+const START_AGAIN_MS: u64 = 5_000;
+const START_AGAIN_MS_MAX: u64 = 300_000;
+/// A VM that ran this long has started well, milliseconds.
+const RAN_WELL_MS: u64 = 60_000;
+
+impl Rack {
+    /// Takes a VM's next step, if it can be taken.
+    pub(crate) fn step_vm(&mut self, vm: &VmId, now: Now) {
+        let Some(record) = self.vms.get(vm).cloned() else { return };
+        match record.phase {
+            VmPhase::Creating => {
+                let ready = record.spec.disks.iter().all(|disk| self.disks.get(disk).is_some_and(|d| d.ready));
+                if ready {
+                    self.set_phase(vm, VmPhase::Stopped, now);
+                    self.vm_info(vm, now, format!("{vm} is made"));
+                }
+            }
+            VmPhase::Stopped => self.step_stopped(vm, &record, now),
+            VmPhase::Starting => self.step_starting(vm, &record, now),
+            VmPhase::Running | VmPhase::Paused | VmPhase::Stopping => self.say_again(vm, &record),
+            VmPhase::Deleting => self.step_deleting(vm, &record, now),
+            VmPhase::Moving | VmPhase::Unknown | VmPhase::Failed => {}
+        }
+    }
+
+    fn step_stopped(&mut self, vm: &VmId, record: &VmRecord, now: Now) {
+        let cut = self.cut_all_but(vm, None, now);
+        let waits = self.guests.get(vm).and_then(|guest| guest.again_mono_ms).is_some_and(|at| at > now.mono_ms);
+        if !record.run || !cut || waits || record.r#move.is_some() {
+            return;
+        }
+        match self.place(vm, now) {
+            Ok(host) => self.begin_start(vm, &host, now),
+            Err(refusal) => {
+                self.guests.entry(vm.clone()).or_default().again_mono_ms = Some(now.mono_ms + PLACE_AGAIN_MS);
+                let note = refusal.to_string();
+                if record.note != note {
+                    self.vm_warn(vm, now, note.clone());
+                    if let Some(record) = self.vms.edit(vm) {
+                        record.note = note;
+                    }
+                }
+            }
+        }
+    }
+
+    /// The VM gets an owner and a new epoch: from here on nobody else may run it.
+    pub(crate) fn begin_start(&mut self, vm: &VmId, host: &HostId, now: Now) {
+        let Some(epoch) = self.vms.get(vm).map(|record| record.epoch.next()) else { return };
+        self.set_owner(vm, host, epoch);
+        if let Some(record) = self.vms.edit(vm) {
+            record.doing = Some(VmDoing::Start);
+            record.order = None;
+        }
+        self.set_phase(vm, VmPhase::Starting, now);
+        self.vm_info(vm, now, format!("{vm} starts on {host}"));
+    }
+
+    fn step_starting(&mut self, vm: &VmId, record: &VmRecord, now: Now) {
+        let Some(owner) = record.owner.clone() else { return };
+        if record.order.is_none() && !self.present(&owner) {
+            // It was never told to start it: another may.
+            if let Some(record) = self.vms.edit(vm) {
+                record.doing = None;
+            }
+            return self.set_phase(vm, VmPhase::Stopped, now);
+        }
+        if !self.reporting(&owner) || self.told(&owner, &Purpose::Vm(vm.clone())) {
+            return;
+        }
+        if self.told(&owner, &Purpose::Orphan(vm.clone())) {
+            return; // what is left of it there goes first
+        }
+        let left = self.live.get(&owner).and_then(|live| live.domain(vm));
+        if record.order.is_none() && left.is_some_and(|domain| domain.epoch != Some(record.epoch)) {
+            // No start has been ordered under this epoch: whatever is there is of an earlier one.
+            return self.destroy_orphan(&owner, vm);
+        }
+        let ready = |disk| self.disks.get(disk).is_some_and(|d| d.ready && d.doing.is_none());
+        if !record.spec.disks.iter().all(ready) {
+            return;
+        }
+        if !self.cut_all_but(vm, Some(&owner), now) || !self.grant_all(vm, &owner, record.epoch, now) {
+            return;
+        }
+        let Some(disks) = self.accesses(vm, &owner) else { return };
+        let order = record.order.unwrap_or_else(|| self.order_number());
+        if record.order.is_none()
+            && let Some(record) = self.vms.edit(vm)
+        {
+            record.order = Some(order);
+        }
+        let act = Act::Start { vm: record.spec.clone(), disks };
+        self.tell(&owner, order, record.epoch, act, Purpose::Vm(vm.clone()));
+    }
+
+    /// Tells the owner what the record says it is told: after a command, and again after a restart, by the same number.
+    fn say_again(&mut self, vm: &VmId, record: &VmRecord) {
+        let (Some(owner), Some(doing), Some(order)) = (record.owner.clone(), record.doing, record.order) else {
+            return;
+        };
+        if !self.present(&owner) {
+            return;
+        }
+        let vm = vm.clone();
+        let purpose = Purpose::Vm(vm.clone());
+        let act = match doing {
+            VmDoing::Start => return,
+            VmDoing::Shutdown => Act::Shutdown { vm, timeout_ms: SHUTDOWN_MS },
+            VmDoing::Destroy => Act::Destroy { vm },
+            VmDoing::Pause => Act::Pause { vm },
+            VmDoing::Unpause => Act::Unpause { vm },
+        };
+        self.tell(&owner, order, record.epoch, act, purpose);
+    }
+
+    fn step_deleting(&mut self, vm: &VmId, record: &VmRecord, now: Now) {
+        if !self.cut_all_but(vm, None, now) {
+            return;
+        }
+        for disk in &record.spec.disks {
+            self.unmake_disk(disk, now);
+        }
+        if record.spec.disks.is_empty() {
+            self.vms.remove(vm);
+            for vif in &record.spec.vifs {
+                self.vm_macs.remove(&vif.mac);
+            }
+            if let Some(vms) = record.owner.as_ref().and_then(|owner| self.owned.get_mut(owner)) {
+                vms.remove(vm);
+            }
+            self.guests.remove(vm);
+            self.vm_info(vm, now, format!("{vm} is deleted"));
+        }
+    }
+
+    /// A disk's record is gone: its VM may go as well.
+    pub(crate) fn touch_deleting(&mut self) {
+        let deleting = self.vms.values().filter(|vm| vm.phase == VmPhase::Deleting).map(|vm| vm.spec.name.clone());
+        self.touched_vms.extend(deleting.collect::<Vec<_>>());
+    }
+
+    /// Everything that concerns a host is looked at.
+    pub(crate) fn touch_host(&mut self, host: &HostId) {
+        let moves: Vec<_> = self.moves_of(host).collect();
+        self.touched_moves.extend(moves);
+        self.touched_vms.extend(self.vms_of(host));
+    }
+
+    /// Steps that wait for time to pass, or for what may have been missed.
+    pub(crate) fn look_again(&mut self, now: Now) {
+        self.look_at_disks(now);
+        let may_go_on = self.vms.values().filter(|vm| match vm.phase {
+            VmPhase::Stopped => vm.run,
+            VmPhase::Starting | VmPhase::Deleting | VmPhase::Creating => true,
+            _ => false,
+        });
+        let may_go_on: Vec<VmId> = may_go_on.map(|vm| vm.spec.name.clone()).collect();
+        self.touched_vms.extend(may_go_on);
+        let moves: Vec<_> = self.live_moves().collect();
+        self.touched_moves.extend(moves);
+    }
+
+    /// The owner has said how an order of the VM's own ended.
+    pub(crate) fn vm_order_ended(&mut self, vm: &VmId, host: &HostId, outcome: OrderOutcome, now: Now) {
+        let Some(record) = self.vms.get(vm) else { return };
+        if record.order != Some(outcome.id) || record.owner.as_ref() != Some(host) {
+            return;
+        }
+        let Some(doing) = record.doing else { return };
+        if let Some(record) = self.vms.edit(vm) {
+            record.order = None;
+            record.doing = None;
+        }
+        self.touch_vm(vm);
+        let stale = matches!(&outcome.result, Err(failure) if failure.kind == FailureKind::StaleEpoch);
+        let note = match outcome.result {
+            Ok(_) => String::new(),
+            Err(failure) => {
+                let gone = failure.kind == FailureKind::NoDomain;
+                if gone && matches!(doing, VmDoing::Shutdown | VmDoing::Destroy) {
+                    String::new()
+                } else {
+                    self.vm_warn(vm, now, format!("{host} did not {doing:?} {vm}: {}", failure.detail));
+                    failure.detail.chars().take(500).collect()
+                }
+            }
+        };
+        let failed = !note.is_empty();
+        if let Some(record) = self.vms.edit(vm) {
+            record.note = note;
+        }
+        match (doing, failed) {
+            (VmDoing::Start, false) => {
+                self.set_phase(vm, VmPhase::Running, now);
+                self.vm_info(vm, now, format!("{vm} runs on {host}"));
+            }
+            // The store is behind what was acknowledged, as after an old backup: nothing may be concluded from it.
+            (VmDoing::Start, true) if stale => {
+                let note = format!("{host} knows a later owner of {vm} than the store does");
+                self.vm_failed(vm, note, now);
+            }
+            (VmDoing::Start, true) => {
+                // Whatever it left there goes, then it is tried again, perhaps elsewhere.
+                self.back_off(vm, now);
+                self.begin_destroy(vm, host, now);
+            }
+            (VmDoing::Shutdown, true) => {
+                if let Some(record) = self.vms.edit(vm) {
+                    record.run = true;
+                }
+                self.set_phase(vm, VmPhase::Running, now);
+            }
+            (VmDoing::Pause, false) => self.set_phase(vm, VmPhase::Paused, now),
+            (VmDoing::Unpause, false) => self.set_phase(vm, VmPhase::Running, now),
+            // Whether it is gone is for the survey to say, which comes with this report.
+            (VmDoing::Shutdown, false) | (VmDoing::Destroy, _) => {}
+            (VmDoing::Pause | VmDoing::Unpause, true) => {}
+        }
+    }
+
+    /// A start that ended unasked: the next one waits, longer each time.
+    pub(crate) fn back_off(&mut self, vm: &VmId, now: Now) {
+        let guest = self.guests.entry(vm.clone()).or_default();
+        if guest.running_mono_ms.is_some_and(|since| now.mono_ms.saturating_sub(since) >= RAN_WELL_MS) {
+            guest.attempts = 0;
+        }
+        let wait_ms = (START_AGAIN_MS << guest.attempts.min(16)).min(START_AGAIN_MS_MAX);
+        guest.attempts = guest.attempts.saturating_add(1);
+        guest.again_mono_ms = Some(now.mono_ms + wait_ms);
+    }
+}

@@ -1,0 +1,195 @@
+//! What hosts show, against what the records say.
+//!
+//! A report shows every domain of its host; what it does not show is not there. A domain is destroyed only when the records
+//! prove it stale: of a lower epoch than the VM's, or a part of a move that is over. Anything else is left and told.
+
+use super::Rack;
+use crate::event::Now;
+use crate::orders::Purpose;
+use proto::agent::{Act, DomainState, DomainSurvey, Part};
+use proto::event::Topic;
+use proto::view::VmPhase;
+use proto::{HostId, VmId};
+
+/// A guest that starts itself anew is shut down, then missing, before it runs again: for so long that is not told from a
+/// guest that ended, milliseconds. The same goes for one that stands suspended at the end of a move that failed.
+const ODD_MS: u64 = 20_000;
+/// And so many reports in a row must show it: one may have been made before the guest was there.
+const ODD_REPORTS: u32 = 2;
+/// Processor use is noted so often, milliseconds, and so many values are kept: an hour.
+pub(crate) const SAMPLE_MS: u64 = 60_000;
+pub(crate) const HISTORY_MAX: usize = 60;
+
+/// What is shown of a VM in place of a running guest.
+pub(crate) struct Odd {
+    what: Option<DomainState>,
+    since_mono_ms: u64,
+    reports: u32,
+}
+
+impl Rack {
+    /// A report has come: its domains and the records are compared.
+    pub(crate) fn surveyed(&mut self, host: &HostId, now: Now) {
+        for vm in self.vms_of(host) {
+            let domain = self.live.get(host).and_then(|live| live.domain(&vm)).cloned();
+            self.compare(&vm, host, domain, now);
+        }
+        let strays: Vec<DomainSurvey> = match self.live.get(host).and_then(|live| live.report.as_ref()) {
+            Some(report) => {
+                let owned = |vm: &VmId| self.owned.get(host).is_some_and(|vms| vms.contains(vm));
+                report.domains.iter().filter(|domain| !owned(&domain.vm)).cloned().collect()
+            }
+            None => Vec::new(),
+        };
+        for domain in strays {
+            self.stray(host, &domain, now);
+        }
+        self.touch_host(host);
+    }
+
+    /// A VM of which this host is the owner.
+    fn compare(&mut self, vm: &VmId, host: &HostId, domain: Option<DomainSurvey>, now: Now) {
+        let Some(record) = self.vms.get(vm) else { return };
+        let (phase, ordered, idle) = (record.phase, record.order.is_some(), record.doing.is_none());
+        match (phase, domain) {
+            (VmPhase::Running | VmPhase::Paused, domain) => {
+                if let Some(domain) = &domain {
+                    self.sample(vm, domain.cpu_cores, now);
+                }
+                self.shown(vm, host, domain.map(|d| d.state), idle, now);
+            }
+            (VmPhase::Unknown, None) => self.gone(vm, format!("{host} was booted anew and no longer has {vm}"), now),
+            // What was received by a move and never ran is of no use any more.
+            (VmPhase::Unknown, Some(domain)) if domain.part == Part::Incoming => self.begin_destroy(vm, host, now),
+            (VmPhase::Unknown, Some(domain)) => {
+                let phase = if domain.state == DomainState::Paused { VmPhase::Paused } else { VmPhase::Running };
+                self.set_phase(vm, phase, now);
+            }
+            (VmPhase::Stopping, None) if !ordered => {
+                self.set_phase(vm, VmPhase::Stopped, now);
+                self.vm_info(vm, now, format!("{vm} has stopped"));
+            }
+            (VmPhase::Stopping, Some(_)) if !ordered => self.begin_destroy(vm, host, now),
+            (VmPhase::Stopped, Some(domain)) => self.stray(host, &domain, now),
+            _ => {}
+        }
+    }
+
+    /// A VM that is to run or be paused: does it?
+    fn shown(&mut self, vm: &VmId, host: &HostId, state: Option<DomainState>, idle: bool, now: Now) {
+        let guest = self.guests.entry(vm.clone()).or_default();
+        if matches!(state, Some(DomainState::Running | DomainState::Paused | DomainState::Dying)) {
+            guest.odd = None;
+            return;
+        }
+        let before = guest.odd.take().filter(|odd| odd.what == state);
+        let odd = guest.odd.insert(before.unwrap_or(Odd { what: state, since_mono_ms: now.mono_ms, reports: 0 }));
+        odd.reports += 1;
+        let lasts = odd.reports >= ODD_REPORTS && now.mono_ms.saturating_sub(odd.since_mono_ms) >= ODD_MS;
+        let note = match state {
+            Some(DomainState::Crashed) => format!("{vm} has crashed on {host}"),
+            _ if !lasts || !idle => return,
+            None => return self.gone(vm, format!("{vm} is no longer on {host}"), now),
+            Some(DomainState::Shutdown) => format!("{vm} has shut itself down"),
+            Some(state) => format!("{vm} stood {state:?} on {host} with no move under way"),
+        };
+        let ended = state == Some(DomainState::Shutdown);
+        if !ended {
+            self.back_off(vm, now);
+        }
+        self.vm_warn(vm, now, note.clone());
+        if let Some(record) = self.vms.edit(vm) {
+            record.run &= !ended;
+            record.note = note;
+        }
+        self.begin_destroy(vm, host, now);
+    }
+
+    /// Notes processor use for the planner's forecast.
+    fn sample(&mut self, vm: &VmId, cpu_cores: f64, now: Now) {
+        let guest = self.guests.entry(vm.clone()).or_default();
+        if guest.sampled_mono_ms.is_none_or(|at| now.mono_ms.saturating_sub(at) >= SAMPLE_MS) {
+            guest.sampled_mono_ms = Some(now.mono_ms);
+            while guest.history.len() >= HISTORY_MAX {
+                guest.history.pop_front();
+            }
+            #[allow(clippy::cast_possible_truncation)] // a load in cores; a float of 32 bits is what the planner keeps
+            guest.history.push_back(cpu_cores as f32);
+        }
+    }
+
+    /// A VM is no longer where it was, and nobody asked for that.
+    pub(crate) fn gone(&mut self, vm: &VmId, note: String, now: Now) {
+        let Some(record) = self.vms.get(vm) else { return };
+        if let Some(owner) = record.owner.clone() {
+            self.take_back(&owner, &Purpose::Vm(vm.clone()));
+        }
+        if self.vms.get(vm).is_some_and(|record| record.phase != VmPhase::Unknown) {
+            self.back_off(vm, now);
+        }
+        self.vm_warn(vm, now, note.clone());
+        if let Some(record) = self.vms.edit(vm) {
+            record.note = note;
+            record.doing = None;
+            record.order = None;
+        }
+        self.set_phase(vm, VmPhase::Stopped, now);
+    }
+
+    /// A domain on a host that the records do not put there.
+    fn stray(&mut self, host: &HostId, domain: &DomainSurvey, now: Now) {
+        let vm = &domain.vm;
+        let Some(record) = self.vms.get(vm) else {
+            return self.warn_seldom(
+                Topic::Vm,
+                now,
+                format!("{host} has a domain {vm} of which nothing is known; it is left alone"),
+            );
+        };
+        let in_move = |m: &crate::record::MoveRecord| m.view.source == *host || m.view.target == *host;
+        if record.r#move.and_then(|id| self.moves.get(&id)).is_some_and(in_move) {
+            return;
+        }
+        let owner = record.owner.as_ref() == Some(host);
+        let lower = domain.epoch.is_some_and(|epoch| epoch < record.epoch);
+        // Under the very epoch that was stopped: the stop was confirmed, so it was not to come back.
+        let stopped = owner && record.phase == VmPhase::Stopped && domain.epoch == Some(record.epoch);
+        let left_over = match domain.part {
+            Part::Incoming => true,
+            Part::MigratedAway => !owner,
+            Part::Resident => false,
+        };
+        if lower || stopped || left_over {
+            self.destroy_orphan(host, &vm.clone());
+        } else {
+            let text = format!(
+                "{host} has a domain {vm} that should not be there, but nothing proves it stale; it is left alone"
+            );
+            self.warn_seldom(Topic::Vm, now, text);
+        }
+    }
+
+    /// Has a stale domain taken away.
+    pub(crate) fn destroy_orphan(&mut self, host: &HostId, vm: &VmId) {
+        let purpose = Purpose::Orphan(vm.clone());
+        let Some(epoch) = self.vms.get(vm).map(|record| record.epoch) else { return };
+        if !self.told(host, &purpose) {
+            let order = self.order_number();
+            self.tell(host, order, epoch, Act::Destroy { vm: vm.clone() }, purpose);
+        }
+    }
+
+    /// A host was booted anew: it has none of its VMs any more, but its first survey is to say so.
+    pub(crate) fn vms_after_boot_of(&mut self, host: &HostId, now: Now) {
+        for vm in self.vms_of(host) {
+            let Some(phase) = self.vms.get(&vm).map(|record| record.phase) else { continue };
+            if matches!(phase, VmPhase::Starting | VmPhase::Running | VmPhase::Paused | VmPhase::Stopping) {
+                if let Some(record) = self.vms.edit(&vm) {
+                    record.doing = None;
+                    record.order = None;
+                }
+                self.set_phase(&vm, VmPhase::Unknown, now);
+            }
+        }
+    }
+}
