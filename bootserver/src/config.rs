@@ -1,0 +1,113 @@
+//! The operator's configuration: one YAML file, parsed once into what the rest of the server may trust.
+//!
+//! Owns: reading the file, every check of it, and the error that says where it is wrong. Never does: change anything on
+//! the machine; `bootserver check` is this module alone. The form of the file is in docs/design/0001-the-road.md.
+//!
+//! ```text
+//! text --serde--> form::Form (types, keys) --checks--> Config (ranges, overlaps, files, interface)
+//! ```
+
+mod check;
+pub mod files;
+mod form;
+mod line;
+
+use files::ServedFile;
+use rack::policy::Policy;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+/// The whole configuration, checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Directory of store, CA, disks. May not be there yet.
+    pub state: PathBuf,
+    /// Interface on which DHCP is served.
+    pub interface: String,
+    /// What the rack must know. `subnet.ca_digest` is empty until the CA is loaded: [`Config::policy`] fills it in.
+    policy: Policy,
+    /// Files of the release: `xen`, `xen.efi`, `vmlinuz`, `dom0.img`, in this order.
+    pub release: Vec<ServedFile>,
+    /// First-stage loaders by the names they are asked for.
+    pub loaders: BTreeMap<String, PathBuf>,
+    /// Kernels, initrds and loaders of guests.
+    pub blobs: Vec<ServedFile>,
+    /// Disk images of templates, by the template's name.
+    pub template_images: BTreeMap<String, PathBuf>,
+    /// Where to listen.
+    pub listen: Listen,
+    /// The disks' server.
+    pub storage: Storage,
+}
+
+/// Ports and addresses of our own services, other than DHCP (67) and TFTP (69).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listen {
+    /// Our address on the served network: TFTP, boot HTTP and agents listen there.
+    pub address: Ipv4Addr,
+    /// Plain HTTP for booting machines.
+    pub boot_port: u16,
+    /// TLS for agents.
+    pub agent_port: u16,
+    /// TLS for operators.
+    pub operator: SocketAddr,
+}
+
+/// The iSCSI target daemon.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Storage {
+    /// Where hosts reach it.
+    pub portal: SocketAddr,
+    /// tgtd's control port, `tgtd -C`.
+    pub tgt_control_port: u16,
+    /// Stop it with the server. Guests then lose their disks; for trials only.
+    pub stop_with_server: bool,
+}
+
+/// What is wrong with a configuration, and where.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct ConfigError {
+    /// The file.
+    pub file: PathBuf,
+    /// Its line, counted from 1, if one can be named.
+    pub line: Option<usize>,
+    /// Path of the key, such as `subnet.pool`; empty when the text is no YAML or the message names it.
+    pub key: String,
+    /// What is wrong and what was expected.
+    pub what: String,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.file.display())?;
+        if let Some(line) = self.line {
+            write!(f, ":{line}")?;
+        }
+        if !self.key.is_empty() {
+            write!(f, ": {}", self.key)?;
+        }
+        write!(f, ": {}", self.what)
+    }
+}
+
+impl Config {
+    /// Reads and checks a file. Reads every file that is to be served, once, for its digest.
+    pub fn load(file: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(file).map_err(|err| ConfigError {
+            file: file.to_owned(),
+            line: None,
+            key: String::new(),
+            what: format!("cannot be read: {err}"),
+        })?;
+        check::check(file, &text)
+    }
+
+    /// The rack's part, once the CA is known by the digest of its certificate (base64url of sha256, 43 characters).
+    pub fn policy(&self, ca_digest: String) -> Policy {
+        let mut policy = self.policy.clone();
+        policy.subnet.ca_digest = ca_digest;
+        policy
+    }
+}

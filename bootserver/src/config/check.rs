@@ -1,0 +1,358 @@
+//! From the form to the domain type: every check that takes more than one value, the machine or the disk.
+
+use super::files::ServedFile;
+use super::form::{Form, Join, Template};
+use super::line::line_of;
+use super::{Config, ConfigError, Listen, Storage};
+use rack::policy::{self, JoinMode, Policy};
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+
+/// Names under which loaders are handed out; the first two must be there.
+const LOADERS: [&str; 4] = ["undionly.kpxe", "ipxe.efi", "snponly.efi", "autoexec.ipxe"];
+/// The release's files, in the order of [`Config::release`].
+const RELEASE: [&str; 4] = ["xen", "xen.efi", "vmlinuz", "dom0.img"];
+
+pub(super) fn check(file: &Path, text: &str) -> Result<Config, ConfigError> {
+    let form: Form = serde_yaml::from_str(text).map_err(|err| ConfigError {
+        file: file.to_owned(),
+        line: err.location().map(|at| at.line()),
+        key: String::new(),
+        what: err.to_string(),
+    })?;
+    let checker = Checker { file, text };
+    checker.interface(&form)?;
+    checker.config(form)
+}
+
+struct Checker<'a> {
+    file: &'a Path,
+    text: &'a str,
+}
+
+impl Checker<'_> {
+    /// `key` is parted by `/`, as a MAC or a file name may hold dots and colons.
+    fn wrong<T>(&self, key: &str, what: impl Display) -> Result<T, ConfigError> {
+        Err(ConfigError {
+            file: self.file.to_owned(),
+            line: line_of(self.text, key),
+            key: key.replace('/', "."),
+            what: what.to_string(),
+        })
+    }
+
+    fn range(&self, key: &str, given: u64, fits: RangeInclusive<u64>, unit: &str) -> Result<(), ConfigError> {
+        if fits.contains(&given) {
+            return Ok(());
+        }
+        self.wrong(key, format!("is {given}, expected {} to {} {unit}", fits.start(), fits.end()))
+    }
+
+    /// Paths are relative to the configuration's own directory.
+    fn path(&self, given: &Path) -> PathBuf {
+        self.file.parent().unwrap_or(Path::new("")).join(given)
+    }
+
+    fn served(&self, key: &str, path: PathBuf) -> Result<ServedFile, ConfigError> {
+        match ServedFile::digest(&path) {
+            Ok(file) => Ok(file),
+            Err(err) => self.wrong(key, format!("{} cannot be read: {err}; expected a file", path.display())),
+        }
+    }
+
+    fn interface(&self, form: &Form) -> Result<(), ConfigError> {
+        let all = match nix::ifaddrs::getifaddrs() {
+            Ok(all) => all.collect::<Vec<_>>(),
+            Err(err) => return self.wrong("interface", format!("the machine's interfaces cannot be listed: {err}")),
+        };
+        if !all.iter().any(|i| i.interface_name == form.interface) {
+            let mut names: Vec<_> = all.iter().map(|i| i.interface_name.as_str()).collect();
+            names.sort_unstable();
+            names.dedup();
+            return self.wrong(
+                "interface",
+                format!("there is no interface {:?} here, expected one of: {}", form.interface, names.join(", ")),
+            );
+        }
+        let has = |i: &nix::ifaddrs::InterfaceAddress| {
+            let address = i.address.as_ref().and_then(|a| a.as_sockaddr_in().map(|a| a.ip()));
+            i.interface_name == form.interface && address == Some(form.subnet.address)
+        };
+        if !all.iter().any(has) {
+            return self.wrong(
+                "subnet/address",
+                format!(
+                    "interface {} does not have the address {}; give it to it first: ip address add {}/{} dev {}",
+                    form.interface,
+                    form.subnet.address,
+                    form.subnet.address,
+                    form.subnet.network.prefix,
+                    form.interface
+                ),
+            );
+        }
+        Ok(())
+    }
+
+    fn subnet(&self, form: &Form) -> Result<policy::Subnet, ConfigError> {
+        let given = &form.subnet;
+        let subnet = policy::Subnet {
+            network: given.network.address,
+            prefix: given.network.prefix,
+            server: given.address,
+            pool: (given.pool.first, given.pool.last),
+            reservations: form.reservations.clone(),
+            gateway: given.gateway,
+            dns: given.dns.clone(),
+            lease_s: given.lease_s,
+            boot_port: form.listen.boot_port,
+            agent_port: form.listen.agent_port,
+            ca_digest: String::new(),
+        };
+        let network = format!("{}/{}", subnet.network, subnet.prefix);
+        let broadcast = Ipv4Addr::from(u32::from(subnet.network) | !u32::from(subnet.mask()));
+        let usable = |a: Ipv4Addr| subnet.contains(a) && a != subnet.network && a != broadcast;
+        if !usable(given.address) {
+            return self
+                .wrong("subnet/address", format!("is {}, expected a host's address of {network}", given.address));
+        }
+        if !usable(given.pool.first) || !usable(given.pool.last) {
+            return self.wrong(
+                "subnet/pool",
+                format!("is {}-{}, expected hosts' addresses of {network}", given.pool.first, given.pool.last),
+            );
+        }
+        let pooled = |a: Ipv4Addr| (given.pool.first..=given.pool.last).contains(&a);
+        let pool_holds = |what: &str, address: Ipv4Addr| {
+            self.wrong("subnet/pool", format!("holds {address}, {what}; expected a range without it"))
+        };
+        if pooled(given.address) {
+            return pool_holds("which is the server's own", given.address);
+        }
+        if let Some(gateway) = given.gateway {
+            if !usable(gateway) {
+                return self.wrong("subnet/gateway", format!("is {gateway}, expected a host's address of {network}"));
+            }
+            if pooled(gateway) {
+                return pool_holds("which is the gateway's", gateway);
+            }
+        }
+        let mut taken = BTreeMap::from([(given.address, "the server's own address".to_owned())]);
+        if let Some(gateway) = given.gateway {
+            taken.insert(gateway, "the gateway's address".to_owned());
+        }
+        for (mac, &address) in &form.reservations {
+            let key = format!("reservations/{mac}");
+            if !usable(address) {
+                return self.wrong(&key, format!("is {address}, expected a host's address of {network}"));
+            }
+            if let Some(whose) = taken.insert(address, format!("reserved for {mac}")) {
+                return self.wrong(&key, format!("is {address}, which is {whose}; expected an address of its own"));
+            }
+        }
+        self.range("subnet/lease_s", given.lease_s.into(), 60..=604_800, "s")?;
+        Ok(subnet)
+    }
+
+    fn listen(&self, form: &Form) -> Result<Listen, ConfigError> {
+        let (given, address) = (&form.listen, form.subnet.address);
+        for (key, port) in [
+            ("listen/boot_port", given.boot_port),
+            ("listen/agent_port", given.agent_port),
+            ("listen/operator", given.operator.port()),
+            ("listen/migration_port", given.migration_port),
+        ] {
+            self.range(key, port.into(), 1..=65_535, "")?;
+        }
+        if given.agent_port == given.boot_port {
+            return self.wrong("listen/agent_port", "is the same as boot_port, expected another port");
+        }
+        let same_place = given.operator.ip().is_unspecified() || given.operator.ip() == IpAddr::V4(address);
+        if same_place && [given.boot_port, given.agent_port].contains(&given.operator.port()) {
+            return self.wrong("listen/operator", "has the port of boot_port or agent_port, expected another");
+        }
+        Ok(Listen { address, boot_port: given.boot_port, agent_port: given.agent_port, operator: given.operator })
+    }
+
+    fn template(
+        &self,
+        name: &str,
+        given: &Template,
+        blobs: &mut Vec<ServedFile>,
+    ) -> Result<policy::Template, ConfigError> {
+        let key = |field: &str| format!("templates/{name}/{field}");
+        if name.parse::<proto::VmId>().is_err() {
+            return self
+                .wrong(&format!("templates/{name}"), "is no template's name, expected 1 to 63 of a-z, 0-9 and '-'");
+        }
+        self.range(&key("memory_mib"), given.memory_mib, 16..=1 << 24, "MiB")?;
+        self.range(&key("vcpus"), given.vcpus.into(), 1..=64, "")?;
+        self.range(&key("disk_mib"), given.disk_mib, 0..=1 << 26, "MiB")?;
+        let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        if given.bridge.is_empty() || given.bridge.len() > 15 || !given.bridge.chars().all(fits) {
+            return self.wrong(&key("bridge"), format!("is {:?}, expected an interface's name", given.bridge));
+        }
+        let mut blob = |field: &str, path: &Path| {
+            let file = self.served(&key(field), self.path(path))?;
+            let sha256 = file.sha256.clone();
+            blobs.push(file);
+            Ok(sha256)
+        };
+        let boot = match (&given.kernel, &given.loader) {
+            (Some(kernel), None) => proto::vm::Boot::Kernel {
+                kernel: blob("kernel", kernel)?,
+                initrd: given.initrd.as_deref().map(|initrd| blob("initrd", initrd)).transpose()?,
+                cmdline: given.cmdline.clone().unwrap_or_default(),
+            },
+            (None, Some(loader)) if given.initrd.is_none() && given.cmdline.is_none() => {
+                proto::vm::Boot::Disk { loader: blob("loader", loader)? }
+            }
+            _ => {
+                return self.wrong(
+                    &format!("templates/{name}"),
+                    "expected either kernel (with initrd and cmdline, if wanted) or loader, and not both",
+                );
+            }
+        };
+        if let Some(image) = &given.disk_image {
+            let path = self.path(image);
+            let bytes = match std::fs::metadata(&path) {
+                Ok(meta) if meta.is_file() => meta.len(),
+                Ok(_) => return self.wrong(&key("disk_image"), format!("{} is no regular file", path.display())),
+                Err(err) => {
+                    return self.wrong(&key("disk_image"), format!("{} cannot be read: {err}", path.display()));
+                }
+            };
+            let least = bytes.div_ceil(1 << 20);
+            if given.disk_mib < least {
+                return self.wrong(
+                    &key("disk_mib"),
+                    format!("is {}, expected {least} or more, the size of {}", given.disk_mib, path.display()),
+                );
+            }
+        }
+        Ok(policy::Template {
+            boot,
+            memory_mib: given.memory_mib,
+            vcpus: given.vcpus,
+            disk_mib: given.disk_mib,
+            disk_image: given.disk_image.is_some(),
+            bridge: given.bridge.clone(),
+        })
+    }
+
+    fn config(&self, form: Form) -> Result<Config, ConfigError> {
+        let subnet = self.subnet(&form)?;
+        let listen = self.listen(&form)?;
+        self.range("dom0/memory_mib", form.dom0.memory_mib, 256..=65_536, "MiB")?;
+        let timing = &form.timing;
+        self.range("timing/report_ms", timing.report_ms, 1000..=60_000, "ms")?;
+        self.range(
+            "timing/lost_ms",
+            timing.lost_ms,
+            timing.report_ms * 2..=3_600_000,
+            "ms (at least twice report_ms)",
+        )?;
+        if timing.balance_ms != 0 {
+            self.range("timing/balance_ms", timing.balance_ms, 1000..=86_400_000, "ms, or 0 for never")?;
+        }
+        self.range("timing/migration_rate_mbit", timing.migration_rate_mbit, 0..=1_000_000, "Mbit/s")?;
+
+        let storage = &form.storage;
+        let portal = storage.portal.unwrap_or(SocketAddr::from((form.subnet.address, 3260)));
+        if portal.port() == 0 || portal.ip().is_unspecified() {
+            return self
+                .wrong("storage/portal", format!("is {portal}, expected an address that hosts can reach, and a port"));
+        }
+        self.range("storage/tgt_control_port", storage.tgt_control_port.into(), 0..=32_767, "")?;
+        let named = storage.iqn_prefix.strip_prefix("iqn.").is_some_and(|rest| {
+            !rest.is_empty()
+                && rest.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'.' || b == b'-')
+        });
+        if !named || storage.iqn_prefix.len() > 100 {
+            return self.wrong(
+                "storage/iqn_prefix",
+                format!("is {:?}, expected a name as iqn.2026-11.org.example (RFC 7143 §4.2.7.4)", storage.iqn_prefix),
+            );
+        }
+
+        let release_dir = self.path(&form.release);
+        let mut release = Vec::new();
+        for name in RELEASE {
+            release.push(self.served("release", release_dir.join(name))?);
+        }
+        let url = |at: usize| format!("/b/{}/{}", release[at].short(), RELEASE[at]);
+        let release_name =
+            release_dir.file_name().map_or_else(|| "release".into(), |n| n.to_string_lossy().into_owned());
+        let xen_args = format!("dom0_mem={0}M,max:{0}M {1}", form.dom0.memory_mib, form.dom0.xen_args);
+        let (xen, xen_efi, kernel, image) = (url(0), url(1), url(2), url(3));
+
+        let loaders_dir = self.path(&form.loaders);
+        let mut loaders = BTreeMap::new();
+        for (at, name) in LOADERS.into_iter().enumerate() {
+            let path = loaders_dir.join(name);
+            if path.is_file() {
+                loaders.insert(name.to_owned(), path);
+            } else if at < 2 {
+                return self.wrong("loaders", format!("{} is not there; expected iPXE's loaders", path.display()));
+            }
+        }
+
+        let (mut blobs, mut templates, mut template_images) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
+        for (name, given) in &form.templates {
+            templates.insert(name.clone(), self.template(name, given, &mut blobs)?);
+            if let Some(image) = &given.disk_image {
+                template_images.insert(name.clone(), self.path(image));
+            }
+        }
+
+        let policy = Policy {
+            subnet,
+            join: match form.join {
+                Join::Manual => JoinMode::Manual,
+                Join::Known => JoinMode::Known,
+                Join::All => JoinMode::All,
+            },
+            release: policy::Release {
+                name: release_name,
+                xen,
+                xen_efi,
+                kernel,
+                image,
+                xen_args: xen_args.trim_end().to_owned(),
+                kernel_args: form.dom0.kernel_args,
+            },
+            templates,
+            report_ms: timing.report_ms,
+            lost_ms: timing.lost_ms,
+            balance_ms: timing.balance_ms,
+            migration_rate_bytes_s: timing.migration_rate_mbit * 125_000,
+            iqn_prefix: storage.iqn_prefix.clone(),
+            portal,
+            migration_port: form.listen.migration_port,
+        };
+        let mut longest = policy.clone();
+        longest.subnet.ca_digest = "x".repeat(43);
+        if let Err(err) = rack::script::bios_budget(&longest) {
+            return self.wrong("dom0", err);
+        }
+        Ok(Config {
+            state: self.path(&form.state),
+            interface: form.interface,
+            policy,
+            release,
+            loaders,
+            blobs,
+            template_images,
+            listen,
+            storage: Storage {
+                portal,
+                tgt_control_port: storage.tgt_control_port,
+                stop_with_server: storage.stop_with_server,
+            },
+        })
+    }
+}

@@ -1,0 +1,202 @@
+//! The form of the configuration file as serde reads it: keys and types, nothing that needs two values.
+
+use proto::Mac;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Form {
+    pub(super) state: PathBuf,
+    pub(super) interface: String,
+    pub(super) subnet: Subnet,
+    #[serde(default)]
+    pub(super) reservations: BTreeMap<Mac, Ipv4Addr>,
+    #[serde(default)]
+    pub(super) join: Join,
+    pub(super) release: PathBuf,
+    pub(super) loaders: PathBuf,
+    #[serde(default)]
+    pub(super) dom0: Dom0,
+    #[serde(default)]
+    pub(super) templates: BTreeMap<String, Template>,
+    #[serde(default)]
+    pub(super) listen: Listen,
+    #[serde(default)]
+    pub(super) storage: Storage,
+    #[serde(default)]
+    pub(super) timing: Timing,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Subnet {
+    pub(super) network: Network,
+    pub(super) address: Ipv4Addr,
+    pub(super) pool: Range,
+    #[serde(default)]
+    pub(super) gateway: Option<Ipv4Addr>,
+    #[serde(default)]
+    pub(super) dns: Vec<Ipv4Addr>,
+    #[serde(default = "an_hour")]
+    pub(super) lease_s: u32,
+}
+
+fn an_hour() -> u32 {
+    3600
+}
+
+#[derive(Deserialize, Default, Clone, Copy)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Join {
+    #[default]
+    Manual,
+    Known,
+    All,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Dom0 {
+    pub(super) memory_mib: u64,
+    pub(super) xen_args: String,
+    pub(super) kernel_args: String,
+}
+
+impl Default for Dom0 {
+    fn default() -> Self {
+        Self { memory_mib: 512, xen_args: String::new(), kernel_args: String::new() }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Template {
+    #[serde(default)]
+    pub(super) kernel: Option<PathBuf>,
+    #[serde(default)]
+    pub(super) initrd: Option<PathBuf>,
+    #[serde(default)]
+    pub(super) cmdline: Option<String>,
+    #[serde(default)]
+    pub(super) loader: Option<PathBuf>,
+    #[serde(default)]
+    pub(super) disk_image: Option<PathBuf>,
+    pub(super) memory_mib: u64,
+    #[serde(default = "one")]
+    pub(super) vcpus: u32,
+    #[serde(default)]
+    pub(super) disk_mib: u64,
+    #[serde(default = "xenbr0")]
+    pub(super) bridge: String,
+}
+
+fn one() -> u32 {
+    1
+}
+
+fn xenbr0() -> String {
+    "xenbr0".to_owned()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Listen {
+    pub(super) boot_port: u16,
+    pub(super) agent_port: u16,
+    pub(super) operator: SocketAddr,
+    /// On the hosts, not here: where they receive migrations.
+    pub(super) migration_port: u16,
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        Self {
+            boot_port: 8080,
+            agent_port: 7443,
+            operator: SocketAddr::from(([127, 0, 0, 1], 8443)),
+            migration_port: 8002,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Storage {
+    /// `subnet.address` with port 3260 when absent.
+    pub(super) portal: Option<SocketAddr>,
+    pub(super) tgt_control_port: u16,
+    pub(super) iqn_prefix: String,
+    pub(super) stop_with_server: bool,
+}
+
+impl Default for Storage {
+    fn default() -> Self {
+        Self {
+            portal: None,
+            tgt_control_port: 7,
+            iqn_prefix: "iqn.2026-11.org.tsubame".to_owned(),
+            stop_with_server: false,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Timing {
+    pub(super) report_ms: u64,
+    pub(super) lost_ms: u64,
+    pub(super) balance_ms: u64,
+    pub(super) migration_rate_mbit: u64,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self { report_ms: 2000, lost_ms: 15_000, balance_ms: 60_000, migration_rate_mbit: 0 }
+    }
+}
+
+/// `10.77.0.0/24`, its host bits zero.
+#[derive(Deserialize, Clone, Copy)]
+#[serde(try_from = "String")]
+pub(super) struct Network {
+    pub(super) address: Ipv4Addr,
+    pub(super) prefix: u8,
+}
+
+impl TryFrom<String> for Network {
+    type Error = String;
+    fn try_from(given: String) -> Result<Self, String> {
+        let wrong =
+            || format!("{given:?} is no network, expected one such as 10.77.0.0/24, /8 to /30, its host bits zero");
+        let (address, prefix) = given.split_once('/').ok_or_else(wrong)?;
+        let address: Ipv4Addr = address.parse().map_err(|_| wrong())?;
+        let prefix: u8 = prefix.parse().map_err(|_| wrong())?;
+        let fits = (8..=30).contains(&prefix) && u32::from(address).trailing_zeros() >= 32 - u32::from(prefix);
+        if fits { Ok(Self { address, prefix }) } else { Err(wrong()) }
+    }
+}
+
+/// `10.77.0.50-10.77.0.99`, both ends with it.
+#[derive(Deserialize, Clone, Copy)]
+#[serde(try_from = "String")]
+pub(super) struct Range {
+    pub(super) first: Ipv4Addr,
+    pub(super) last: Ipv4Addr,
+}
+
+impl TryFrom<String> for Range {
+    type Error = String;
+    fn try_from(given: String) -> Result<Self, String> {
+        let wrong =
+            || format!("{given:?} is no range, expected the first and the last address as 10.77.0.50-10.77.0.99");
+        let (first, last) = given.split_once('-').ok_or_else(wrong)?;
+        let (first, last) = match (first.trim().parse(), last.trim().parse()) {
+            (Ok(first), Ok(last)) => (first, last),
+            _ => return Err(wrong()),
+        };
+        if first <= last { Ok(Self { first, last }) } else { Err(wrong()) }
+    }
+}

@@ -1,0 +1,148 @@
+//! DHCP on the wire: one UDP socket on port 67 of one interface.
+//!
+//! Owns: receiving, and getting each reply to its client by the four ways of RFC 2131 §4.1. Never does: decide.
+//!
+//! A client that has no address yet does not answer ARP, so its unicast reply cannot go through the kernel's IP stack.
+//! It leaves as a frame through a packet socket. The other way, writing the client into the kernel's neighbour table
+//! (SIOCSARP), would change the state of the whole machine for every packet, and a stranger could fill that table.
+
+mod frame;
+
+use crate::rack_task::Handle;
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, LinkAddr, MsgFlags, SockFlag, SockType, SockaddrIn, SockaddrLike, bind, sendmsg,
+    sendto, setsockopt, socket, sockopt,
+};
+use rack::dhcp::{Destination, DhcpReply, decode};
+use rack::effect::Answer;
+use rack::event::Event;
+use std::ffi::OsString;
+use std::io::{self, IoSlice};
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+use tokio::sync::{Semaphore, watch};
+
+/// Packets being decided at once; more are dropped, and their clients ask again.
+const UNDER_WAY_MAX: usize = 512;
+const SERVER_PORT: u16 = 67;
+const CLIENT_PORT: u16 = 68;
+
+/// The sockets.
+pub struct Dhcp {
+    socket: tokio::net::UdpSocket,
+    out: Arc<Out>,
+}
+
+/// The ways out.
+struct Out {
+    udp: UdpSocket,
+    packet: OwnedFd,
+    index: u32,
+    server: Ipv4Addr,
+}
+
+impl Dhcp {
+    /// Opens the sockets on an interface (needs CAP_NET_BIND_SERVICE and CAP_NET_RAW). `server` is our address there.
+    pub fn open(interface: &str, server: Ipv4Addr) -> io::Result<Self> {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let udp = socket(AddressFamily::Inet, SockType::Datagram, flags, None)?;
+        setsockopt(&udp, sockopt::ReuseAddr, &true)?;
+        setsockopt(&udp, sockopt::Broadcast, &true)?;
+        setsockopt(&udp, sockopt::BindToDevice, &OsString::from(interface))?;
+        // A rack that gets its power back asks all at once.
+        setsockopt(&udp, sockopt::RcvBuf, &(1 << 20))?;
+        bind(udp.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, SERVER_PORT)))?;
+        let udp = UdpSocket::from(udp);
+        // Protocol 0: it sends, and receives nothing.
+        let packet = socket(AddressFamily::Packet, SockType::Datagram, flags, None)?;
+        let index = nix::net::if_::if_nametoindex(interface)?;
+        let out = Arc::new(Out { udp: udp.try_clone()?, packet, index, server });
+        Ok(Self { socket: tokio::net::UdpSocket::from_std(udp)?, out })
+    }
+
+    /// Serves until `stop` turns true.
+    pub async fn serve(self, rack: Handle, mut stop: watch::Receiver<bool>) {
+        let room = Arc::new(Semaphore::new(UNDER_WAY_MAX));
+        let mut packet = [0; 2048];
+        loop {
+            let received = tokio::select! {
+                received = self.socket.recv_from(&mut packet) => received,
+                _ = stop.wait_for(|&stop| stop) => return,
+            };
+            let (length, from) = match received {
+                Ok(received) => received,
+                Err(err) => {
+                    // An interface that is down for a moment; it may come back.
+                    tracing::warn!(%err, "receiving DHCP");
+                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            let request = match decode(&packet[..length]) {
+                Ok(request) => request,
+                Err(err) => {
+                    tracing::debug!(%from, %err, "a packet that is no request");
+                    continue;
+                }
+            };
+            let Ok(place) = room.clone().try_acquire_owned() else { continue };
+            let (mac, kind) = (request.mac, request.kind);
+            let Some(answer) = rack.try_ask(|reply| Event::Dhcp { reply, request }) else { continue };
+            let out = self.out.clone();
+            tokio::spawn(async move {
+                let _place = place;
+                let Ok(Answer::Dhcp(Some(reply))) = answer.await else { return };
+                match out.send(&reply) {
+                    Ok(()) => tracing::debug!(%mac, ?kind, to = ?reply.to, "answered"),
+                    Err(err) => tracing::warn!(%mac, to = ?reply.to, %err, "sending a DHCP reply"),
+                }
+            });
+        }
+    }
+}
+
+impl Out {
+    fn send(&self, reply: &DhcpReply) -> io::Result<()> {
+        let (to, port) = match reply.to {
+            Destination::Relay(relay) => (relay, SERVER_PORT),
+            Destination::Client(client) => (client, CLIENT_PORT),
+            Destination::Broadcast => (Ipv4Addr::BROADCAST, CLIENT_PORT),
+            Destination::Unicast(address, mac) => {
+                let from = SocketAddrV4::new(self.server, SERVER_PORT);
+                let datagram = frame::datagram(from, SocketAddrV4::new(address, CLIENT_PORT), &reply.packet);
+                sendto(self.packet.as_raw_fd(), &datagram, &link_address(self.index, mac.0)?, MsgFlags::empty())?;
+                return Ok(());
+            }
+        };
+        // The interface may have several addresses: a client takes no word but from the one it was told.
+        let info = nix::libc::in_pktinfo {
+            ipi_ifindex: i32::try_from(self.index).map_err(io::Error::other)?,
+            ipi_spec_dst: nix::libc::in_addr { s_addr: u32::from(self.server).to_be() },
+            ipi_addr: nix::libc::in_addr { s_addr: 0 },
+        };
+        let to = SockaddrIn::from(SocketAddrV4::new(to, port));
+        let parts = [IoSlice::new(&reply.packet)];
+        sendmsg(self.udp.as_raw_fd(), &parts, &[ControlMessage::Ipv4PacketInfo(&info)], MsgFlags::empty(), Some(&to))?;
+        Ok(())
+    }
+}
+
+/// Where a frame goes: IPv4 to this hardware address on this interface (packet(7)).
+fn link_address(index: u32, mac: [u8; 6]) -> io::Result<LinkAddr> {
+    let mut address = [0; 8];
+    address[..6].copy_from_slice(&mac);
+    let raw = nix::libc::sockaddr_ll {
+        sll_family: nix::libc::AF_PACKET as u16,
+        sll_protocol: (nix::libc::ETH_P_IP as u16).to_be(),
+        sll_ifindex: i32::try_from(index).map_err(io::Error::other)?,
+        sll_hatype: 0,
+        sll_pkttype: 0,
+        sll_halen: 6,
+        sll_addr: address,
+    };
+    let length = size_of_val(&raw) as u32;
+    // SAFETY: `raw` is a whole sockaddr_ll, it lives over the call, and `length` is its length.
+    let found = unsafe { LinkAddr::from_raw((&raw const raw).cast(), Some(length)) };
+    found.ok_or_else(|| io::Error::other("a link address was refused"))
+}

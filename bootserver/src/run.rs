@@ -1,0 +1,245 @@
+//! Starting and stopping the whole server.
+//!
+//! Owns: the order in which parts come up and go down. Never does: the work of any of them.
+//!
+//! ```text
+//! lock state -> CA -> store (checked) -> rack restored -> rack task -> tgtd -> listeners -> DHCP last
+//! ```
+//! DHCP comes last, so that a machine is promised nothing that is not there yet.
+
+use crate::boot_http::{self, BootHttp, Shelf};
+use crate::ca::{Ca, CaError};
+use crate::config::Config;
+use crate::connections;
+use crate::dhcp::Dhcp;
+use crate::rack_task::{Clock, RackError, RackTask};
+use crate::state_dir::{self, StateError};
+use crate::storage::{StorageError, Tgt, TgtConfig};
+use crate::storage_jobs::{Perform, describe};
+use crate::store::{Store, StoreError};
+use crate::tftp;
+use rack::Rack;
+use rack::event::BootFile;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+/// How often the store is copied.
+const BACKUP_EVERY: Duration = Duration::from_secs(3600);
+
+/// Why the server cannot start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The state directory.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// Keys and certificates.
+    #[error(transparent)]
+    Ca(#[from] CaError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Records that do not fit together.
+    #[error("the store's records do not fit together: {0}")]
+    Restore(#[from] rack::RestoreError),
+    /// The rack's task has ended.
+    #[error(transparent)]
+    Rack(#[from] RackError),
+    /// tgtd.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// A port could not be opened.
+    #[error("opening {what}: {err}")]
+    Listen {
+        /// Which.
+        what: String,
+        /// What the system said.
+        err: io::Error,
+    },
+    /// A file of loaders or TLS.
+    #[error("{what}: {err}")]
+    Prepare {
+        /// What was being done.
+        what: &'static str,
+        /// What was said.
+        err: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A service ended by itself.
+    #[error("the service {name} has ended: {what}")]
+    Ended {
+        /// Which.
+        name: &'static str,
+        /// Why.
+        what: String,
+    },
+}
+
+/// Runs until `stop` turns true.
+pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<(), RunError> {
+    let _lock = state_dir::lock(&config.state)?;
+    let ca = Arc::new(Ca::open(&config.state)?);
+    let (store, records) = Store::open(&config.state)?;
+    let kept = records.len();
+    let clock = Clock::start();
+    let (rack, restored) = Rack::restore(config.policy(ca.digest()), records, clock.now())?;
+    tracing::info!(records = kept, "the store is sound");
+
+    let disks = config.state.join("disks");
+    state_dir::make(&disks)?;
+    let tgt = Tgt::start(TgtConfig {
+        disks,
+        log: config.state.join("tgtd.log"),
+        portal: config.storage.portal,
+        control_port: config.storage.tgt_control_port,
+        iqn_prefix: config.policy(String::new()).iqn_prefix,
+        templates: config.template_images.clone(),
+    })
+    .await?;
+    let tgt = Arc::new(tgt);
+    let (task, rack) = RackTask::new(rack, restored, clock, store.clone(), ca.clone(), perform(tgt.clone())).await?;
+
+    let mut services: JoinSet<(&'static str, Result<(), String>)> = JoinSet::new();
+    let mut service = |name, work: std::pin::Pin<Box<dyn Future<Output = Result<(), String>> + Send>>| {
+        services.spawn(async move { (name, work.await) });
+    };
+    let (listen, address) = (&config.listen, config.listen.address);
+
+    let boot = listener(SocketAddr::from((address, listen.boot_port)), "the boot port").await?;
+    let boot_http = BootHttp { shelf: shelf(&config), ca_pem: ca.pem().to_owned(), rack: rack.clone() };
+    let filter = warp::service(boot_http::filter(Arc::new(boot_http)));
+    let serving = connections::serve("boot", boot, None, boot_http::LIMITS, filter, stop.clone());
+    service(
+        "boot HTTP",
+        Box::pin(async move {
+            serving.await;
+            Ok(())
+        }),
+    );
+
+    let loaders = tftp::load(&config.loaders).map_err(|err| RunError::Prepare { what: "loaders", err: err.into() })?;
+    let serving = tftp::serve(address, loaders, rack.clone());
+    let mut stopped = stop.clone();
+    service(
+        "TFTP",
+        Box::pin(async move {
+            tokio::select! {
+                result = serving => result.map_err(|err| err.to_string()),
+                _ = stopped.wait_for(|&stop| stop) => Ok(()),
+            }
+        }),
+    );
+
+    let dhcp = Dhcp::open(&config.interface, address)
+        .map_err(|err| RunError::Listen { what: format!("DHCP, port 67 on {}", config.interface), err })?;
+    let serving = dhcp.serve(rack.clone(), stop.clone());
+    service(
+        "DHCP",
+        Box::pin(async move {
+            serving.await;
+            Ok(())
+        }),
+    );
+
+    let mut backups = store.clone();
+    let backup = async move {
+        loop {
+            match backup_once(&mut backups).await {
+                Ok(()) => tokio::time::sleep(BACKUP_EVERY).await,
+                Err(what) => return Err(what),
+            }
+        }
+    };
+    let mut stopped = stop.clone();
+    service(
+        "backup",
+        Box::pin(async move {
+            tokio::select! {
+                result = backup => result,
+                _ = stopped.wait_for(|&stop| stop) => Ok(()),
+            }
+        }),
+    );
+
+    tracing::info!(interface = %config.interface, %address, boot_port = listen.boot_port, "serving");
+    let mut rack_task = tokio::spawn(task.run(stop.clone()));
+    let mut stopped = stop.clone();
+    let result = tokio::select! {
+        result = &mut rack_task => return flatten(result),
+        Some(ended) = services.join_next() => match ended {
+            Ok((_, Ok(()))) if *stop.borrow() => Ok(()),
+            Ok((name, Ok(()))) => Err(RunError::Ended { name, what: "without a reason".to_owned() }),
+            Ok((name, Err(what))) => Err(RunError::Ended { name, what }),
+            Err(err) => Err(RunError::Ended { name: "service", what: err.to_string() }),
+        },
+        _ = stopped.wait_for(|&stop| stop) => Ok(()),
+    };
+    if result.is_ok() {
+        flatten(rack_task.await)?;
+        if config.storage.stop_with_server
+            && let Err(err) = tgt.stop().await
+        {
+            tracing::warn!(%err, "tgtd could not be stopped");
+        }
+        tracing::info!("stopped");
+    }
+    result
+}
+
+fn flatten(result: Result<Result<(), RackError>, tokio::task::JoinError>) -> Result<(), RunError> {
+    match result {
+        Ok(result) => Ok(result?),
+        Err(err) => Err(RunError::Ended { name: "rack", what: err.to_string() }),
+    }
+}
+
+/// A backup that fails is a warning: the store itself is whole. A store whose writer has ended is not.
+async fn backup_once(store: &mut Store) -> Result<(), String> {
+    match store.backup().await {
+        Ok(path) => tracing::info!(path = %path.display(), "the store was backed up"),
+        Err(err @ StoreError::Ended) => return Err(err.to_string()),
+        Err(err) => tracing::warn!(%err, "no backup was taken"),
+    }
+    Ok(())
+}
+
+fn perform(tgt: Arc<Tgt>) -> Perform {
+    Box::new(move |op| {
+        let tgt = tgt.clone();
+        Box::pin(async move {
+            let what = describe(&op);
+            let result = tgt.perform(&op).await.map_err(|err| err.to_string());
+            match &result {
+                Ok(()) => tracing::debug!(what, "storage"),
+                Err(err) => tracing::warn!(what, %err, "storage"),
+            }
+            result
+        })
+    })
+}
+
+/// Opens a TCP port.
+pub(crate) async fn listener(at: SocketAddr, what: &str) -> Result<TcpListener, RunError> {
+    TcpListener::bind(at).await.map_err(|err| RunError::Listen { what: format!("{what}, {at}"), err })
+}
+
+fn shelf(config: &Config) -> Shelf {
+    let mut shelf = Shelf::default();
+    let kinds = [BootFile::Xen, BootFile::Xen, BootFile::Kernel, BootFile::Image];
+    for (file, kind) in config.release.iter().zip(kinds) {
+        let name = file.path.file_name().unwrap_or_default().to_string_lossy();
+        shelf.put(format!("/b/{}/{name}", file.short()), file, Some(kind));
+    }
+    for blob in &config.blobs {
+        shelf.put(format!("/blob/{}", blob.sha256), blob, None);
+    }
+    if let Some(path) = config.loaders.get("ipxe.efi")
+        && let Ok(file) = crate::config::files::ServedFile::digest(path)
+    {
+        shelf.put("/loader/ipxe.efi".to_owned(), &file, Some(BootFile::Loader));
+    }
+    shelf
+}

@@ -1,0 +1,84 @@
+//! The state directory: what is in it, and that one server alone uses it.
+//!
+//! ```text
+//! STATE/                  0700
+//!   lock                  held (flock) while a server runs
+//!   store.sqlite          every record (store), with -wal and -shm beside it
+//!   backups/store-*.sqlite  newest 24 copies
+//!   ca.pem                CA's key and certificate, 0600 (ca)
+//!   server.pem            our TLS key and certificate, 0600; made anew when names change or it grows old (ca)
+//!   operator/             password (argon2), set-up code and sessions (sha256 of each), 0600 (operators::session)
+//!   disks/                disks of guests (storage)
+//! ```
+
+use nix::fcntl::{Flock, FlockArg};
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// Why the state directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// The file system said no.
+    #[error("{doing} {path}: {err}")]
+    Io {
+        /// What was attempted.
+        doing: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the system said.
+        err: io::Error,
+    },
+    /// Another server has it.
+    #[error("another bootserver uses {path}; stop it first, or name another state directory")]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+    },
+}
+
+/// The directory's lock; given up when dropped, also by a crash.
+#[derive(Debug)]
+pub struct Lock(#[allow(dead_code)] Flock<File>); // held, never read
+
+/// Makes the directory if need be and locks it.
+pub fn lock(state: &Path) -> Result<Lock, StateError> {
+    make(state)?;
+    let path = state.join("lock");
+    let file = OpenOptions::new().create(true).append(true).mode(0o600).open(&path);
+    let file = file.map_err(|err| StateError::Io { doing: "opening", path: path.clone(), err })?;
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => Ok(Lock(lock)),
+        Err((_, nix::errno::Errno::EWOULDBLOCK)) => Err(StateError::InUse { path: state.to_owned() }),
+        Err((_, err)) => Err(StateError::Io { doing: "locking", path, err: err.into() }),
+    }
+}
+
+/// Makes a directory that only its owner may enter.
+pub fn make(dir: &Path) -> Result<(), StateError> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    made.map_err(|err| StateError::Io { doing: "making directory", path: dir.to_owned(), err })
+}
+
+/// Puts a file in place as a whole, durably, readable by its owner only.
+pub fn write(path: &Path, content: &[u8]) -> Result<(), StateError> {
+    let part = path.with_extension("part");
+    let put = || {
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part)?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        fs::rename(&part, path)?;
+        File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+    };
+    put().map_err(|err| StateError::Io { doing: "writing", path: path.to_owned(), err })
+}
+
+/// A file's text; `None` when it is not there.
+pub fn read(path: &Path) -> Result<Option<String>, StateError> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(err) => Err(StateError::Io { doing: "reading", path: path.to_owned(), err }),
+    }
+}

@@ -1,0 +1,142 @@
+//! Storage jobs under way: in order for each disk, side by side for several, a bounded number at once.
+//!
+//! Owns: that order. Never does: know what a job does; the rack bounds how many there are.
+
+use proto::DiskId;
+use rack::effect::{CloneSource, StorageOp};
+use std::collections::{BTreeMap, VecDeque};
+use std::future::Future;
+use std::pin::Pin;
+use tokio::task::{JoinError, JoinSet};
+
+/// Jobs at once. Each may copy a whole disk.
+const RUNNING_MAX: usize = 8;
+
+/// Does one job; an error is one line.
+pub type Perform = Box<dyn Fn(StorageOp) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> + Send>;
+
+/// The jobs.
+pub struct StorageJobs {
+    perform: Perform,
+    /// By disk; a disk whose first job runs has it taken out already and stays in the map.
+    disks: BTreeMap<DiskId, Queue>,
+    running: JoinSet<(DiskId, u64, Result<(), String>)>,
+}
+
+#[derive(Default)]
+struct Queue {
+    running: bool,
+    waiting: VecDeque<(u64, StorageOp)>,
+}
+
+impl StorageJobs {
+    /// No jobs yet.
+    pub fn new(perform: Perform) -> Self {
+        Self { perform, disks: BTreeMap::new(), running: JoinSet::new() }
+    }
+
+    /// Takes a job on.
+    pub fn push(&mut self, job: u64, op: StorageOp) {
+        self.disks.entry(disk(&op).clone()).or_default().waiting.push_back((job, op));
+        self.start();
+    }
+
+    /// The next job that ends; waits for ever when none is under way. Cancel-safe.
+    pub async fn ended(&mut self) -> Result<(u64, Result<(), String>), JoinError> {
+        match self.running.join_next().await {
+            Some(ended) => {
+                let (disk, job, result) = ended?;
+                if let Some(queue) = self.disks.get_mut(&disk) {
+                    queue.running = false;
+                    if queue.waiting.is_empty() {
+                        self.disks.remove(&disk);
+                    }
+                }
+                self.start();
+                Ok((job, result))
+            }
+            None => std::future::pending().await,
+        }
+    }
+
+    fn start(&mut self) {
+        // A disk that is being copied from must not be changed meanwhile, nor copied while it changes; the rack sees to that.
+        for (disk, queue) in &mut self.disks {
+            if self.running.len() >= RUNNING_MAX {
+                return;
+            }
+            if !queue.running
+                && let Some((job, op)) = queue.waiting.pop_front()
+            {
+                queue.running = true;
+                let (disk, work) = (disk.clone(), (self.perform)(op));
+                self.running.spawn(async move { (disk, job, work.await) });
+            }
+        }
+    }
+}
+
+fn disk(op: &StorageOp) -> &DiskId {
+    match op {
+        StorageOp::Create { disk, .. }
+        | StorageOp::Clone { disk, .. }
+        | StorageOp::Attach { disk, .. }
+        | StorageOp::Grow { disk, .. }
+        | StorageOp::Delete { disk }
+        | StorageOp::Grant { disk, .. }
+        | StorageOp::Cut { disk, .. } => disk,
+    }
+}
+
+/// What a job is, for the log.
+pub fn describe(op: &StorageOp) -> String {
+    match op {
+        StorageOp::Create { disk, size_mib } => format!("create disk {disk} of {size_mib} MiB"),
+        StorageOp::Clone { disk, from: CloneSource::Template(t), .. } => format!("make disk {disk} from template {t}"),
+        StorageOp::Clone { disk, from: CloneSource::Disk(d), .. } => format!("make disk {disk} from disk {d}"),
+        StorageOp::Attach { disk, .. } => format!("attach disk {disk}"),
+        StorageOp::Grow { disk, size_mib } => format!("grow disk {disk} to {size_mib} MiB"),
+        StorageOp::Delete { disk } => format!("delete disk {disk}"),
+        StorageOp::Grant { disk, host, .. } => format!("let {host} reach disk {disk}"),
+        StorageOp::Cut { disk, host } => format!("cut {host} off disk {disk}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::{Arc, Mutex};
+    use tokio::sync::Semaphore;
+
+    #[tokio::test]
+    async fn in_order_for_each_disk_and_bounded() {
+        let (log, gate) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Semaphore::new(0)));
+        let (seen, opened) = (log.clone(), gate.clone());
+        let mut jobs = StorageJobs::new(Box::new(move |op| {
+            let (seen, opened) = (seen.clone(), opened.clone());
+            Box::pin(async move {
+                seen.lock().expect("not poisoned").push(describe(&op));
+                opened.acquire().await.expect("never closed").forget();
+                Ok(())
+            })
+        }));
+        let id = |n: u64| -> DiskId { format!("d{n:02}").parse().expect("a name") };
+        for n in 0..20 {
+            jobs.push(n, StorageOp::Create { disk: id(n), size_mib: 1 });
+            jobs.push(100 + n, StorageOp::Delete { disk: id(n) });
+        }
+        tokio::task::yield_now().await;
+        assert_eq!(jobs.running.len(), RUNNING_MAX);
+        gate.add_permits(40);
+        let mut ended = Vec::new();
+        for _ in 0..40 {
+            ended.push(jobs.ended().await.expect("no panic").0);
+        }
+        for n in 0..20 {
+            let at = |job| ended.iter().position(|&e| e == job).expect("it has ended");
+            assert!(at(n) < at(100 + n));
+        }
+        assert!(jobs.disks.is_empty());
+        assert_eq!(log.lock().expect("not poisoned").len(), 40);
+    }
+}
