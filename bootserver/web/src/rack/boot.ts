@@ -1,7 +1,7 @@
 // A boot as the rack's drawing shows it: all eight steps in their order, each pending, under way, done, awaiting
 // the operator or stalled; and for a stalled one its likely cause.
 
-import type { BootStep, BootStepKind, HostView } from "../api/types";
+import type { BootStepKind, HostView } from "../api/types";
 import { percent } from "../view/format";
 import type { Pulse } from "./model";
 
@@ -83,29 +83,37 @@ export const ORDER = Object.keys(KINDS) as BootStepKind[];
 /** The eight steps at the given moment of the server's clock. */
 export function lanes(host: HostView, pulse: Pulse | undefined, now_ms: number): Lane[] {
   const steps = new Map(host.boot.map((step) => [step.step, step]));
-  return ORDER.map((kind) => lane(kind, steps.get(kind), host, pulse, now_ms));
+  const quiet_ms = now_ms - (pulse?.at_ms ?? now_ms);
+  const next = host.state === "booting" ? nextOf(host) : undefined;
+  return ORDER.map((kind) => {
+    const step = steps.get(kind);
+    const { label } = KINDS[kind];
+    if (step?.took_ms != null) return { kind, label, is: "done", took_ms: step.took_ms, percent: null };
+    // The server sees a step when its first packet comes; until then the machine is on its way to it.
+    const began_ms = step?.at_ms ?? (kind === next?.kind ? next.at_ms : null);
+    const over = host.state === "lost" || host.state === "refused";
+    if (began_ms === null || over) return { kind, label, is: "pending", took_ms: null, percent: null };
+    return {
+      kind,
+      label,
+      is: standing(kind, host, quiet_ms),
+      took_ms: Math.max(0, now_ms - began_ms),
+      percent: step && step.bytes_total > 0 ? percent(step.bytes, step.bytes_total) : null,
+    };
+  });
 }
 
-function lane(
-  kind: BootStepKind,
-  step: BootStep | undefined,
-  host: HostView,
-  pulse: Pulse | undefined,
-  now_ms: number,
-): Lane {
-  const { label, quiet_ms } = KINDS[kind];
-  if (!step) return { kind, label, is: "pending", took_ms: null, percent: null };
-  if (step.took_ms != null) return { kind, label, is: "done", took_ms: step.took_ms, percent: null };
-  const moved_ms = Math.max(step.at_ms, pulse?.step === kind ? pulse.at_ms : 0);
-  const awaited = kind === "join" && host.state === "waiting";
-  const stalled = !awaited && host.state === "booting" && now_ms - moved_ms > quiet_ms;
-  return {
-    kind,
-    label,
-    is: awaited ? "awaited" : stalled ? "stalled" : "running",
-    took_ms: Math.max(0, now_ms - step.at_ms),
-    percent: step.bytes_total > 0 ? percent(step.bytes, step.bytes_total) : null,
-  };
+/** The step that a machine is on its way to when none is under way, and since when. */
+function nextOf(host: HostView): { kind: BootStepKind; at_ms: number } | undefined {
+  const last = host.boot.at(-1);
+  if (!last || host.boot.some((step) => step.took_ms == null)) return undefined;
+  const kind = ORDER[ORDER.indexOf(last.step) + 1];
+  return kind && { kind, at_ms: last.at_ms + (last.took_ms ?? 0) };
+}
+
+function standing(kind: BootStepKind, host: HostView, quiet_ms: number): Lane["is"] {
+  if (kind === "join" && host.state === "waiting") return "awaited";
+  return host.state === "booting" && quiet_ms > KINDS[kind].quiet_ms ? "stalled" : "running";
 }
 
 /** From the first packet to the last step's end, or to now; null when no boot was seen. */
@@ -121,7 +129,7 @@ export function bootSays(host: HostView, of: readonly Lane[]): string {
   if (host.state === "registered") return "Never seen. Power it on: it boots from the network by itself.";
   if (host.state === "waiting") return "Is up and waits to be accepted.";
   const now = of.find((lane) => lane.is === "running" || lane.is === "stalled");
-  if (!now) return host.state === "booting" ? "Between two steps." : "";
+  if (!now) return "";
   const { does, cause } = KINDS[now.kind];
   return now.is === "stalled" ? `Stalled while it ${does}: ${cause}.` : `It ${does}.`;
 }

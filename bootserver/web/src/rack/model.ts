@@ -13,10 +13,10 @@ export interface Sample {
   memory: number;
 }
 
-/** When the step under way last moved, by the server's clock. */
+/** When a boot was last seen to move, by the server's clock. */
 export interface Pulse {
-  step: string;
-  bytes: number;
+  /** What it looked like then: the newest step, its bytes, whether it has ended. */
+  mark: string;
   at_ms: number;
 }
 
@@ -48,7 +48,7 @@ export function take(model: Model | null, view: RackView, local_ms: number): Mod
     ),
     pulse: new Map(
       view.hosts.flatMap((host) => {
-        const pulse = pulseOf(model?.pulse.get(host.id), underWay(host), view.at_ms);
+        const pulse = pulseOf(model?.pulse.get(host.id), host.boot.at(-1), view.at_ms);
         return pulse ? [[host.id, pulse] as const] : [];
       }),
     ),
@@ -60,12 +60,6 @@ export function take(model: Model | null, view: RackView, local_ms: number): Mod
 /** Events fetched from the log, put among those known. */
 export function withOlder(model: Model, older: readonly LogEvent[]): Model {
   return { ...model, events: merged(model.events, older) };
-}
-
-/** The step under way: the newest that has not ended, unless a later one has begun. */
-export function underWay(host: HostView): BootStep | undefined {
-  const last = host.boot.at(-1);
-  return last && last.took_ms == null ? last : undefined;
 }
 
 function sampled(before: readonly Sample[], host: HostView, at_ms: number): readonly Sample[] {
@@ -82,8 +76,11 @@ function sampled(before: readonly Sample[], host: HostView, at_ms: number): read
 
 function pulseOf(before: Pulse | undefined, step: BootStep | undefined, at_ms: number): Pulse | undefined {
   if (!step) return undefined;
-  if (before?.step === step.step && before.bytes === step.bytes) return before;
-  return { step: step.step, bytes: step.bytes, at_ms: before ? at_ms : step.bytes > 0 ? at_ms : step.at_ms };
+  const mark = `${step.step} ${step.bytes} ${step.took_ms != null}`;
+  if (before?.mark === mark) return before;
+  // A page just opened knows no better than the step's own times, unless its bytes tell of something later.
+  const told_ms = step.took_ms != null ? step.at_ms + step.took_ms : step.bytes > 0 ? at_ms : step.at_ms;
+  return { mark, at_ms: before ? at_ms : told_ms };
 }
 
 function merged(known: readonly LogEvent[], more: readonly LogEvent[]): readonly LogEvent[] {

@@ -3,7 +3,7 @@
 /** `420 ms`, `7.3 s`, `74 s`, `12 min 05 s`, `3 h 20 min`, `2 d 4 h`. */
 export function duration(ms: number): string {
   if (ms < 0) return "0 ms";
-  if (ms < 1_000) return `${Math.round(ms)} ms`;
+  if (ms < 999.5) return `${Math.round(ms)} ms`;
   if (ms < 9_950) return `${(ms / 1_000).toFixed(1)} s`;
   const seconds = Math.round(ms / 1_000);
   if (seconds < 120) return `${seconds} s`;
@@ -12,6 +12,15 @@ export function duration(ms: number): string {
   const hours = Math.floor(minutes / 60);
   if (hours < 48) return `${hours} h ${two(minutes % 60)} min`;
   return `${Math.floor(hours / 24)} d ${hours % 24} h`;
+}
+
+/** How long something has lasted, roughly: `17 s`, `3 min`, `5 h`, `12 d`. */
+export function age(ms: number): string {
+  const seconds = Math.max(0, Math.floor(ms / 1_000));
+  if (seconds < 60) return `${seconds} s`;
+  if (seconds < 3_600) return `${Math.floor(seconds / 60)} min`;
+  if (seconds < 48 * 3_600) return `${Math.floor(seconds / 3_600)} h`;
+  return `${Math.floor(seconds / 86_400)} d`;
 }
 
 /** A duration as it grows: tenths of a second below 100 s, so that it is seen to live. */
@@ -41,9 +50,10 @@ function mibOfBytes(value: number): string {
 /** `14 KiB/s`. */
 export const rate = (bytesPerSecond: number) => `${bytes(bytesPerSecond)}/s`;
 
-/** `0.42`, `3.1`, `12`. */
+/** `0.42`, `3.1`, `12`; what is almost nothing is `<0.01`. */
 export function short(value: number): string {
   if (value === 0) return "0";
+  if (value < 0.01) return "<0.01";
   return value < 1
     ? value.toFixed(2)
     : value < 10

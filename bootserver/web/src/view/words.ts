@@ -19,6 +19,9 @@ export const HOST: Readonly<Record<HostState, Said>> = {
   refused: { text: "Refused", tone: "bad" },
 };
 
+/** In place of its state: a boot that does not go on. */
+export const STALLED: Said = { text: "Stalled", tone: "bad" };
+
 export const VM: Readonly<Record<VmPhase, Said>> = {
   creating: { text: "Creating", tone: "busy" },
   stopped: { text: "Stopped", tone: "calm" },
