@@ -15,7 +15,7 @@ use crate::Rack;
 use crate::effect::{CloneSource, Effect, StorageOp};
 use crate::event::Now;
 use crate::host::base64url;
-use crate::record::{DiskDoing, DiskRecord, Grant};
+use crate::record::{Counters, DiskDoing, DiskRecord, Grant};
 use proto::agent::{DiskAccess, Secret};
 use proto::api::{Accepted, CreateDisk, GrowDisk, Refusal};
 use proto::event::Topic;
@@ -276,6 +276,11 @@ impl Rack {
         record.doing = None;
         match done {
             DiskDoing::Delete => {
+                let granted = record.granted;
+                let counters = self.counters.get(&()).copied().unwrap_or_default();
+                if granted > counters.grants {
+                    self.counters.put(Counters { grants: granted, ..counters });
+                }
                 self.disks.remove(disk);
                 if let Some(record) = vm.as_ref().and_then(|vm| self.vms.edit(vm)) {
                     record.spec.disks.retain(|name| name != disk);
@@ -319,7 +324,7 @@ impl Rack {
             ready: false,
             doing: Some(doing),
             grants: BTreeMap::new(),
-            granted: 0,
+            granted: self.counters.get(&()).map_or(0, |counters| counters.grants),
         });
         self.do_disk(&name, now);
     }

@@ -19,6 +19,8 @@ pub mod event;
 mod host;
 mod lease;
 mod log;
+#[cfg(test)]
+mod model;
 mod moves;
 mod orders;
 pub mod policy;

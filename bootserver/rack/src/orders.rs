@@ -77,9 +77,14 @@ impl Rack {
     /// An outcome has come; one that was repeated, or that nobody waits for, means nothing.
     pub(crate) fn order_ended(&mut self, host: &HostId, outcome: OrderOutcome, now: Now) {
         let live = self.live(host);
-        let Some(at) = live.orders.iter().position(|given| given.order.id == outcome.id) else { return };
-        let given = live.orders.remove(at);
-        match given.purpose {
+        let purpose = match live.orders.iter().position(|given| given.order.id == outcome.id) {
+            Some(at) => live.orders.remove(at).purpose,
+            None => match self.purpose_by_records(host, outcome.id) {
+                Some(purpose) => purpose,
+                None => return,
+            },
+        };
+        match purpose {
             Purpose::Vm(vm) => self.vm_order_ended(&vm, host, outcome, now),
             Purpose::Source(r#move) => self.source_order_ended(r#move, outcome, now),
             Purpose::Target(r#move) => self.target_order_ended(r#move, outcome, now),
@@ -94,6 +99,24 @@ impl Rack {
                 self.answer(reply, Answer::Operator(answer));
             }
         }
+    }
+
+    /// What an order was for that was given before the server's restart and not yet again.
+    fn purpose_by_records(&self, host: &HostId, id: OrderId) -> Option<Purpose> {
+        let own = |vm: &VmId| self.vms.get(vm).is_some_and(|record| record.order == Some(id));
+        if let Some(vm) = self.vms_of(host).into_iter().find(own) {
+            return Some(Purpose::Vm(vm));
+        }
+        self.moves_of(host).find_map(|r#move| {
+            let record = self.moves.get(&r#move)?;
+            if record.source_order == Some(id) && record.view.source == *host {
+                Some(Purpose::Source(r#move))
+            } else if record.target_order == Some(id) && record.view.target == *host {
+                Some(Purpose::Target(r#move))
+            } else {
+                None
+            }
+        })
     }
 
     /// An order that can have no outcome any more.

@@ -94,6 +94,13 @@ pub struct Counters {
     pub orders: OrderId,
     /// The newest move.
     pub moves: MoveId,
+    /// The highest epoch of a VM that was deleted: a new VM, perhaps of the same name, begins there, since hosts
+    /// remember which epochs they have seen.
+    #[serde(default)]
+    pub epochs: Epoch,
+    /// The most grants of a disk that was deleted: a new disk, perhaps of the same name, goes on from there.
+    #[serde(default)]
+    pub grants: u64,
 }
 
 /// An address given to a machine, RFC 2131.

@@ -158,7 +158,7 @@ impl Rack {
         self.vms.put(VmRecord {
             spec,
             owner: None,
-            epoch: Epoch(0),
+            epoch: self.counters.get(&()).map_or(Epoch(0), |counters| counters.epochs),
             phase: VmPhase::Creating,
             r#move: None,
             doing: None,

@@ -5,7 +5,7 @@
 use super::Rack;
 use crate::event::Now;
 use crate::orders::Purpose;
-use crate::record::{VmDoing, VmRecord};
+use crate::record::{Counters, VmDoing, VmRecord};
 use proto::agent::{Act, FailureKind, OrderOutcome};
 use proto::view::VmPhase;
 use proto::{HostId, VmId};
@@ -139,6 +139,10 @@ impl Rack {
             self.unmake_disk(disk, now);
         }
         if record.spec.disks.is_empty() {
+            let counters = self.counters.get(&()).copied().unwrap_or_default();
+            if record.epoch > counters.epochs {
+                self.counters.put(Counters { epochs: record.epoch, ..counters });
+            }
             self.vms.remove(vm);
             for vif in &record.spec.vifs {
                 self.vm_macs.remove(&vif.mac);
