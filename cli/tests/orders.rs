@@ -240,16 +240,16 @@ fn values_are_printed_as_they_are() {
     assert_eq!(home.run("vm console web-1").stdout, "a\u{1b}[1mb\n");
 }
 
-/// A log of events 1 to 8: the rack shows 5 when asked, the stream 5, then 6, then 8 (7 fell between two views).
+/// A log of events 1 to 12: the rack shows 5 when asked, the stream 5, then 6, then 8 (7 fell between two views), then all.
 fn log(request: &Request, before: usize) -> Reply {
     let after = |line: &str| line.strip_prefix("GET /v1/events?after=")?.split_once('&')?.0.parse::<u64>().ok();
     match request.line.as_str() {
         "GET /v1/rack" => Reply::json(&with_events(3..=5)),
         "GET /v1/stream" if before == 0 => Reply::Events(vec![with_events(3..=5), with_events(4..=6)]),
-        "GET /v1/stream" => Reply::EventsThenSilence(vec![with_events(8..=8)]),
+        "GET /v1/stream" => Reply::EventsThenSilence(vec![with_events(8..=8), with_events(8..=12)]),
         line => match after(line) {
             // Two at a time: a server may give less than was asked for.
-            Some(after) => Reply::json(&events(after + 1..=(after + 2).min(8))),
+            Some(after) => Reply::json(&events(after + 1..=(after + 2).min(12))),
             None => Reply::Nothing,
         },
     }
