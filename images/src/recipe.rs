@@ -1,0 +1,158 @@
+//! A recipe: what goes into an image. Parsed once; a wrong key, type or value names its place.
+
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// What an image is made of.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// Name of the release's directory, with the version: `NAME-VERSION`.
+    pub name: String,
+    /// Rises with every change a user would notice.
+    pub version: u32,
+    /// What it is for.
+    pub kind: Kind,
+    /// Whether it has a root shell on the serial console.
+    pub debug: bool,
+    /// Debian suite.
+    pub suite: String,
+    /// Debian packages; what they depend on comes by itself.
+    pub packages: Vec<String>,
+    /// Packages whose version must begin so.
+    #[serde(default)]
+    pub expect: BTreeMap<String, String>,
+    /// Paths, directories or patterns with `*` in the last part that are kept of the packages.
+    pub keep: Vec<String>,
+    /// Symbolic links to make: path to target.
+    pub links: BTreeMap<String, String>,
+    /// Applets of busybox to link.
+    pub applets: Vec<String>,
+    /// Kernel modules.
+    pub modules: Vec<String>,
+    /// Directory of own files, beside the recipes' directory.
+    pub tree: PathBuf,
+}
+
+/// What an image is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// A host's dom0: Xen, kernel, image with the agent.
+    Dom0,
+    /// The small test guest: kernel, initrd, and a disk that boots by itself.
+    Guest,
+}
+
+/// Why a recipe cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RecipeError {
+    /// It cannot be read.
+    #[error("reading the recipe {}: {err}", path.display())]
+    Read {
+        /// Where.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        err: io::Error,
+    },
+    /// It is no recipe.
+    #[error("{}: {what}", path.display())]
+    Parse {
+        /// Where.
+        path: PathBuf,
+        /// Line, column, key and what was expected.
+        what: String,
+    },
+    /// A value is out of range.
+    #[error("{}: {key} is {given:?}, expected {expected}", path.display())]
+    Value {
+        /// Where.
+        path: PathBuf,
+        /// Which key.
+        key: String,
+        /// What was given.
+        given: String,
+        /// What was expected.
+        expected: &'static str,
+    },
+}
+
+impl Recipe {
+    /// Reads and checks a recipe.
+    pub fn load(path: &Path) -> Result<Self, RecipeError> {
+        let text = fs::read_to_string(path).map_err(|err| RecipeError::Read { path: path.to_owned(), err })?;
+        let mut recipe = Self::parse(&text, path)?;
+        // Trees lie beside the directory that the recipes are in.
+        let base = path.parent().and_then(Path::parent).unwrap_or(Path::new("."));
+        recipe.tree = base.join(&recipe.tree);
+        if !recipe.tree.is_dir() {
+            return Err(wrong(path, "tree", &recipe.tree.display().to_string(), "a directory beside recipes/"));
+        }
+        Ok(recipe)
+    }
+
+    fn parse(text: &str, path: &Path) -> Result<Self, RecipeError> {
+        let recipe: Self = serde_yaml::from_str(text)
+            .map_err(|err| RecipeError::Parse { path: path.to_owned(), what: err.to_string() })?;
+        let name = |s: &str| {
+            !s.is_empty() && s.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.+".contains(&b))
+        };
+        for (key, value) in [("name", &recipe.name), ("suite", &recipe.suite)] {
+            if !name(value) {
+                return Err(wrong(path, key, value, "letters a-z, digits and '-'"));
+            }
+        }
+        for (at, package) in recipe.packages.iter().enumerate() {
+            if !name(package) {
+                return Err(wrong(path, &format!("packages[{at}]"), package, "a Debian package's name"));
+            }
+        }
+        let inside = |s: &str| !s.starts_with('/') && !s.split('/').any(|part| part.is_empty() || part == "..");
+        for (at, kept) in recipe.keep.iter().enumerate() {
+            if !inside(kept) {
+                return Err(wrong(path, &format!("keep[{at}]"), kept, "a path without a leading '/' and without '..'"));
+            }
+        }
+        if let Some(link) = recipe.links.keys().find(|link| !inside(link)) {
+            return Err(wrong(path, "links", link, "a path without a leading '/' and without '..'"));
+        }
+        Ok(recipe)
+    }
+}
+
+fn wrong(path: &Path, key: &str, given: &str, expected: &'static str) -> RecipeError {
+    RecipeError::Value { path: path.to_owned(), key: key.to_owned(), given: given.to_owned(), expected }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use expect_test::{Expect, expect};
+
+    fn check(change: impl Fn(&str) -> String, expect: Expect) {
+        let good = "name: a\nversion: 1\nkind: dom0\ndebug: false\nsuite: bookworm\npackages: [bash]\nkeep: [usr/bin/bash]\nlinks: {}\napplets: []\nmodules: []\ntree: dom0\n";
+        let result = Recipe::parse(&change(good), Path::new("r.yaml")).map(|_| "good");
+        expect.assert_eq(&result.map_or_else(|err| err.to_string(), str::to_owned));
+    }
+
+    #[test]
+    fn a_wrong_recipe_names_its_place() {
+        check(str::to_owned, expect!["good"]);
+        check(
+            |r| r.replace("name: a", "name: A b"),
+            expect![[r#"r.yaml: name is "A b", expected letters a-z, digits and '-'"#]],
+        );
+        check(
+            |r| r.replace("version: 1", "version: one"),
+            expect![[r#"r.yaml: version: invalid type: string "one", expected u32 at line 2 column 10"#]],
+        );
+        check(|r| r.replace("debug:", "debugg:"), expect!["r.yaml: unknown field `debugg`, expected one of `name`, `version`, `kind`, `debug`, `suite`, `packages`, `expect`, `keep`, `links`, `applets`, `modules`, `tree` at line 4 column 1"]);
+        check(|r| r.replace("usr/bin/bash", "../etc/shadow"), expect![[r#"r.yaml: keep[0] is "../etc/shadow", expected a path without a leading '/' and without '..'"#]]);
+        check(|r| r.replace("[bash]", "[\"bash; rm\"]"), expect![[r#"r.yaml: packages[0] is "bash; rm", expected a Debian package's name"#]]);
+        check(|r| r.replace("kind: dom0", "kind: domu"), expect!["r.yaml: kind: unknown variant `domu`, expected `dom0` or `guest` at line 3 column 7"]);
+    }
+}

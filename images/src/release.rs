@@ -1,0 +1,259 @@
+//! A release: a directory of files that never change, and a manifest that names each by its sha256.
+//!
+//! ```text
+//! OUT/NAME-VERSION/   dom0:  xen xen.efi vmlinuz dom0.img manifest.json
+//!                     guest: vmlinuz initrd grub-pvh guest-disk.img manifest.json
+//! OUT/loaders/        undionly.kpxe ipxe.efi
+//! ```
+
+use crate::cpio::{Entry, Tree};
+use crate::recipe::{Kind, Recipe};
+use crate::rootfs::{Rootfs, hex};
+use crate::{BuildError, pick};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// What a release is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// The recipe's name.
+    pub name: String,
+    /// The recipe's version.
+    pub version: u32,
+    /// sha256 of all that it was made from, 64 hexadecimal digits.
+    pub inputs: String,
+    /// Whether it has a root shell.
+    pub debug: bool,
+    /// Each file by its name.
+    pub files: BTreeMap<String, FileEntry>,
+    /// Debian packages that it was picked from, with their versions.
+    pub packages: BTreeMap<String, String>,
+}
+
+/// One file of a release.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileEntry {
+    /// 64 hexadecimal digits.
+    pub sha256: String,
+    /// Bytes.
+    pub size: u64,
+}
+
+/// Programs of our own that go into an image.
+#[derive(Debug, Clone, Default)]
+pub struct Programs {
+    /// Path within the image to the file to take.
+    pub files: BTreeMap<String, PathBuf>,
+}
+
+/// Builds a release, or finds that it is there already. Returns its directory.
+pub fn build(recipe: &Recipe, programs: &Programs, out: &Path, cache: &Path) -> Result<PathBuf, BuildError> {
+    let root = crate::rootfs::unpack(recipe, cache)?;
+    let directory = out.join(format!("{}-{}", recipe.name, recipe.version));
+    let inputs = inputs(recipe, programs, &root)?;
+    if manifest(&directory).is_some_and(|m| m.inputs == inputs) {
+        return Ok(directory);
+    }
+    let beside = out.join(format!(".{}-{}.new", recipe.name, recipe.version));
+    if beside.exists() {
+        fs::remove_dir_all(&beside).map_err(BuildError::file("clearing", &beside))?;
+    }
+    fs::create_dir_all(&beside).map_err(BuildError::file("making", &beside))?;
+    match recipe.kind {
+        Kind::Dom0 => dom0(recipe, programs, &root, &beside, cache)?,
+        Kind::Guest => guest(recipe, programs, &root, &beside)?,
+    }
+    let manifest = Manifest {
+        name: recipe.name.clone(),
+        version: recipe.version,
+        inputs,
+        debug: recipe.debug,
+        files: digests(&beside)?,
+        packages: root.versions.clone(),
+    };
+    let text = serde_json::to_vec_pretty(&manifest).expect("a manifest of strings and numbers is JSON");
+    fs::write(beside.join("manifest.json"), text).map_err(BuildError::file("writing", &beside))?;
+    if directory.exists() {
+        fs::remove_dir_all(&directory).map_err(BuildError::file("replacing", &directory))?;
+    }
+    fs::rename(&beside, &directory).map_err(BuildError::file("publishing", &directory))?;
+    Ok(directory)
+}
+
+/// Copies Debian's boot loaders out.
+pub fn loaders(out: &Path) -> Result<PathBuf, BuildError> {
+    let directory = out.join("loaders");
+    fs::create_dir_all(&directory).map_err(BuildError::file("making", &directory))?;
+    for (from, to) in [("undionly.kpxe", "undionly.kpxe"), ("ipxe.efi", "ipxe.efi")] {
+        copy(&Path::new("/usr/lib/ipxe").join(from), &directory.join(to))?;
+    }
+    Ok(directory)
+}
+
+/// A release's manifest, if it is whole.
+pub fn manifest(directory: &Path) -> Option<Manifest> {
+    serde_json::from_slice(&fs::read(directory.join("manifest.json")).ok()?).ok()
+}
+
+/// Digest of all that a build depends on.
+fn inputs(recipe: &Recipe, programs: &Programs, root: &Rootfs) -> Result<String, BuildError> {
+    let mut own = Tree::default();
+    pick::overlay(&recipe.tree, &mut own)?;
+    for (to, from) in &programs.files {
+        own.put(to, Entry::File(fs::read(from).map_err(BuildError::file("reading", from))?, true));
+    }
+    let mut digest = Sha256::new();
+    digest.update(format!("{FORMAT}\n{recipe:?}\n{:?}\n", root.versions));
+    digest.update(own.archive().map_err(BuildError::file("archiving", &recipe.tree))?);
+    Ok(hex(&digest.finalize()))
+}
+
+/// Raised when this builder makes something else of the same inputs.
+const FORMAT: u32 = 1;
+
+fn dom0(recipe: &Recipe, programs: &Programs, root: &Rootfs, out: &Path, cache: &Path) -> Result<(), BuildError> {
+    let boot = root.path.join("boot");
+    let xen = find(&boot, "xen-", ".gz")?;
+    // iPXE's multiboot takes the plain ELF only.
+    let elf = Command::new("gzip").arg("-dc").arg(&xen).output().map_err(BuildError::file("unpacking", &xen))?;
+    write(&out.join("xen"), &elf.stdout)?;
+    copy(&find(&boot, "xen-", ".efi")?, &out.join("xen.efi"))?;
+    copy(&find(&boot, "vmlinuz-", "")?, &out.join("vmlinuz"))?;
+    let mut base = skeleton(recipe, root)?;
+    for path in ["var/lib/xen", "var/lib/xenstored", "etc/iscsi", "run", "tmp", "proc", "sys", "root", "var/lib/iscsi"]
+    {
+        base.put(path, Entry::Directory);
+    }
+    base.put("var/run", Entry::Link("../run".into()));
+    base.put("dev/console", Entry::Device(5, 1));
+    base.put("dev/null", Entry::Device(1, 3));
+    let mut own = Tree::default();
+    pick::overlay(&recipe.tree, &mut own)?;
+    if recipe.debug {
+        own.put("etc/tsubame-debug", Entry::File(Vec::new(), false));
+    }
+    programs_into(programs, &mut own)?;
+    // Two archives one behind the other, which the kernel unpacks in turn: the large one is compressed once for a list
+    // of packages, and a new agent costs a second.
+    let mut image = compressed(&base, cache)?;
+    image.extend(compressed(&own, cache)?);
+    write(&out.join("dom0.img"), &image)
+}
+
+fn guest(recipe: &Recipe, programs: &Programs, root: &Rootfs, out: &Path) -> Result<(), BuildError> {
+    copy(&find(&root.path.join("boot"), "vmlinuz-", "")?, &out.join("vmlinuz"))?;
+    let mut tree = skeleton(recipe, root)?;
+    for path in ["proc", "sys", "dev", "run", "tmp", "www"] {
+        tree.put(path, Entry::Directory);
+    }
+    tree.put("dev/console", Entry::Device(5, 1));
+    tree.put("dev/null", Entry::Device(1, 3));
+    pick::overlay(&recipe.tree, &mut tree)?;
+    programs_into(programs, &mut tree)?;
+    write(&out.join("initrd"), &compress(&tree)?)
+}
+
+/// What every image has: the kept files, applets, links and modules, on a merged /usr.
+fn skeleton(recipe: &Recipe, root: &Rootfs) -> Result<Tree, BuildError> {
+    let mut tree = Tree::default();
+    for (link, target) in [("bin", "usr/bin"), ("sbin", "usr/sbin"), ("lib", "usr/lib"), ("lib64", "usr/lib64")] {
+        tree.put(link, Entry::Link(target.into()));
+    }
+    for path in ["usr/bin", "usr/sbin", "usr/lib", "usr/lib64"] {
+        tree.put(path, Entry::Directory);
+    }
+    pick::keep(&root.path, &recipe.keep, &mut tree)?;
+    pick::modules(&root.path, &recipe.modules, &mut tree)?;
+    for applet in &recipe.applets {
+        let taken = tree.has(&format!("usr/bin/{applet}")) || tree.has(&format!("usr/sbin/{applet}"));
+        if !taken {
+            tree.put(&format!("usr/bin/{applet}"), Entry::Link("busybox".into()));
+        }
+    }
+    for (link, target) in &recipe.links {
+        tree.put(link, Entry::Link(target.clone()));
+    }
+    Ok(tree)
+}
+
+fn programs_into(programs: &Programs, tree: &mut Tree) -> Result<(), BuildError> {
+    for (to, from) in &programs.files {
+        tree.put(to, Entry::File(fs::read(from).map_err(BuildError::file("reading", from))?, true));
+    }
+    Ok(())
+}
+
+/// The archive compressed, from the cache when it was so before.
+fn compressed(tree: &Tree, cache: &Path) -> Result<Vec<u8>, BuildError> {
+    let archive = tree.archive().map_err(BuildError::file("archiving for", cache))?;
+    let kept = cache.join(format!("cpio-{}.zst", &hex(&Sha256::digest(&archive))[..16]));
+    if let Ok(bytes) = fs::read(&kept) {
+        return Ok(bytes);
+    }
+    let bytes = zstd(&archive)?;
+    write(&kept.with_extension("new"), &bytes)?;
+    fs::rename(kept.with_extension("new"), &kept).map_err(BuildError::file("keeping", &kept))?;
+    Ok(bytes)
+}
+
+fn compress(tree: &Tree) -> Result<Vec<u8>, BuildError> {
+    zstd(&tree.archive().map_err(BuildError::file("archiving for", Path::new("zstd")))?)
+}
+
+/// One thread: with several the bytes depend on how many there are.
+fn zstd(data: &[u8]) -> Result<Vec<u8>, BuildError> {
+    use std::io::Write as _;
+    let failed = BuildError::file("compressing by", Path::new("zstd"));
+    let work = || {
+        let mut child = Command::new("zstd")
+            .args(["-12", "--single-thread", "-q", "-c"])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()?;
+        let mut stdin = child.stdin.take().ok_or_else(|| std::io::Error::other("no pipe"))?;
+        let out = std::thread::scope(|scope| {
+            let feed = scope.spawn(move || stdin.write_all(data));
+            let out = child.wait_with_output();
+            feed.join().map_err(|_| std::io::Error::other("feeding failed"))??;
+            out
+        })?;
+        if out.status.success() { Ok(out.stdout) } else { Err(std::io::Error::other(out.status.to_string())) }
+    };
+    work().map_err(failed)
+}
+
+fn digests(directory: &Path) -> Result<BTreeMap<String, FileEntry>, BuildError> {
+    let mut files = BTreeMap::new();
+    for entry in fs::read_dir(directory).map_err(BuildError::file("reading", directory))? {
+        let entry = entry.map_err(BuildError::file("reading", directory))?;
+        let bytes = fs::read(entry.path()).map_err(BuildError::file("reading", &entry.path()))?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        files.insert(name, FileEntry { sha256: hex(&Sha256::digest(&bytes)), size: bytes.len() as u64 });
+    }
+    Ok(files)
+}
+
+fn find(directory: &Path, prefix: &str, suffix: &str) -> Result<PathBuf, BuildError> {
+    let missing = || BuildError::Missing { what: format!("{prefix}*{suffix}"), root: directory.to_owned() };
+    let list = fs::read_dir(directory).map_err(BuildError::file("reading", directory))?;
+    let mut found: Vec<PathBuf> = list
+        .filter_map(|e| Some(e.ok()?.path()))
+        .filter(|p| {
+            p.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.starts_with(prefix) && n.ends_with(suffix))
+        })
+        .collect();
+    found.sort();
+    found.pop().ok_or_else(missing)
+}
+
+fn copy(from: &Path, to: &Path) -> Result<(), BuildError> {
+    fs::copy(from, to).map(|_| ()).map_err(BuildError::file("copying", from))
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<(), BuildError> {
+    fs::write(path, bytes).map_err(BuildError::file("writing", path))
+}
