@@ -52,7 +52,8 @@ test("news are what a person at the rack would call out", () => {
   const a = host("a", { name: "alpha" });
   const b = host("b", { name: "beta", state: "booting" });
   const before = rack({ hosts: [a, b], moves: [], events: [event(1, "old", { level: "error" })] });
-  const said = (view: Partial<RackView>) => take(take(null, before, 0), rack({ ...before, ...view }), 0).news;
+  const said = (view: Partial<RackView>) =>
+    take(take(null, before, 0), rack({ ...before, ...view }), 0).news.map((piece) => piece.text);
   expect(said({})).toEqual([]);
   expect(said({ hosts: [a, { ...b, state: "waiting" }] })).toEqual(["beta waits to be accepted"]);
   expect(said({ moves: [move(1, "web", "a", "b")] })).toEqual(["web moves from alpha to beta"]);
@@ -68,6 +69,14 @@ test("news are what a person at the rack would call out", () => {
     event(1, "old", { level: "error" }),
   ];
   expect(said({ events: logged })).toEqual(["error: lost"]);
+  const twice = [
+    { ...b, state: "waiting" as const },
+    { ...b, state: "active" as const },
+  ].map((each) => rack({ hosts: [each] }));
+  expect(after([before, ...twice])?.news).toEqual([
+    { id: 1, text: "beta waits to be accepted" },
+    { id: 2, text: "beta is active" },
+  ]);
   const crowd = Array.from({ length: 9 }, (_, i) => host(`h${i}`, { state: "booting" }));
   expect(said({ hosts: crowd })).toHaveLength(5);
   expect(said({ hosts: crowd }).at(-1)).toBe("and 5 more changes");

@@ -30,14 +30,22 @@ export interface Model {
   pulse: ReadonlyMap<string, Pulse>;
   /** Newest first, without repeats. */
   events: readonly LogEvent[];
-  /** What to say aloud about the newest view. */
-  news: readonly string[];
+  /** What is said aloud, oldest first. */
+  news: readonly Piece[];
+}
+
+/** A piece of news. Its number makes it one thing however often it is drawn, so that it is read out once. */
+export interface Piece {
+  id: number;
+  text: string;
 }
 
 /** Ten minutes at a report every 2 s. */
 export const SAMPLES_MAX = 300;
 /** Older ones are fetched again when asked for. */
 export const EVENTS_MAX = 2_000;
+/** A screen reader that lags still finds so many. */
+export const NEWS_KEPT = 12;
 
 export function take(model: Model | null, view: RackView, local_ms: number): Model {
   return {
@@ -53,7 +61,7 @@ export function take(model: Model | null, view: RackView, local_ms: number): Mod
       }),
     ),
     events: merged(model?.events ?? [], view.events),
-    news: model ? newsOf(model.view, view) : [],
+    news: model ? told(model.news, newsOf(model.view, view)) : [],
   };
 }
 
@@ -81,6 +89,12 @@ function pulseOf(before: Pulse | undefined, step: BootStep | undefined, at_ms: n
   // A page just opened knows no better than the step's own times, unless its bytes tell of something later.
   const told_ms = step.took_ms != null ? step.at_ms + step.took_ms : step.bytes > 0 ? at_ms : step.at_ms;
   return { mark, at_ms: before ? at_ms : told_ms };
+}
+
+function told(before: readonly Piece[], texts: readonly string[]): readonly Piece[] {
+  if (texts.length === 0) return before;
+  const next = (before.at(-1)?.id ?? 0) + 1;
+  return [...before, ...texts.map((text, i) => ({ id: next + i, text }))].slice(-NEWS_KEPT);
 }
 
 function merged(known: readonly LogEvent[], more: readonly LogEvent[]): readonly LogEvent[] {

@@ -1,0 +1,482 @@
+// The page in Chromium over the mock server: what an operator sees and does. Needs chromium and openssl.
+
+import assert from "node:assert/strict";
+import { after, afterEach, before, beforeEach, test } from "node:test";
+import { axe, launch, newPage, overflow } from "./browser.mjs";
+import { boot, event, host, move, stats, vm } from "./mock/rack.mjs";
+import { CODE, Mock, PASSWORD } from "./mock/server.mjs";
+import { busyScene } from "./scene.mjs";
+
+/** @import { Browser, BrowserContextOptions, Locator, Page } from "playwright-core" */
+
+/** @type {Browser} */ let browser;
+/** @type {Mock} */ let mock;
+/** @type {Page} */ let page;
+/** @type {string[]} */ let wrong;
+/** @type {() => Promise<void>} */ let close;
+
+before(async () => {
+  browser = await launch();
+});
+after(() => browser.close());
+
+beforeEach(async () => {
+  mock = new Mock();
+  await mock.start();
+});
+afterEach(async () => {
+  await close();
+  mock.stop();
+  assert.deepEqual(wrong, [], "uncaught errors, or what the content security policy blocked");
+});
+
+/** @param {BrowserContextOptions} [options] */
+async function open(options) {
+  ({ page, wrong, close } = await newPage(browser, options));
+  await page.goto(mock.url);
+}
+
+/** @param {BrowserContextOptions} [options] */
+async function logIn(options) {
+  await open(options);
+  await page.getByLabel("Password").fill(PASSWORD);
+  await page.keyboard.press("Enter");
+  await page.getByRole("heading", { name: "Rack" }).waitFor();
+}
+
+const unit = (/** @type {string} */ name) => page.getByRole("article", { name });
+const step = (/** @type {string} */ name, /** @type {string} */ kind) =>
+  unit(name).locator(`[data-step=${kind}]`).first();
+const chip = (/** @type {string} */ name) => page.locator(`#rack [data-vm="${name}"]`);
+const focused = () => page.evaluate(() => document.activeElement?.textContent?.trim() ?? "");
+
+/** Presses Tab until that has the focus; fails after so many. @param {Locator} wanted @param {number} [most] */
+async function tabTo(wanted, most = 60) {
+  for (let i = 0; i < most; i += 1) {
+    await page.keyboard.press("Tab");
+    if (await wanted.evaluate((element) => element === document.activeElement)) return;
+  }
+  assert.fail(`${wanted} is not reached by ${most} tabs`);
+}
+
+/** Waits until it holds. @param {string} what @param {() => Promise<boolean> | boolean} holds */
+async function until(what, holds) {
+  const deadline = Date.now() + 10_000;
+  while (!(await holds())) {
+    if (Date.now() > deadline) assert.fail(`never came to be: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
+
+test("first use: slips are shown beside their fields, then code and password open the rack", async () => {
+  mock.needsSetup = true;
+  await open();
+  const submit = page.getByRole("button", { name: "Set up" });
+  await page.getByLabel("New password").fill("short");
+  await submit.click();
+  await page.getByRole("alert").filter({ hasText: "needed" }).waitFor();
+  await page.getByRole("alert").filter({ hasText: "10 to 200 characters" }).waitFor();
+  await page.getByLabel("Set-up code").fill("WRONG");
+  await page.getByLabel("New password").fill(PASSWORD);
+  await page.getByLabel("The same again").fill(PASSWORD);
+  await submit.click();
+  await page.getByRole("alert").filter({ hasText: "The password or code is wrong." }).waitFor();
+  assert.equal(await page.getByLabel("Set-up code").getAttribute("aria-invalid"), "true");
+  await page.getByLabel("Set-up code").fill(CODE);
+  await submit.click();
+  await page.getByText("No machine yet.").waitFor();
+});
+
+test("login: a wrong password is told, a right one opens, logging out and a lost session close", async () => {
+  await open();
+  await page.getByLabel("Password").fill("not it at all");
+  await page.keyboard.press("Enter");
+  await page.getByRole("alert").filter({ hasText: "wrong" }).waitFor();
+  await page.getByLabel("Password").fill(PASSWORD);
+  await page.keyboard.press("Enter");
+  await page.getByText("Power on a machine on this network").waitFor();
+  await page.reload();
+  await page.getByText("No machine yet.").waitFor();
+  await page.getByRole("button", { name: "Log out" }).click();
+  await page.getByRole("heading", { name: "Log in" }).waitFor();
+  await page.getByLabel("Password").fill(PASSWORD);
+  await page.keyboard.press("Enter");
+  await page.getByText("No machine yet.").waitFor();
+  mock.forget();
+  await page.getByRole("heading", { name: "Log in" }).waitFor();
+});
+
+test("a machine goes from its first packet to active, every step timed, without a reload", async () => {
+  await logIn();
+  const began = Date.now();
+  /** @param {Parameters<typeof boot>[1]} upTo @param {boolean} done @param {Parameters<typeof host>[2]} state */
+  const at = (upTo, done, state) =>
+    mock.change((view) => {
+      view.hosts = [host(1, "alpha", state, { boot: boot(began, upTo, done), since_ms: began })];
+    });
+  at("dhcp", false, "booting");
+  await step("alpha", "dhcp").and(page.locator("[data-is=running]")).waitFor();
+  const time = step("alpha", "dhcp").locator(".time");
+  const first = await time.textContent();
+  await until("the time grows by itself", async () => (await time.textContent()) !== first);
+  at("image", false, "booting");
+  mock.change((view) => {
+    const image = view.hosts[0]?.boot.at(-1);
+    if (image) image.bytes = image.bytes_total / 4;
+  });
+  await step("alpha", "image").getByText("25%").waitFor();
+  await step("alpha", "xen").getByText("620 ms").waitFor();
+  at("join", false, "waiting");
+  await step("alpha", "join").and(page.locator("[data-is=awaited]")).waitFor();
+  await page
+    .getByRole("log", { name: "Changes" })
+    .getByText("alpha waits to be accepted")
+    .waitFor({ state: "attached" });
+  await page.getByRole("button", { name: "Accept alpha" }).click();
+  await until("the server is asked", () => mock.asked.length > 0);
+  assert.deepEqual(mock.asked, [{ method: "POST", path: "/v1/hosts/h525400aabb01/accept", body: null }]);
+  at("join", true, "active");
+  await unit("alpha").getByText("booted in 45 s").waitFor();
+  await unit("alpha").getByText("No VM runs here.").waitFor();
+});
+
+test("a boot that does not go on is shown as stalled, with its likely cause", async () => {
+  await logIn();
+  mock.change((view) => {
+    view.hosts = [host(1, "alpha", "booting", { boot: boot(Date.now() - 400_000, "start", false) })];
+  });
+  await step("alpha", "start").and(page.locator("[data-is=stalled]")).waitFor();
+  await unit("alpha").getByText("Xen or dom0 did not come up").waitFor();
+  await unit("alpha").getByText("Stalled", { exact: true }).waitFor();
+});
+
+/** Two hosts; `web` on the first. */
+function pair() {
+  const alpha = host(1, "alpha", "active");
+  const beta = host(2, "beta", "active");
+  mock.change((view) => Object.assign(view, { hosts: [alpha, beta], vms: [vm("web", alpha.id)] }));
+  return { alpha, beta };
+}
+
+/**
+ * Watches the chip of `web`, frame by frame, from before what comes next until it has moved and rests. What it
+ * gives back tells the places its top was at.
+ */
+async function watchChip() {
+  const seen = await page.evaluateHandle(async () => {
+    /** @type {number[]} */
+    const tops = [];
+    const top = () => document.querySelector('#rack [data-vm="web"]')?.getBoundingClientRect().top ?? NaN;
+    tops.push(top());
+    const rest = (async () => {
+      for (let still = 0; still < 30;) {
+        await new Promise(requestAnimationFrame);
+        still = tops.at(-1) === top() && new Set(tops).size > 1 ? still + 1 : 0;
+        tops.push(top());
+      }
+      return [...new Set(tops)];
+    })();
+    return { rest };
+  });
+  return () => seen.evaluate(({ rest }) => rest);
+}
+
+test("a VM that moves slides from its old host's unit to the new one's, with phase, total and downtime", async () => {
+  await logIn();
+  const { alpha, beta } = pair();
+  await unit("alpha").locator("[data-vm=web]").waitFor();
+  mock.change((view) => {
+    view.vms = [vm("web", alpha.id, "moving", { move: 1 })];
+    view.moves = [
+      move(1, "web", alpha, beta, { phase: "copying", stage: "copying", bytes: 48 * 1024 * 1024 }),
+    ];
+  });
+  await unit("beta").locator("[data-ghost=web]").getByText("Copying · 48 MiB").waitFor();
+  const moves = page.getByRole("region", { name: "Moves" });
+  await moves.getByText("48 MiB of about 96 MiB").waitFor();
+  await moves.getByText("asked for by the operator").waitFor();
+
+  const watched = await watchChip();
+  mock.change((view) => {
+    view.vms = [vm("web", beta.id, "moving", { epoch: 2, move: 1 })];
+    view.moves = [move(1, "web", alpha, beta, { phase: "activating" })];
+  });
+  await unit("beta").locator("[data-vm=web]").waitFor();
+  const tops = await watched();
+  assert.ok(tops.length > 8, `it glides, place after place: ${tops.join(" ")}`);
+  assert.ok((tops.at(-1) ?? 0) > (tops[0] ?? 0) + 50, "from alpha's unit down to beta's");
+  await until("the outline is gone", async () => (await page.locator("[data-ghost]").count()) === 0);
+
+  mock.change((view) => {
+    view.vms = [vm("web", beta.id, "running", { epoch: 2 })];
+    view.moves = [
+      move(1, "web", alpha, beta, { phase: "done", ended_ms: Date.now(), total_ms: 7_840, downtime_ms: 312 }),
+    ];
+  });
+  await moves.getByText("took 7.8 s").waitFor();
+  await moves.getByText("stood still 312 ms").waitFor();
+  const said = page
+    .getByRole("log", { name: "Changes" })
+    .getByText("web now runs on beta, stood still for 312 ms");
+  await said.waitFor({ state: "attached" });
+});
+
+test("who asks for less motion sees the VM at its new place at once", async () => {
+  await logIn({ reducedMotion: "reduce" });
+  const { beta } = pair();
+  await chip("web").waitFor();
+  const watched = await watchChip();
+  mock.change((view) => {
+    view.vms = [vm("web", beta.id)];
+  });
+  await unit("beta").locator("[data-vm=web]").waitFor();
+  assert.equal((await watched()).length, 2);
+});
+
+test("a VM's dialog: act, confirm, migrate by choice, console; refusals in words", async () => {
+  await logIn();
+  const { beta } = pair();
+  await chip("web").click();
+  const dialog = page.getByRole("dialog", { name: "web" });
+  await dialog.getByRole("button", { name: "Pause" }).click();
+  await dialog.getByRole("button", { name: "Destroy" }).click();
+  await dialog.getByText("loses what it has not written").waitFor();
+  assert.equal(await focused(), "Keep");
+  await page.keyboard.press("Escape");
+  assert.equal(await focused(), "Destroy", "Escape takes the question back and leaves the dialog open");
+  await dialog.getByRole("button", { name: "Destroy" }).click();
+  await dialog.getByRole("group", { name: "Destroy?" }).getByRole("button", { name: "Destroy" }).click();
+
+  mock.answer("GET /v1/vms/web/console", { text: "counter at 10021\n" });
+  await dialog.getByRole("button", { name: "Show console" }).click();
+  await dialog.getByText("counter at 10021").waitFor();
+  mock.answer("GET /v1/vms/web/console", { text: "counter at 10099\n" });
+  await dialog.getByText("counter at 10099").waitFor();
+
+  const rejected = [{ host: beta.id, why: "it lacks the processor feature avx2" }];
+  mock.refuse(
+    "POST /v1/vms/web/migrate",
+    409,
+    { why: "no_place", vm: "web", rejected },
+    "no host can take web",
+  );
+  await dialog.getByRole("button", { name: "Migrate" }).click();
+  await dialog.getByRole("alert").filter({ hasText: "beta: it lacks the processor feature avx2" }).waitFor();
+  mock.answer("POST /v1/vms/web/migrate", { did: "moving", move: 1 });
+  await dialog.getByLabel("Migrate to").selectOption({ label: "beta, 1020 MiB free" });
+  await dialog.getByRole("button", { name: "Migrate" }).click();
+  await dialog.waitFor({ state: "detached" });
+  assert.deepEqual(
+    mock.asked.map(({ method, path, body }) => [method, path, body]),
+    [
+      ["POST", "/v1/vms/web/pause", null],
+      ["POST", "/v1/vms/web/destroy", null],
+      ["POST", "/v1/vms/web/migrate", { to: null }],
+      ["POST", "/v1/vms/web/migrate", { to: beta.id }],
+    ],
+  );
+});
+
+test("a new VM: slips and refusals beside their fields, empty fields left to the template", async () => {
+  await logIn();
+  await page.getByRole("button", { name: "New VM" }).click();
+  const dialog = page.getByRole("dialog", { name: "New VM" });
+  const name = dialog.getByLabel("Name");
+  await name.fill("Web 1");
+  await dialog.getByLabel("Memory, MiB").fill("8");
+  await page.keyboard.press("Enter");
+  await dialog.getByText("1 to 63 of a–z").waitFor();
+  await dialog.getByText("a whole number from 16").waitFor();
+  assert.equal(mock.asked.length, 0, "what is seen to be wrong is not asked");
+  await name.fill("web-1");
+  await dialog.getByLabel("Memory, MiB").fill("128");
+  mock.refuse("POST /v1/vms", 409, { why: "name_taken", name: "web-1" }, "the name web-1 is taken");
+  await page.keyboard.press("Enter");
+  await dialog.getByText("The name web-1 is taken.").waitFor();
+  assert.equal(await name.getAttribute("aria-invalid"), "true");
+  mock.answer("POST /v1/vms", { did: "begun" });
+  await name.fill("web-2");
+  await dialog.getByLabel("Template").selectOption("debian");
+  await dialog.getByRole("button", { name: "Create" }).click();
+  await dialog.waitFor({ state: "detached" });
+  assert.deepEqual(mock.asked.at(-1)?.body, {
+    name: "web-2",
+    template: "debian",
+    memory_mib: 128,
+    vcpus: null,
+    disk_mib: null,
+    mac: null,
+    cmdline: "",
+    start: true,
+  });
+});
+
+test("balance shows the plan with its reasons before it is carried out", async () => {
+  await logIn();
+  busyScene(mock);
+  await page.getByRole("button", { name: "Balance" }).click();
+  const dialog = page.getByRole("dialog", { name: "Balance" });
+  await dialog.getByText("web-1: alpha → beta").waitFor();
+  await dialog.getByText("evens out memory").waitFor();
+  await dialog.getByText("from 0.412 to 0.087").waitFor();
+  await dialog.getByText("mail: its host is lost").waitFor();
+  await dialog.getByRole("button", { name: "Carry out" }).click();
+  await dialog.waitFor({ state: "detached" });
+  assert.deepEqual(
+    mock.asked.map((asked) => asked.body),
+    [{ dry_run: true }, { dry_run: false }],
+  );
+});
+
+test("a broken line is told and mended by itself, and what was missed is there", async () => {
+  await logIn();
+  pair();
+  await chip("web").waitFor();
+  mock.down(true);
+  await page.getByRole("alert").filter({ hasText: "Connection lost" }).waitFor();
+  await page.getByRole("banner").getByText("Connection lost").waitFor();
+  mock.change((view) => {
+    view.vms.push(vm("new", view.hosts[1]?.id ?? null));
+  });
+  mock.down(false);
+  await chip("new").waitFor();
+  await page.getByRole("alert").waitFor({ state: "detached" });
+  await page.getByRole("banner").getByText("Live").waitFor();
+});
+
+test("events: filtered, and older ones fetched", async () => {
+  await logIn();
+  busyScene(mock);
+  const log = page.getByRole("region", { name: "Events" });
+  await log.getByText("zeta is lost").waitFor();
+  await log.getByLabel("Least level").selectOption("warning");
+  assert.equal(await log.locator("[data-seq]").count(), 2);
+  await log.getByLabel("Filter events by words").fill("image");
+  assert.equal(await log.locator("[data-seq]").count(), 1);
+  await log.getByLabel("Filter events by words").fill("nothing so named");
+  await log.getByText("Clear the filter").waitFor();
+  await log.getByLabel("Filter events by words").fill("");
+  await log.getByLabel("Least level").selectOption("info");
+  await log.getByRole("button", { name: "Fetch older events" }).click();
+  await log.getByText("server started").waitFor();
+  await log.getByRole("button", { name: "Fetch older events" }).waitFor({ state: "detached" });
+  mock.change((view) => {
+    view.events = [event(10, "a stranger asks for an address", { topic: "dhcp" }), ...view.events];
+  });
+  await log.locator("li").first().getByText("a stranger asks").waitFor();
+});
+
+test("load is drawn as it comes", async () => {
+  await logIn();
+  const { alpha } = pair();
+  await unit("alpha").getByText("0.30 of 2 cores").waitFor();
+  const chart = unit("alpha")
+    .getByRole("img", { name: "CPU over the last minutes" })
+    .locator("canvas")
+    .first();
+  const picture = () => chart.evaluate((canvas) => /** @type {HTMLCanvasElement} */ (canvas).toDataURL());
+  const before = await picture();
+  for (const [i, cores] of [1.9, 0.2, 1.5].entries()) {
+    mock.change((view) => {
+      view.at_ms = Date.now() + i;
+      view.hosts = view.hosts.map((each) =>
+        each.id === alpha.id ? { ...each, stats: stats(cores, 700) } : each,
+      );
+    });
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+  await unit("alpha").getByText("1.5 of 2 cores").waitFor();
+  await until("the line is drawn", async () => (await picture()) !== before);
+});
+
+test("everything is reached by keyboard, in order, and dialogs keep and give back the focus", async () => {
+  await logIn();
+  busyScene(mock);
+  await chip("web-2").waitFor();
+  await page.evaluate(() => /** @type {HTMLElement} */ (document.activeElement)?.blur());
+  await page.keyboard.press("Tab");
+  assert.equal(await focused(), "Skip to the rack");
+  await page.keyboard.press("Enter");
+  assert.equal(await page.evaluate(() => document.activeElement?.id), "rack");
+  const accept = page.getByRole("button", { name: "Accept delta" });
+  await tabTo(accept);
+  const outline = await accept.evaluate((element) => getComputedStyle(element).outlineStyle);
+  assert.notEqual(outline, "none", "what has the focus shows it");
+  await page.keyboard.press("Enter");
+  await until("accepted", () => mock.asked.some((asked) => asked.path.endsWith("/accept")));
+
+  await page.getByRole("link", { name: "Skip to the rack" }).focus();
+  await tabTo(page.getByRole("button", { name: "New VM" }));
+  await page.keyboard.press("Enter");
+  const dialog = page.getByRole("dialog", { name: "New VM" });
+  await dialog.waitFor();
+  for (let i = 0; i < 30; i += 1) {
+    await page.keyboard.press(i % 2 ? "Shift+Tab" : "Tab");
+    await page.keyboard.press("Tab");
+    const where = await page.evaluate(() => document.activeElement?.closest("dialog, body")?.localName);
+    const outside = await page.evaluate(
+      () => document.activeElement !== document.body && !document.activeElement?.closest("dialog"),
+    );
+    assert.equal(outside, false, `the focus left the dialog for ${where}`);
+  }
+  await page.keyboard.press("Escape");
+  await dialog.waitFor({ state: "detached" });
+  assert.equal(await focused(), "New VM");
+
+  // Every control that can be pressed is in the order of tabs.
+  const missed = await page.evaluate(() => {
+    const controls = [
+      ...document.querySelectorAll("button:not(:disabled), input, select:not(:disabled), summary, a[href]"),
+    ];
+    return controls
+      .filter((control) => /** @type {HTMLElement} */ (control).tabIndex < 0)
+      .map((control) => control.outerHTML);
+  });
+  assert.deepEqual(missed, []);
+});
+
+for (const colorScheme of /** @type {const} */ (["light", "dark"])) {
+  for (const width of [1280, 400]) {
+    test(`axe finds nothing and nothing overflows: ${colorScheme}, ${width} px`, async () => {
+      await open({ colorScheme, viewport: { width, height: 900 }, reducedMotion: "reduce" });
+      await page.getByLabel("Password").waitFor();
+      assert.deepEqual(await axe(page), [], "login");
+      await page.getByLabel("Password").fill(PASSWORD);
+      await page.keyboard.press("Enter");
+      await page.getByText("No machine yet.").waitFor();
+      assert.deepEqual(await axe(page), [], "empty rack");
+      busyScene(mock);
+      mock.change((view) => {
+        const long = `a-very-long-name-${"x".repeat(46)}`;
+        view.vms.push(vm(long, view.hosts[0]?.id ?? null));
+        view.hosts.push(host(8, long, "waiting", { note: `${"word".repeat(40)}` }));
+      });
+      await chip("web-2").waitFor();
+      await unit("alpha").locator("summary").first().click();
+      assert.deepEqual(await axe(page), [], "busy rack");
+      assert.equal(await overflow(page), 0, "pixels too wide");
+      await page.getByRole("button", { name: "Remove beta" }).click();
+      assert.deepEqual(await axe(page), [], "a question asked");
+      for (const name of ["New VM", "Balance", "Register host", "New disk"]) {
+        await page.getByRole("button", { name }).click();
+        const dialog = page.getByRole("dialog");
+        await dialog.waitFor();
+        if (name === "Balance") await dialog.getByText("These stay").waitFor();
+        assert.deepEqual(await axe(page), [], name);
+        await page.keyboard.press("Escape");
+        await dialog.waitFor({ state: "detached" });
+      }
+      await chip("counter").click();
+      await page.getByRole("button", { name: "Show console" }).click();
+      await page.getByText("counter at 10021").waitFor();
+      assert.deepEqual(await axe(page), [], "VM");
+      const box = await page.getByRole("dialog").boundingBox();
+      assert.ok(box && box.x >= 0 && box.x + box.width <= width, "the dialog fits");
+      await page.keyboard.press("Escape");
+      mock.down(true);
+      await page.getByRole("alert").filter({ hasText: "Connection lost" }).waitFor();
+      assert.deepEqual(await axe(page), [], "connection lost");
+      assert.equal(await overflow(page), 0, "pixels too wide");
+    });
+  }
+}
