@@ -11,23 +11,24 @@
 //! so the record names every host that may still write. Each grant has a CHAP user and secret of its own; a host that
 //! logs in by itself with those of an earlier boot or epoch is turned away.
 
+mod commands;
+mod grants;
+
 use crate::Rack;
 use crate::effect::{CloneSource, Effect, StorageOp};
 use crate::event::Now;
-use crate::host::base64url;
-use crate::record::{Counters, DiskDoing, DiskRecord, Grant};
-use proto::agent::{DiskAccess, Secret};
-use proto::api::{Accepted, CreateDisk, GrowDisk, Refusal};
+use crate::record::{Counters, DiskDoing, DiskRecord};
+use proto::api::Refusal;
 use proto::event::Topic;
-use proto::view::VmPhase;
-use proto::{DiskId, Epoch, HostId, VmId};
-use sha2::{Digest, Sha256};
+use proto::{DiskId, HostId, VmId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The largest disk, MiB: 64 TiB.
 pub(crate) const DISK_MIB_MAX: u64 = 64 << 20;
 /// A job that failed is tried again after this, milliseconds.
 const TRY_AGAIN_MS: u64 = 5000;
+
+pub use grants::initiator;
 
 /// What is known of the storage and not kept.
 #[derive(Default)]
@@ -71,116 +72,6 @@ impl Rack {
         let number = self.storage.last_job;
         self.storage.jobs.insert(number, job);
         self.effects.push(Effect::Storage { job: number, op });
-    }
-
-    /// Lets a host reach a disk. True once the storage has confirmed it; asked again until then.
-    pub(crate) fn grant(&mut self, disk: &DiskId, host: &HostId, epoch: Epoch, now: Now) -> bool {
-        let Some(record) = self.disks.get(disk) else { return false };
-        let grant = match record.grants.get(host) {
-            Some(grant) if grant.epoch == epoch && !grant.cutting => *grant,
-            Some(_) => {
-                self.cut(disk, host, now);
-                return false;
-            }
-            None => {
-                let Some(record) = self.disks.edit(disk) else { return false };
-                record.granted += 1;
-                let grant = Grant { epoch, number: record.granted, cutting: false };
-                record.grants.insert(host.clone(), grant);
-                grant
-            }
-        };
-        if self.storage.confirmed.contains(&(disk.clone(), host.clone(), grant.number)) {
-            return true;
-        }
-        self.grant_again(disk, host, grant, now);
-        false
-    }
-
-    fn grant_again(&mut self, disk: &DiskId, host: &HostId, grant: Grant, now: Now) {
-        let address = self.hosts.get(host).and_then(|record| self.leases.address_of(record.mac));
-        let (Some(address), Some(access)) = (address, self.access(disk, host)) else { return };
-        let op = StorageOp::Grant {
-            disk: disk.clone(),
-            host: host.clone(),
-            initiator: initiator(&self.policy.iqn_prefix, host),
-            address,
-            user: access.user,
-            secret: access.secret,
-        };
-        self.storage_job(Job::Grant(disk.clone(), host.clone(), grant.number), op, now);
-    }
-
-    /// Takes a host's way to a disk. True once the storage has confirmed that it has none; asked again until then.
-    pub(crate) fn cut(&mut self, disk: &DiskId, host: &HostId, now: Now) -> bool {
-        let Some(grant) = self.disks.get(disk).and_then(|record| record.grants.get(host)).copied() else { return true };
-        if !grant.cutting
-            && let Some(record) = self.disks.edit(disk)
-        {
-            record.grants.insert(host.clone(), Grant { cutting: true, ..grant });
-            self.storage.confirmed.remove(&(disk.clone(), host.clone(), grant.number));
-        }
-        let op = StorageOp::Cut { disk: disk.clone(), host: host.clone() };
-        self.storage_job(Job::Cut(disk.clone(), host.clone(), grant.number), op, now);
-        false
-    }
-
-    /// Takes all ways to a VM's disks but one host's. True once the storage has confirmed that.
-    pub(crate) fn cut_all_but(&mut self, vm: &VmId, keep: Option<&HostId>, now: Now) -> bool {
-        let mut done = true;
-        for disk in self.disks_of(vm) {
-            let others: Vec<HostId> = self
-                .disks
-                .get(&disk)
-                .map(|record| record.grants.keys().filter(|host| Some(*host) != keep).cloned().collect())
-                .unwrap_or_default();
-            for host in others {
-                done &= self.cut(&disk, &host, now);
-            }
-        }
-        done
-    }
-
-    /// Lets a host reach all disks of a VM. True once the storage has confirmed it.
-    pub(crate) fn grant_all(&mut self, vm: &VmId, host: &HostId, epoch: Epoch, now: Now) -> bool {
-        self.disks_of(vm).iter().fold(true, |done, disk| self.grant(disk, host, epoch, now) && done)
-    }
-
-    /// Takes a host's way to all disks of a VM. True once the storage has confirmed it.
-    pub(crate) fn cut_from(&mut self, vm: &VmId, host: &HostId, now: Now) -> bool {
-        self.disks_of(vm).iter().fold(true, |done, disk| self.cut(disk, host, now) && done)
-    }
-
-    /// Takes all of a host's ways: its boot is over, and the secrets with it.
-    pub(crate) fn cut_host(&mut self, host: &HostId, now: Now) {
-        for disk in self.disks.ids() {
-            self.cut(&disk, host, now);
-        }
-    }
-
-    fn disks_of(&self, vm: &VmId) -> Vec<DiskId> {
-        self.vms.get(vm).map(|record| record.spec.disks.clone()).unwrap_or_default()
-    }
-
-    /// How a host reaches a VM's disks, in their order; `None` when it was not let.
-    pub(crate) fn accesses(&self, vm: &VmId, host: &HostId) -> Option<Vec<DiskAccess>> {
-        self.disks_of(vm).iter().map(|disk| self.access(disk, host)).collect()
-    }
-
-    fn access(&self, disk: &DiskId, host: &HostId) -> Option<DiskAccess> {
-        let grant = self.disks.get(disk)?.grants.get(host)?;
-        let seed = &self.hosts.get(host)?.boot.as_ref()?.chap_seed;
-        let Grant { epoch, number, .. } = grant;
-        let digest = Sha256::digest(format!("tsubame disk {}\n{disk}\n{epoch}\n{number}", seed.0));
-        Some(DiskAccess {
-            disk: disk.clone(),
-            portal: self.policy.portal,
-            target: format!("{}:{disk}", self.policy.iqn_prefix),
-            lun: 1,
-            user: format!("{host}-{epoch}-{number}"),
-            // 96 bits in 16 characters: what RFC 7143 asks for, and the most that every initiator takes.
-            secret: Secret(base64url(digest.get(..12).unwrap_or_default())),
-        })
     }
 
     /// After a restart: has the storage see to every disk, to what was being done, and to every grant.
@@ -373,93 +264,6 @@ impl Rack {
             }
         }
     }
-
-    pub(crate) fn create_disk(&mut self, request: CreateDisk, now: Now) -> Result<Accepted, Refusal> {
-        let CreateDisk { name, size_mib, from } = request;
-        check_size(size_mib)?;
-        if self.disks.contains(&name) {
-            return Err(Refusal::NameTaken { name: name.to_string() });
-        }
-        let from = match from {
-            None => None,
-            Some(from) if self.policy.templates.get(&from).is_some_and(|t| t.disk_image) => {
-                Some(CloneSource::Template(from))
-            }
-            Some(from) => Some(CloneSource::Disk(self.cloneable(&from, size_mib)?)),
-        };
-        self.make_disk(name, size_mib, from, None, now);
-        Ok(Accepted::Begun)
-    }
-
-    /// A disk that may be copied: ready, written to by nobody, and no larger than the copy.
-    fn cloneable(&self, from: &str, size_mib: u64) -> Result<DiskId, Refusal> {
-        let bad = |expected: &str| Refusal::BadValue {
-            field: "from".to_owned(),
-            given: from.chars().take(80).collect(),
-            expected: expected.to_owned(),
-        };
-        let disk: DiskId = from.parse().map_err(|_| bad("a template with a disk image, or a disk"))?;
-        let record = self.disks.get(&disk).ok_or_else(|| Refusal::NoDisk { disk: disk.clone() })?;
-        if !record.ready || record.doing.is_some() {
-            return Err(bad("a disk that is ready"));
-        }
-        if let Some(vm) = record.vm.as_ref().filter(|_| !record.grants.is_empty()) {
-            return Err(Refusal::DiskInUse { disk, vm: vm.clone() });
-        }
-        if record.size_mib > size_mib {
-            return Err(bad("a disk no larger than the new one"));
-        }
-        Ok(disk)
-    }
-
-    fn idle_disk(&self, disk: &DiskId) -> Result<&DiskRecord, Refusal> {
-        let record = self.disks.get(disk).ok_or_else(|| Refusal::NoDisk { disk: disk.clone() })?;
-        let copied = |other: &DiskRecord| other.doing == Some(DiskDoing::Clone(CloneSource::Disk(disk.clone())));
-        if self.disks.values().any(copied) {
-            return Err(Refusal::Unavailable { detail: format!("disk {disk} is being copied") });
-        }
-        Ok(record)
-    }
-
-    pub(crate) fn grow_disk(&mut self, disk: &DiskId, request: GrowDisk, now: Now) -> Result<Accepted, Refusal> {
-        check_size(request.size_mib)?;
-        let record = self.idle_disk(disk)?;
-        if request.size_mib <= record.size_mib {
-            let expected = format!("more than {}", record.size_mib);
-            return Err(Refusal::BadValue {
-                field: "size_mib".to_owned(),
-                given: request.size_mib.to_string(),
-                expected,
-            });
-        }
-        if !record.ready || record.doing.is_some() {
-            return Err(Refusal::Unavailable { detail: format!("disk {disk} is being worked on") });
-        }
-        if let Some(vm) = record.vm.as_ref().and_then(|vm| self.vms.get(vm))
-            && vm.phase != VmPhase::Stopped
-        {
-            return Err(Refusal::VmIs { vm: vm.spec.name.clone(), phase: vm.phase });
-        }
-        if let Some(record) = self.disks.edit(disk) {
-            record.doing = Some(DiskDoing::Grow(request.size_mib));
-        }
-        self.do_disk(disk, now);
-        Ok(Accepted::Begun)
-    }
-
-    pub(crate) fn delete_disk(&mut self, disk: &DiskId, now: Now) -> Result<Accepted, Refusal> {
-        let record = self.idle_disk(disk)?;
-        if let Some(vm) = &record.vm {
-            return Err(Refusal::DiskInUse { disk: disk.clone(), vm: vm.clone() });
-        }
-        self.unmake_disk(disk, now);
-        Ok(Accepted::Begun)
-    }
-}
-
-/// The name that a host's initiator must bear.
-pub fn initiator(iqn_prefix: &str, host: &HostId) -> String {
-    format!("{iqn_prefix}:{host}")
 }
 
 pub(crate) fn check_size(size_mib: u64) -> Result<(), Refusal> {

@@ -13,6 +13,7 @@ use std::net::Ipv4Addr;
 
 /// One thing to do.
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant)] // most are commits, and each is moved once
 pub enum Effect {
     /// Make durable. If that fails the shell stops the server: what is in memory is then not true.
     Commit(Change),

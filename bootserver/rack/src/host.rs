@@ -17,10 +17,13 @@ mod boot;
 pub(crate) use boot::base64url;
 mod join;
 mod report;
+#[cfg(test)]
+mod tests;
 
 use crate::Rack;
 use crate::event::{Now, ReplyTo};
 use crate::orders::Outstanding;
+use crate::policy::JoinMode;
 use crate::record::HostRecord;
 use proto::agent::{DomainSurvey, JoinRefusal, Report};
 use proto::api::{Accepted, Refusal, RegisterHost};
@@ -53,8 +56,6 @@ pub(crate) struct Live {
     pub(crate) held: Option<Held>,
     /// Orders whose outcome has not come.
     pub(crate) orders: Vec<Outstanding>,
-    /// The newest join was turned away.
-    pub(crate) refused: Option<JoinRefusal>,
     /// When the newest nonce was made.
     pub(crate) nonce_mono_ms: Option<u64>,
     /// When it last asked DHCP or fetched a script.
@@ -114,7 +115,7 @@ impl Rack {
         let lost = live.is_some_and(|l| l.lost);
         let heard = live.and_then(|l| l.heard_mono_ms);
         let asked = live.and_then(|l| l.asked_mono_ms);
-        if live.is_some_and(|l| l.refused.is_some()) {
+        if self.turned_away(record) {
             HostState::Refused
         } else if record.joined() && !record.accepted {
             HostState::Waiting
@@ -127,6 +128,11 @@ impl Rack {
         } else {
             HostState::Booting
         }
+    }
+
+    /// It has joined, but only registered machines are let in.
+    pub(crate) fn turned_away(&self, record: &HostRecord) -> bool {
+        self.policy.join == JoinMode::Known && record.joined() && !record.accepted && !record.registered
     }
 
     /// The host is let in, not lost, and has reported since the server started: what its survey says holds.
@@ -267,8 +273,9 @@ impl Rack {
             record.registered = true;
             record.name = name.unwrap_or_else(|| record.name.clone());
         }
-        let live = self.live(&id);
-        live.refused = None;
+        if self.policy.join == JoinMode::Known && self.hosts.get(&id).is_some_and(HostRecord::joined) {
+            self.accept_host(&id, now)?;
+        }
         // Its address is kept from now on, so that strangers cannot use up the pool before it comes.
         self.lease_ahead(request.mac, now);
         self.info(Topic::Operator, now, format!("{} was registered", request.mac), |e| e.host = Some(id.clone()));
@@ -279,7 +286,6 @@ impl Rack {
     pub(crate) fn accept_host(&mut self, host: &HostId, now: Now) -> Result<Accepted, Refusal> {
         let record = self.host_or_refuse(host)?;
         let (mac, accepted) = (record.mac, record.accepted);
-        self.live(host).refused = None;
         if !accepted {
             if let Some(record) = self.hosts.edit(host) {
                 record.accepted = true;

@@ -31,8 +31,10 @@ struct Offer {
 }
 
 /// All leases.
-#[derive(Default)]
 pub(crate) struct Leases {
+    /// First and last address to give out, and how many of them are leased.
+    pool: (Ipv4Addr, Ipv4Addr),
+    leased_in_pool: u64,
     pub(crate) table: Table<LeaseRecord>,
     by_address: BTreeMap<Ipv4Addr, Mac>,
     by_expiry: BTreeSet<(u64, Mac)>,
@@ -42,11 +44,29 @@ pub(crate) struct Leases {
 }
 
 impl Leases {
+    pub(crate) fn new(pool: (Ipv4Addr, Ipv4Addr)) -> Self {
+        Self {
+            pool,
+            leased_in_pool: 0,
+            table: Table::default(),
+            by_address: BTreeMap::new(),
+            by_expiry: BTreeSet::new(),
+            offers: BTreeMap::new(),
+            offered_to: BTreeMap::new(),
+            quarantine: BTreeMap::new(),
+        }
+    }
+
+    fn in_pool(&self, address: Ipv4Addr) -> bool {
+        (self.pool.0..=self.pool.1).contains(&address)
+    }
+
     /// Takes in a record from the store; false when its address is another's already.
     pub(crate) fn load(&mut self, version: u64, record: LeaseRecord) -> bool {
         if self.by_address.insert(record.address, record.mac).is_some() {
             return false;
         }
+        self.leased_in_pool += u64::from(self.in_pool(record.address));
         self.by_expiry.insert((record.expires_ms, record.mac));
         self.table.load(version, record);
         true
@@ -88,7 +108,7 @@ impl Leases {
         {
             return Some(offered);
         }
-        let (first, last) = (u32::from(subnet.pool.0), u32::from(subnet.pool.1));
+        let (first, last) = (u32::from(self.pool.0), u32::from(self.pool.1));
         let count = u64::from(last.checked_sub(first)?) + 1;
         let start = hash(mac) % count;
         let in_turn = (0..count).map(|step| nth(first, (start + step) % count));
@@ -96,8 +116,7 @@ impl Leases {
             self.offers.get(&address).is_none_or(|offer| offer.mac == mac || offer.until_mono_ms <= now.mono_ms)
         };
         // When every address is leased there is nothing to find: do not look at each.
-        let leased_in_pool = self.by_address.range(subnet.pool.0..=subnet.pool.1).count();
-        if (leased_in_pool as u64) < count {
+        if self.leased_in_pool < count {
             let mut offered = None;
             for address in in_turn.filter(|&a| free(a) && usable(a)) {
                 if unoffered(address) {
@@ -127,7 +146,7 @@ impl Leases {
             .take_while(|(expires_ms, _)| *expires_ms <= now.unix_ms)
             .filter(|(_, holder)| *holder != mac && !subnet.reservations.contains_key(holder) && !known(*holder))
             .filter_map(|(_, holder)| self.address_of(*holder))
-            .find(|&address| (subnet.pool.0..=subnet.pool.1).contains(&address) && usable(address))
+            .find(|&address| self.in_pool(address) && usable(address))
     }
 
     /// Holds an address for a machine that was offered it; in memory only.
@@ -169,6 +188,7 @@ impl Leases {
         self.remove(mac);
         let expires_ms = needed_ms.saturating_add(u64::from(lease_s) * 1000);
         self.by_address.insert(address, mac);
+        self.leased_in_pool += u64::from(self.in_pool(address));
         self.by_expiry.insert((expires_ms, mac));
         self.table.put(LeaseRecord { mac, address, expires_ms });
         true
@@ -186,12 +206,12 @@ impl Leases {
     }
 
     /// The machine found its address in use.
-    pub(crate) fn decline(&mut self, mac: Mac, address: Ipv4Addr, subnet: &Subnet, now: Now) {
+    pub(crate) fn decline(&mut self, mac: Mac, address: Ipv4Addr, now: Now) {
         self.forget_offer(mac);
         self.remove(mac);
         self.quarantine.retain(|_, until| *until > now.mono_ms);
         // Whoever invents addresses must not put the whole pool out of use by declining them.
-        let pool = u64::from(u32::from(subnet.pool.1).saturating_sub(u32::from(subnet.pool.0))) + 1;
+        let pool = u64::from(u32::from(self.pool.1).saturating_sub(u32::from(self.pool.0))) + 1;
         if (self.quarantine.len() as u64) < pool.div_ceil(4) {
             self.quarantine.insert(address, now.mono_ms + QUARANTINE_MS);
         }
@@ -201,6 +221,7 @@ impl Leases {
     pub(crate) fn remove(&mut self, mac: Mac) {
         if let Some(lease) = self.table.remove(&mac) {
             self.by_address.remove(&lease.address);
+            self.leased_in_pool -= u64::from(self.in_pool(lease.address));
             self.by_expiry.remove(&(lease.expires_ms, mac));
         }
     }
@@ -231,4 +252,134 @@ fn hash(mac: Mac) -> u64 {
 /// The address `step` after `first`; the caller keeps it within the pool.
 fn nth(first: u32, step: u64) -> Ipv4Addr {
     Ipv4Addr::from(first.saturating_add(u32::try_from(step).unwrap_or(u32::MAX)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::subnet;
+    use proptest::prelude::*;
+
+    fn now(s: u64) -> Now {
+        Now { mono_ms: s * 1000, unix_ms: 1_800_000_000_000 + s * 1000 }
+    }
+
+    fn mac(n: u8) -> Mac {
+        Mac([2, 0, 0, 0, 0, n])
+    }
+
+    /// A subnet with room for `size` machines.
+    fn small(size: u8) -> Subnet {
+        Subnet { pool: (Ipv4Addr::new(10, 77, 0, 50), Ipv4Addr::new(10, 77, 0, 49 + size)), ..subnet() }
+    }
+
+    fn take(leases: &mut Leases, subnet: &Subnet, n: u8, at_s: u64, known: &[u8]) -> Option<Ipv4Addr> {
+        let address = leases.propose(mac(n), subnet, now(at_s), |m| known.contains(&m.0[5]))?;
+        leases.offer(mac(n), address, now(at_s));
+        leases.lease(mac(n), address, 3600, now(at_s)).then_some(address)
+    }
+
+    #[test]
+    fn the_same_machine_gets_the_same_address_whatever_came_before() {
+        let alone = take(&mut Leases::new(subnet().pool), &subnet(), 7, 0, &[]);
+        let mut leases = Leases::new(subnet().pool);
+        assert_eq!(take(&mut leases, &subnet(), 7, 0, &[]), alone);
+        leases.release(mac(7), now(1));
+        assert_eq!(take(&mut leases, &subnet(), 7, 2, &[]), alone);
+    }
+
+    #[test]
+    fn a_full_pool_takes_the_oldest_expired_and_never_a_known_machines() {
+        let subnet = small(3);
+        let mut leases = Leases::new(subnet.pool);
+        let first: Vec<_> = (1..=3).map(|n| take(&mut leases, &subnet, n, u64::from(n), &[]).expect("room")).collect();
+        assert_eq!(take(&mut leases, &subnet, 4, 100, &[]), None, "nothing has expired");
+        // Machine 1's lease is the oldest, but it is known: machine 2 loses its own.
+        assert_eq!(take(&mut leases, &subnet, 4, 10_000, &[1]), Some(first[1]));
+        assert_eq!(leases.address_of(mac(2)), None);
+        assert_eq!(leases.address_of(mac(1)), Some(first[0]));
+    }
+
+    #[test]
+    fn an_unchanged_renewal_within_what_was_written_ahead_writes_nothing() {
+        let mut leases = Leases::new(subnet().pool);
+        let address = take(&mut leases, &subnet(), 1, 0, &[]).expect("room");
+        let written = |leases: &mut Leases, at_s: u64| {
+            assert!(leases.lease(mac(1), address, 3600, now(at_s)));
+            let mut effects = Vec::new();
+            leases.table.commit(&mut effects);
+            effects.len()
+        };
+        assert_eq!(written(&mut leases, 0), 1);
+        assert_eq!(written(&mut leases, 1800), 0);
+        assert_eq!(written(&mut leases, 3600), 0);
+        assert_eq!(written(&mut leases, 3601), 1);
+    }
+
+    #[test]
+    fn reservations_quarantine_and_offers() {
+        let mut subnet = small(2);
+        let [first, second] = [subnet.pool.0, subnet.pool.1];
+        subnet.reservations.insert(mac(9), first);
+        let mut leases = Leases::new(subnet.pool);
+        assert_eq!(take(&mut leases, &subnet, 1, 0, &[]), Some(second), "the first is kept for another");
+        assert_eq!(take(&mut leases, &subnet, 2, 0, &[]), None);
+        assert_eq!(take(&mut leases, &subnet, 9, 0, &[]), Some(first));
+        leases.decline(mac(1), second, now(1));
+        assert_eq!(take(&mut leases, &subnet, 1, 2, &[]), None, "found in use");
+        assert_eq!(take(&mut leases, &subnet, 1, 700, &[]), Some(second), "and free again later");
+        // Offers bind nobody: with all offered, whoever asks first is served.
+        let mut leases = Leases::new(subnet.pool);
+        leases.offer(mac(3), second, now(0));
+        assert_eq!(take(&mut leases, &subnet, 4, 0, &[]), Some(second));
+    }
+
+    proptest! {
+        #[test]
+        fn no_address_is_leased_twice(
+            steps in prop::collection::vec((0_u8..5, 0_u8..30, 0_u64..4000), 1..200),
+            size in 1_u8..12,
+        ) {
+            let mut subnet = small(size);
+            subnet.reservations.insert(mac(0), Ipv4Addr::new(10, 77, 0, 50));
+            subnet.reservations.insert(mac(1), Ipv4Addr::new(10, 77, 0, 200));
+            let mut leases = Leases::new(subnet.pool);
+            let mut at_s = 0;
+            // What each machine believes to have, and until when.
+            let mut held: BTreeMap<u8, (Ipv4Addr, u64)> = BTreeMap::new();
+            for (what, n, wait_s) in steps {
+                at_s += wait_s / 8;
+                match what {
+                    0..3 => match take(&mut leases, &subnet, n, at_s, &[3]) {
+                        Some(address) => {
+                            for (other, (theirs, until_s)) in &held {
+                                prop_assert!(*other == n || *theirs != address || *until_s <= at_s);
+                                prop_assert!(*other != 3 || *other == n || *theirs != address, "machine 3 is known");
+                            }
+                            held.insert(n, (address, at_s + 3600));
+                        }
+                        None => prop_assert!(n > 1, "a reserved address is always there"),
+                    },
+                    3 => {
+                        leases.release(mac(n), now(at_s));
+                        if n != 3 {
+                            held.remove(&n);
+                        }
+                    }
+                    _ if n > 3 => {
+                        if let Some(address) = leases.address_of(mac(n)) {
+                            leases.decline(mac(n), address, now(at_s));
+                            held.remove(&n);
+                        }
+                    }
+                    _ => {}
+                }
+                leases.tick(now(at_s));
+                let in_pool = leases.by_address.keys().filter(|a| leases.in_pool(**a)).count() as u64;
+                prop_assert_eq!(in_pool, leases.leased_in_pool);
+                prop_assert_eq!(leases.by_address.len(), leases.table.len());
+                prop_assert_eq!(leases.by_expiry.len(), leases.table.len());
+            }
+        }
+    }
 }

@@ -71,6 +71,8 @@ pub struct Rack {
     /// VMs and moves whose next step may be possible.
     touched_vms: BTreeSet<VmId>,
     touched_moves: BTreeSet<MoveId>,
+    /// Hosts whose held report may have something to carry.
+    to_answer: BTreeSet<HostId>,
     looked_mono_ms: u64,
     version: u64,
     effects: Vec<Effect>,
@@ -93,8 +95,8 @@ impl Rack {
         script::bios_budget(&policy)
             .map_err(|err| RestoreError { key: "(configuration)".to_owned(), what: err.to_string() })?;
         let mut rack = Self {
+            leases: Leases::new(policy.subnet.pool),
             policy,
-            leases: Leases::default(),
             hosts: Table::default(),
             disks: Table::default(),
             vms: Table::default(),
@@ -111,6 +113,7 @@ impl Rack {
             last_order: OrderId(0),
             touched_vms: BTreeSet::new(),
             touched_moves: BTreeSet::new(),
+            to_answer: BTreeSet::new(),
             looked_mono_ms: now.mono_ms,
             version: 0,
             effects: Vec::new(),
@@ -253,6 +256,7 @@ impl Rack {
             self.look_again(now);
         }
         self.balance_tick(now);
+        self.to_answer.extend(self.live.iter().filter(|(_, live)| live.held.is_some()).map(|(id, _)| id.clone()));
     }
 
     fn operator(&mut self, reply: ReplyTo, command: Command, now: Now) {

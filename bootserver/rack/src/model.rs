@@ -14,11 +14,10 @@ use crate::effect::{Answer, Effect, JoinDecision, Reply};
 use crate::event::{Command, Entropy, Event, Now, ReplyTo, ScriptKind};
 use crate::policy::Policy;
 use crate::record::{Key, Kind, Loaded, Record};
-use crate::testing::policy;
+use crate::testing::{inventory, policy};
 use host::{Host, Stand};
 use proto::agent::{DomainState, JoinRequest, Part};
 use proto::api::{Accepted, CreateVm, MigrateVm};
-use proto::host::{Cpu, Firmware, Inventory};
 use proto::view::{HostState, VmPhase};
 use proto::{DiskId, HostId, VmId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -470,22 +469,6 @@ impl World {
                 phase => panic!("{name} is still {phase:?}: {}", vm.note),
             }
         }
-    }
-}
-
-fn inventory() -> Inventory {
-    Inventory {
-        uuid: String::new(),
-        serial: String::new(),
-        product: String::new(),
-        firmware: Firmware::Bios,
-        cpu: Cpu { vendor: "AuthenticAMD".to_owned(), model: "x".to_owned(), threads: 4, features: BTreeSet::new() },
-        memory_mib: 4608,
-        dom0_mib: 512,
-        nics: Vec::new(),
-        xen: "4.17.7".to_owned(),
-        agent: "1".to_owned(),
-        image: "i".to_owned(),
     }
 }
 

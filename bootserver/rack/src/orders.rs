@@ -59,6 +59,7 @@ impl Rack {
         let live = self.live(host);
         if live.orders.iter().all(|given| given.order.id != id) {
             live.orders.push(Outstanding { order: Order { id, epoch, act }, purpose, said_mono_ms: None });
+            self.to_answer.insert(host.clone());
         }
     }
 

@@ -1,8 +1,16 @@
 //! What the tests of this crate start from.
 
+use crate::Rack;
+use crate::dhcp::{BootRequest, DhcpReply, MessageKind};
+use crate::effect::{Answer, Effect, JoinDecision, Reply, ScriptRefusal};
+use crate::event::{Command, Entropy, Event, Now, ReplyTo, ScriptKind};
 use crate::policy::{JoinMode, Policy, Release, Subnet, Template};
+use proto::agent::{HostStats, JoinRequest, Report};
+use proto::api::Refusal;
+use proto::host::{Cpu, Firmware, Inventory};
 use proto::vm::Boot;
-use std::collections::BTreeMap;
+use proto::{HostId, Mac};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 pub(crate) fn subnet() -> Subnet {
@@ -50,5 +58,162 @@ pub(crate) fn policy() -> Policy {
         iqn_prefix: "iqn.2026-11.org.tsubame".to_owned(),
         portal: ([10, 77, 0, 1], 3260).into(),
         migration_port: 8002,
+    }
+}
+
+/// A rack under test and the time it is told.
+pub(crate) struct Bench {
+    pub(crate) rack: Rack,
+    pub(crate) now: Now,
+    asked: u64,
+}
+
+impl Bench {
+    pub(crate) fn new(policy: Policy) -> Self {
+        let now = Now { mono_ms: 1_000, unix_ms: 1_800_000_000_000 };
+        let (rack, _) = Rack::restore(policy, Vec::new(), now).expect("an empty rack");
+        Self { rack, now, asked: 0 }
+    }
+
+    /// Lets time pass.
+    pub(crate) fn after(&mut self, ms: u64) -> &mut Self {
+        self.now.mono_ms += ms;
+        self.now.unix_ms += ms;
+        self
+    }
+
+    pub(crate) fn apply(&mut self, event: Event) -> Vec<Effect> {
+        self.rack.apply(event, self.now)
+    }
+
+    /// Asks a question: its number, and all effects.
+    pub(crate) fn ask(&mut self, event: impl FnOnce(ReplyTo) -> Event) -> (ReplyTo, Vec<Effect>) {
+        self.asked += 1;
+        let reply = ReplyTo(self.asked);
+        (reply, self.apply(event(reply)))
+    }
+
+    /// Asks a question that is answered at once.
+    pub(crate) fn answer(&mut self, event: impl FnOnce(ReplyTo) -> Event) -> Answer {
+        let (reply, effects) = self.ask(event);
+        answer_to(reply, effects).expect("this is answered at once")
+    }
+
+    pub(crate) fn dhcp(&mut self, request: BootRequest) -> Option<DhcpReply> {
+        match self.answer(|reply| Event::Dhcp { reply, request }) {
+            Answer::Dhcp(answer) => answer,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Runs a whole exchange; the address, if there is one.
+    pub(crate) fn lease(&mut self, mac: Mac, change: impl Fn(&mut BootRequest)) -> Option<Ipv4Addr> {
+        let mut request = BootRequest::plain(mac, 7, MessageKind::Discover);
+        change(&mut request);
+        let offer = self.dhcp(request.clone())?;
+        let address = yiaddr(&offer);
+        request.kind = MessageKind::Request;
+        (request.requested, request.server) = (Some(address), Some(subnet().server));
+        self.dhcp(request).map(|ack| yiaddr(&ack))
+    }
+
+    pub(crate) fn script(&mut self, mac: Mac, from: Ipv4Addr, byte: u8) -> Result<String, ScriptRefusal> {
+        let kind = ScriptKind::IpxeBios;
+        match self.answer(|reply| Event::Script { reply, mac, from, kind, entropy: Entropy([byte; 32]) }) {
+            Answer::Script(answer) => answer,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(crate) fn join(&mut self, mac: Mac, from: Ipv4Addr, nonce: &str, key: &str) -> JoinDecision {
+        let request = JoinRequest {
+            host: HostId::of(mac),
+            nonce: nonce.to_owned(),
+            csr_pem: format!("CSR of {key}"),
+            inventory: inventory(),
+        };
+        let key = key.to_owned();
+        match self.answer(|reply| Event::Join { reply, request, key, from }) {
+            Answer::Join(decision) => decision,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Takes a machine all the way up; its nonce.
+    pub(crate) fn boot(&mut self, mac: Mac, key: &str, byte: u8) -> String {
+        let address = self.lease(mac, ipxe).expect("an address");
+        let nonce = nonce(&self.script(mac, address, byte).expect("a script"));
+        self.join(mac, address, &nonce, key);
+        nonce
+    }
+
+    pub(crate) fn report(&mut self, mac: Mac, key: &str, report: Report) -> (ReplyTo, Vec<Effect>) {
+        let (host, key) = (HostId::of(mac), key.to_owned());
+        self.ask(|reply| Event::Report { reply, host, key, report })
+    }
+
+    pub(crate) fn operator(&mut self, command: Command) -> Result<Reply, Refusal> {
+        match self.answer(|reply| Event::Operator { reply, command }) {
+            Answer::Operator(answer) => answer,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// The answer to a question among effects.
+pub(crate) fn answer_to(asked: ReplyTo, effects: Vec<Effect>) -> Option<Answer> {
+    effects.into_iter().find_map(|effect| match effect {
+        Effect::Answer { to, answer } if to == asked => Some(answer),
+        _ => None,
+    })
+}
+
+/// What marks iPXE under BIOS.
+pub(crate) fn ipxe(request: &mut BootRequest) {
+    request.architectures = vec![0];
+    request.user_class = Some(b"iPXE".to_vec());
+}
+
+/// The address that a reply gives.
+pub(crate) fn yiaddr(reply: &DhcpReply) -> Ipv4Addr {
+    let bytes: [u8; 4] = reply.packet[16..20].try_into().expect("four bytes");
+    bytes.into()
+}
+
+/// The nonce in a script.
+pub(crate) fn nonce(script: &str) -> String {
+    script.split("tsubame.join=").nth(1).and_then(|rest| rest.split([' ', '\n']).next()).expect("a nonce").to_owned()
+}
+
+pub(crate) fn mac(last: u8) -> Mac {
+    Mac([0x52, 0x54, 0, 0xaa, 0xbb, last])
+}
+
+/// A report of nothing but life.
+pub(crate) fn alive(boot: &str, seq: u64) -> Report {
+    Report {
+        boot: boot.to_owned(),
+        seq,
+        uptime_ms: seq * 1000,
+        stats: HostStats { memory_free_mib: 4096, ..HostStats::default() },
+        domains: Vec::new(),
+        outcomes: Vec::new(),
+        underway: Vec::new(),
+    }
+}
+
+pub(crate) fn inventory() -> Inventory {
+    Inventory {
+        uuid: String::new(),
+        serial: String::new(),
+        product: "QEMU".to_owned(),
+        firmware: Firmware::Bios,
+        cpu: Cpu { vendor: "AuthenticAMD".to_owned(), model: "x".to_owned(), threads: 4, features: BTreeSet::new() },
+        memory_mib: 4608,
+        dom0_mib: 512,
+        nics: Vec::new(),
+        xen: "4.17.7".to_owned(),
+        agent: "1".to_owned(),
+        image: "i".to_owned(),
     }
 }

@@ -60,7 +60,13 @@ impl Rack {
     /// Answers a DHCP packet; `None` is silence.
     pub(crate) fn dhcp(&mut self, request: &BootRequest, now: Now) -> Option<DhcpReply> {
         let mac = request.mac;
-        let client = Client::of(request).ok()?;
+        let client = match Client::of(request) {
+            Ok(client) => client,
+            Err(why) => {
+                self.warn_seldom(Topic::Boot, now, format!("{mac} is not served: {why}"));
+                return None;
+            }
+        };
         if client != Client::Plain && matches!(request.kind, MessageKind::Discover | MessageKind::Request) {
             let meant_for_us = request.server.is_none_or(|server| server == self.policy.subnet.server);
             if !meant_for_us {
@@ -104,7 +110,7 @@ impl Rack {
             }
             Decision::Decline(address) => {
                 if !self.present(&HostId::of(mac)) && !self.policy.subnet.reservations.contains_key(&mac) {
-                    self.leases.decline(mac, address, &self.policy.subnet, now);
+                    self.leases.decline(mac, address, now);
                     let text =
                         format!("{mac} found {address} in use by another machine; it is not given out for 10 minutes");
                     self.warn(Topic::Dhcp, now, text, |_| ());

@@ -70,9 +70,7 @@ impl Rack {
             };
         }
         let accepted = self.hosts.get(&host).is_some_and(|h| h.accepted);
-        let live = self.live(&host);
-        live.nonce_mono_ms = None;
-        live.refused = (mode == JoinMode::Known && !accepted).then_some(JoinRefusal::NotKnown);
+        self.live(&host).nonce_mono_ms = None;
         if accepted {
             self.step_ends(&host, BootStepKind::Join, now);
         }
@@ -115,8 +113,8 @@ impl Rack {
 
     fn joined_so_far(&self, host: &HostId, renewed: Option<String>) -> JoinDecision {
         let Some(record) = self.hosts.get(host) else { return JoinDecision::Refused(JoinRefusal::Removed) };
-        if let Some(refusal) = self.live.get(host).and_then(|live| live.refused.clone()) {
-            return JoinDecision::Refused(refusal);
+        if self.turned_away(record) {
+            return JoinDecision::Refused(JoinRefusal::NotKnown);
         }
         let csr_pem = renewed.or_else(|| record.boot.as_ref().and_then(|boot| boot.csr_pem.clone()));
         match (record.accepted, csr_pem, self.leases.address_of(record.mac)) {

@@ -45,6 +45,7 @@ impl Rack {
         if let Some(record) = self.hosts.get(host) {
             self.lease_on(record.mac, now);
         }
+        self.to_answer.insert(host.clone());
         self.version += 1;
         self.note_host_state(host, now);
         for outcome in outcomes {
@@ -73,9 +74,10 @@ impl Rack {
 
     /// Answers held reports that have something to carry or have waited long enough.
     pub(crate) fn answer_reports(&mut self, now: Now) {
-        let due: Vec<HostId> =
-            self.live.iter().filter(|(_, live)| self.report_is_due(live, now)).map(|(id, _)| id.clone()).collect();
-        for host in due {
+        for host in std::mem::take(&mut self.to_answer) {
+            if !self.live.get(&host).is_some_and(|live| self.report_is_due(live, now)) {
+                continue;
+            }
             if let Some(held) = self.live(&host).held.take() {
                 self.answer_report(&host, held, now);
             }

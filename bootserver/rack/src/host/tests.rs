@@ -1,0 +1,296 @@
+//! Machines on their way up, and what they are told.
+
+use crate::dhcp::{BootRequest, MessageKind};
+use crate::effect::{Answer, Effect, JoinDecision, ScriptRefusal, StorageOp};
+use crate::event::{BootFile, Command, Event};
+use crate::host::UNKNOWN_HOSTS_MAX;
+use crate::policy::{JoinMode, Policy};
+use crate::record::{Kind, Record};
+use crate::testing::{Bench, alive, answer_to, ipxe, mac, nonce, policy, yiaddr};
+use expect_test::{Expect, expect};
+use proto::agent::{Act, JoinRefusal, ReportAnswer};
+use proto::api::{CreateVm, Refusal, RegisterHost};
+use proto::view::{BootStepKind, HostState};
+use proto::{HostId, Mac};
+
+fn with_join(join: JoinMode) -> Policy {
+    Policy { join, ..policy() }
+}
+
+fn state(bench: &Bench, mac: Mac) -> Option<HostState> {
+    bench.rack.view(bench.now).hosts.iter().find(|host| host.mac == mac).map(|host| host.state)
+}
+
+fn refused(decision: JoinDecision) -> JoinRefusal {
+    match decision {
+        JoinDecision::Refused(refusal) => refusal,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn answered(answer: Option<Answer>) -> Option<Result<ReportAnswer, JoinRefusal>> {
+    answer.map(|answer| match answer {
+        Answer::Report(answer) => answer,
+        other => panic!("{other:?}"),
+    })
+}
+
+#[test]
+fn a_lease_is_durable_before_its_ack() {
+    let mut bench = Bench::new(policy());
+    let mut request = BootRequest::plain(mac(1), 1, MessageKind::Discover);
+    ipxe(&mut request);
+    let (_, offered) = bench.ask(|reply| Event::Dhcp { reply, request: request.clone() });
+    let lease = |effect: &Effect| matches!(effect, Effect::Commit(change) if change.key.kind == Kind::Lease);
+    assert!(!offered.iter().any(lease), "an offer is not kept");
+    let offer = bench.dhcp(request.clone()).expect("an offer");
+    request.kind = MessageKind::Request;
+    (request.requested, request.server) = (Some(yiaddr(&offer)), Some(bench.rack.policy.subnet.server));
+    let (_, acked) = bench.ask(|reply| Event::Dhcp { reply, request });
+    let commit = acked.iter().position(lease).expect("a commit");
+    let answer = acked.iter().position(|e| matches!(e, Effect::Answer { .. })).expect("an answer");
+    assert!(commit < answer);
+}
+
+#[test]
+fn a_guest_gets_a_lease_and_no_host_is_made_of_it() {
+    let mut bench = Bench::new(policy());
+    assert!(bench.lease(mac(9), |request| request.class = Some(b"udhcp 1.35.0".to_vec())).is_some());
+    assert_eq!(state(&bench, mac(9)), None);
+}
+
+#[test]
+fn a_boot_is_timed_step_by_step() {
+    let mut bench = Bench::new(with_join(JoinMode::Manual));
+    let rom = |request: &mut BootRequest| request.architectures = vec![0];
+    let mut discover = BootRequest::plain(mac(1), 1, MessageKind::Discover);
+    rom(&mut discover);
+    bench.dhcp(discover);
+    let address = bench.after(120).lease(mac(1), rom).expect("an address");
+    let serve = |bench: &mut Bench, file, ms| {
+        bench.apply(Event::Served { to: address, file, bytes: 10, bytes_total: 100 });
+        bench.after(ms).apply(Event::Served { to: address, file, bytes: 100, bytes_total: 100 });
+    };
+    serve(&mut bench, BootFile::Loader, 300);
+    assert_eq!(bench.after(1000).lease(mac(1), ipxe), Some(address), "ROM and iPXE share a lease");
+    let nonce = nonce(&bench.after(200).script(mac(1), address, 1).expect("a script"));
+    serve(&mut bench, BootFile::Xen, 50);
+    serve(&mut bench, BootFile::Kernel, 70);
+    serve(&mut bench, BootFile::Image, 900);
+    bench.after(12_000).join(mac(1), address, &nonce, "k");
+    bench.after(5_000).operator(Command::AcceptHost { host: HostId::of(mac(1)) }).expect("accepted");
+    let view = bench.rack.view(bench.now);
+    let began = view.hosts[0].boot[0].at_ms;
+    let steps: Vec<_> = view.hosts[0]
+        .boot
+        .iter()
+        .map(|s| format!("{:?} at {} took {:?}", s.step, s.at_ms - began, s.took_ms))
+        .collect();
+    expect![[r#"
+        Dhcp at 0 took Some(120)
+        Loader at 120 took Some(300)
+        Script at 420 took Some(1200)
+        Xen at 1620 took Some(50)
+        Kernel at 1670 took Some(70)
+        Image at 1740 took Some(900)
+        Start at 2640 took Some(12000)
+        Join at 14640 took Some(5000)"#]].assert_eq(&steps.join("\n"));
+    // A new start from power-on begins a new time line.
+    bench.after(60_000).lease(mac(1), rom);
+    let view = bench.rack.view(bench.now);
+    assert_eq!(view.hosts[0].boot.iter().map(|s| s.step).collect::<Vec<_>>(), [BootStepKind::Dhcp]);
+}
+
+#[test]
+fn scripts_only_to_the_lease_and_the_same_for_a_retry() {
+    let mut bench = Bench::new(policy());
+    let other = "10.77.0.7".parse().expect("an address");
+    assert!(matches!(bench.script(mac(1), other, 1), Err(ScriptRefusal::NoLease { .. })));
+    let address = bench.lease(mac(1), ipxe).expect("an address");
+    assert!(matches!(bench.script(mac(1), other, 1), Err(ScriptRefusal::OtherAddress { .. })));
+    let first = bench.script(mac(1), address, 1).expect("a script");
+    assert_eq!(bench.after(59_000).script(mac(1), address, 2), Ok(first.clone()), "a retry");
+    assert_ne!(bench.after(2_000).script(mac(1), address, 3), Ok(first), "a new boot");
+}
+
+#[test]
+fn joins() {
+    let mut bench = Bench::new(with_join(JoinMode::All));
+    let address = bench.lease(mac(1), ipxe).expect("an address");
+    let first = nonce(&bench.script(mac(1), address, 1).expect("a script"));
+    let elsewhere = "10.77.0.98".parse().expect("an address");
+    assert_eq!(refused(bench.join(mac(1), address, "wrong", "k1")), JoinRefusal::NonceUnknown);
+    assert_eq!(refused(bench.join(mac(1), elsewhere, &first, "k1")), JoinRefusal::NonceUnknown);
+    assert_eq!(refused(bench.join(mac(2), address, &first, "k1")), JoinRefusal::NonceUnknown);
+    let JoinDecision::Issue { csr_pem, address: named, .. } = bench.join(mac(1), address, &first, "k1") else {
+        panic!("it is let in")
+    };
+    assert_eq!((csr_pem.as_str(), named), ("CSR of k1", address));
+    assert!(matches!(bench.join(mac(1), address, &first, "k1"), JoinDecision::Issue { .. }), "a retry");
+    assert_eq!(refused(bench.join(mac(1), address, &first, "k2")), JoinRefusal::NonceUsed);
+    bench.report(mac(1), "k1", alive(&first, 1));
+    assert_eq!(refused(bench.join(mac(1), address, "wrong", "k2")), JoinRefusal::AlreadyActive);
+
+    // A script alone changes nothing for the boot that runs; the join of the newer boot ends it.
+    let second = nonce(&bench.after(61_000).script(mac(1), address, 2).expect("a script"));
+    let (asked, effects) = bench.report(mac(1), "k1", alive(&first, 2));
+    assert_eq!(answered(answer_to(asked, effects)), None, "held");
+    assert!(matches!(bench.join(mac(1), address, &second, "k3"), JoinDecision::Issue { .. }));
+    let (asked, effects) = bench.report(mac(1), "k1", alive(&first, 3));
+    assert_eq!(answered(answer_to(asked, effects)), Some(Err(JoinRefusal::AlreadyActive)));
+    let (asked, effects) = bench.report(mac(1), "k3", alive(&first, 4));
+    assert_eq!(answered(answer_to(asked, effects)), Some(Err(JoinRefusal::NonceUnknown)), "an older boot's report");
+    let (asked, effects) = bench.report(mac(1), "k3", alive(&second, 1));
+    assert_eq!(answered(answer_to(asked, effects)), None, "held");
+    assert_eq!(state(&bench, mac(1)), Some(HostState::Active));
+}
+
+#[test]
+fn who_is_let_in() {
+    let poll = |bench: &mut Bench| match bench.answer(|reply| Event::JoinPoll { reply, key: "k".to_owned() }) {
+        Answer::Join(decision) => decision,
+        other => panic!("{other:?}"),
+    };
+    let mut bench = Bench::new(with_join(JoinMode::Manual));
+    bench.boot(mac(1), "k", 1);
+    assert_eq!(state(&bench, mac(1)), Some(HostState::Waiting));
+    assert!(matches!(poll(&mut bench), JoinDecision::Waiting));
+    bench.operator(Command::AcceptHost { host: HostId::of(mac(1)) }).expect("accepted");
+    assert!(matches!(poll(&mut bench), JoinDecision::Issue { .. }));
+
+    let mut bench = Bench::new(with_join(JoinMode::Known));
+    bench.boot(mac(1), "k", 1);
+    assert_eq!(refused(poll(&mut bench)), JoinRefusal::NotKnown);
+    assert_eq!(state(&bench, mac(1)), Some(HostState::Refused));
+    bench.operator(Command::RegisterHost(RegisterHost { mac: mac(1), name: Some("one".to_owned()) })).expect("new");
+    assert!(matches!(poll(&mut bench), JoinDecision::Issue { .. }), "registered after all");
+
+    // Removed: its certificate is good for nothing, and it is a stranger when it boots again.
+    bench.operator(Command::RemoveHost { host: HostId::of(mac(1)) }).expect("removed");
+    let (asked, effects) = bench.report(mac(1), "k", alive("x", 1));
+    assert_eq!(answered(answer_to(asked, effects)), Some(Err(JoinRefusal::Removed)));
+    assert!(matches!(refused(poll(&mut bench)), JoinRefusal::NonceUnknown));
+}
+
+#[test]
+fn reports_are_held_until_there_is_something_to_say() {
+    let mut bench = Bench::new(policy());
+    let boot = bench.boot(mac(1), "k", 1);
+    let (first, effects) = bench.report(mac(1), "k", alive(&boot, 1));
+    assert!(answer_to(first, effects).is_none());
+    let (second, effects) = bench.after(500).report(mac(1), "k", alive(&boot, 2));
+    let answer = answered(answer_to(first, effects)).expect("overtaken").expect("let in");
+    assert!(answer.orders.is_empty());
+    let effects = bench.after(1999).apply(Event::Tick);
+    assert!(answer_to(second, effects).is_none());
+    let effects = bench.after(1).apply(Event::Tick);
+    assert!(answer_to(second, effects).is_some(), "report_ms is over");
+
+    // An order goes out in the same breath in which its last condition is met.
+    let (third, _) = bench.report(mac(1), "k", alive(&boot, 3));
+    let create = CreateVm {
+        name: "a".parse().expect("a name"),
+        template: "tiny".to_owned(),
+        memory_mib: None,
+        vcpus: None,
+        disk_mib: None,
+        mac: None,
+        cmdline: String::new(),
+        start: true,
+    };
+    let (_, effects) = bench.ask(|reply| Event::Operator { reply, command: Command::CreateVm(create) });
+    let job = |effects: &[Effect]| {
+        effects.iter().find_map(|e| match e {
+            Effect::Storage { job, op } => Some((*job, op.clone())),
+            _ => None,
+        })
+    };
+    let (create, op) = job(&effects).expect("the disk is made");
+    assert!(matches!(op, StorageOp::Create { size_mib: 64, .. }));
+    let effects = bench.apply(Event::StorageDone { job: create, result: Ok(()) });
+    let (grant, op) = job(&effects).expect("the host is let to the disk");
+    assert!(matches!(op, StorageOp::Grant { .. }));
+    let effects = bench.apply(Event::StorageDone { job: grant, result: Ok(()) });
+    let answer = answered(answer_to(third, effects)).expect("answered at once").expect("let in");
+    assert!(matches!(answer.orders.as_slice(), [order] if matches!(order.act, Act::Start { .. })));
+
+    // Said again only when the agent does not show it, and not at once.
+    let (fourth, effects) = bench.after(100).report(mac(1), "k", alive(&boot, 4));
+    assert!(answer_to(fourth, effects).is_none());
+    let effects = bench.after(1000).apply(Event::Tick);
+    assert!(answered(answer_to(fourth, effects)).is_some_and(|a| a.is_ok_and(|a| a.orders.len() == 1)));
+    let (late, effects) = bench.report(mac(1), "k", alive(&boot, 2));
+    assert!(answered(answer_to(late, effects)).is_some_and(|a| a.is_ok_and(|a| a.orders.is_empty())), "overtaken");
+}
+
+#[test]
+fn a_silent_host_is_lost_and_comes_back() {
+    let mut bench = Bench::new(policy());
+    let boot = bench.boot(mac(1), "k", 1);
+    bench.report(mac(1), "k", alive(&boot, 1));
+    bench.after(15_000).apply(Event::Tick);
+    assert_eq!(state(&bench, mac(1)), Some(HostState::Active));
+    bench.after(1).apply(Event::Tick);
+    assert_eq!(state(&bench, mac(1)), Some(HostState::Lost));
+    bench.after(1000).lease(mac(1), ipxe);
+    assert_eq!(state(&bench, mac(1)), Some(HostState::Booting), "it asks for an address");
+    bench.report(mac(1), "k", alive(&boot, 20));
+    assert_eq!(state(&bench, mac(1)), Some(HostState::Active));
+}
+
+#[test]
+fn strangers_are_bounded_and_known_machines_served() {
+    let mut policy = policy();
+    policy.subnet.prefix = 16;
+    policy.subnet.pool.1 = "10.77.200.0".parse().expect("an address");
+    let mut bench = Bench::new(policy);
+    bench.boot(mac(1), "k", 1);
+    let stranger = |n: usize| Mac([2, 1, 0, 0, (n >> 8) as u8, n as u8]);
+    let served = (0..2 * UNKNOWN_HOSTS_MAX).filter(|&n| bench.lease(stranger(n), ipxe).is_some()).count();
+    assert_eq!(served, UNKNOWN_HOSTS_MAX);
+    assert!(bench.lease(mac(1), ipxe).is_some(), "it was let in");
+    assert!(bench.rack.events(0, 10_000).len() < UNKNOWN_HOSTS_MAX * 2 + 20, "the log is not flooded");
+    assert!(bench.after(601_000).lease(stranger(9999), ipxe).is_some(), "the stalest is forgotten");
+}
+
+#[test]
+fn the_log_keeps_the_newest() {
+    let mut bench = Bench::new(policy());
+    for n in 0..11_000 {
+        bench.rack.info(proto::event::Topic::Server, bench.now, format!("{n}"), |_| ());
+        bench.rack.flush();
+    }
+    let events = bench.rack.events(0, usize::MAX);
+    assert!((crate::log::EVENTS_KEPT..=crate::log::EVENTS_KEPT + 500).contains(&events.len()));
+    assert_eq!(events.last().map(|e| e.text.as_str()), Some("10999"));
+    assert_eq!(bench.rack.events(events[5].seq, 2), events[6..8]);
+}
+
+#[test]
+fn hosts_are_registered_once() {
+    let mut bench = Bench::new(policy());
+    let mut check = |mac: Mac, name: Option<&str>, expect: Expect| {
+        let request = RegisterHost { mac, name: name.map(str::to_owned) };
+        let answer = bench.operator(Command::RegisterHost(request)).map(|_| ());
+        expect.assert_eq(&answer.err().map_or("done".to_owned(), |refusal: Refusal| refusal.to_string()));
+    };
+    check(mac(1), Some("one"), expect!["done"]);
+    check(mac(1), None, expect!["the address 52:54:00:aa:bb:01 is taken"]);
+    check(mac(2), Some("one"), expect!["the name one is taken"]);
+    check(mac(2), Some("a\nb"), expect![[r#"name is "a\nb", expected 1 to 63 characters, none of them control characters"#]]);
+    check(Mac([1, 0, 0, 0, 0, 0]), None, expect!["the address 01:00:00:00:00:00 is taken"]);
+}
+
+#[test]
+fn every_record_can_be_read_again() {
+    let mut bench = Bench::new(policy());
+    let boot = bench.boot(mac(1), "k", 1);
+    let (_, effects) = bench.report(mac(1), "k", alive(&boot, 1));
+    for effect in effects {
+        if let Effect::Commit(change) = effect {
+            let record = change.to.expect("nothing is removed here");
+            let text = serde_json::to_string(&record).expect("written");
+            assert_eq!(serde_json::from_str::<Record>(&text).expect("read"), record);
+        }
+    }
+}
