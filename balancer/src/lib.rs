@@ -7,12 +7,15 @@
 //! Snapshot + Policy --check--> Model --drain, rules, descend--> who should be where --schedule--> Plan
 //! ```
 
+mod contradict;
 mod cooldown;
 mod cost;
+mod draft;
 mod forecast;
 pub mod ganeti;
 mod green;
 mod model;
+mod must;
 mod place;
 mod plan;
 mod planner;
@@ -23,6 +26,8 @@ mod score;
 mod search;
 mod snapshot;
 mod spare;
+mod stays;
+mod swap;
 
 pub use cooldown::{after_move, resting_until};
 pub use cost::{Measured, predict};

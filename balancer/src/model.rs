@@ -79,6 +79,8 @@ pub(crate) struct VmEntry<'a> {
     pub(crate) home: Option<HostNo>,
     /// Where it is in this thought.
     pub(crate) place: Option<HostNo>,
+    /// Planned for in vain: it and others stand in each other's way.
+    pub(crate) held: bool,
     /// Its place among the VMs of its host.
     slot: usize,
     pub(crate) load: [f64; RESOURCES],
@@ -160,6 +162,13 @@ impl<'a> Model<'a> {
         from
     }
 
+    /// Leaves VMs where they are from now on.
+    pub(crate) fn hold(&mut self, vms: &[VmNo]) {
+        for &v in vms {
+            self.vms[v].held = true;
+        }
+    }
+
     /// VMs whose place is not where the snapshot has them, by number.
     pub(crate) fn displaced(&self) -> Vec<VmNo> {
         (0..self.vms.len()).filter(|&v| self.vms[v].home.is_some() && self.vms[v].place != self.vms[v].home).collect()
@@ -216,6 +225,7 @@ impl<'a> VmEntry<'a> {
             vm,
             home,
             place: None,
+            held: false,
             slot: 0,
             load: [expected.mean.min(most), vm.memory_mib as f64, vm.net_bytes_s, vm.io_bytes_s],
             cpu_variance: expected.deviation.powi(2),

@@ -68,5 +68,5 @@ fn unit_allows(model: &Model<'_>, v: usize, h: HostNo) -> Result<(), Refusal> {
 fn rise(model: &Model<'_>, v: usize, h: HostNo) -> f64 {
     let host = &model.hosts[h];
     model.scale.host(host, &host.sums.with(&model.vms[v])) - model.scale.host(host, &host.sums)
-        + crate::rules::PREFERENCE * model.preference_change(v, h)
+        + crate::rules::PREFERENCE * model.preference_change(v, h, &[])
 }

@@ -168,6 +168,8 @@ pub enum Why {
         /// Each host's reason, one host for each kind of reason.
         rejections: Vec<Rejection>,
     },
+    /// There is a better place for it, but it and others stand in each other's way and there is no third host to pass.
+    NoWay,
     /// A move would cost more than it brings.
     NotWorth {
         /// What the best move would bring, in the unit of the score.
@@ -425,6 +427,7 @@ impl fmt::Display for Why {
                 f.write_str("no host may take it: ")?;
                 join(f, rejections, "; ")
             }
+            Self::NoWay => f.write_str("it and others stand in each other's way with no room to pass"),
             Self::NotWorth { gain, cost } => write!(f, "a move would bring {gain:.5} and cost {cost:.5}"),
             Self::Settled => f.write_str("other moves settle it"),
             Self::Limit => f.write_str("the plan's limit was reached"),

@@ -135,8 +135,11 @@ impl Model<'_> {
         Ok(())
     }
 
-    /// How many preferred rules are broken more (or fewer) when a VM goes from where it is to a host.
-    pub(crate) fn preference_change(&self, v: VmNo, to: HostNo) -> f64 {
+    /// How much more (or less) preferred rules are broken when a VM goes from where it is to a host, its `mates` going with it.
+    ///
+    /// `Only` counts VMs out of place, `Apart` pairs on one host, `Together` pairs on two hosts divided by the VMs beside one: a function
+    /// of where everything is, so that a sum of changes around a circle is nothing.
+    pub(crate) fn preference_change(&self, v: VmNo, to: HostNo, mates: &[VmNo]) -> f64 {
         let place = self.vms[v].place;
         let mut change = 0.0;
         for &r in &self.rules.of_vm[v] {
@@ -144,15 +147,39 @@ impl Model<'_> {
             if rule.strict {
                 continue;
             }
-            let others = |h: HostNo| self.rules.count(r, h).saturating_sub(u32::from(place == Some(h)));
+            let others = |h: HostNo| {
+                let with = mates
+                    .iter()
+                    .filter(|&&m| m != v && self.vms[m].place == Some(h) && self.rules.of_vm[m].contains(&r))
+                    .count();
+                f64::from(self.rules.count(r, h)) - f64::from(u8::from(place == Some(h))) - with as f64
+            };
             let broken = |h: HostNo| match &rule.kind {
-                Kind::Only(allowed) => f64::from(!allowed[h]),
-                Kind::Apart => f64::from(others(h)),
-                Kind::Together => 1.0 - f64::from(others(h)) / (rule.vms.len() as f64 - 1.0).max(1.0),
+                Kind::Only(allowed) => f64::from(u8::from(!allowed[h])),
+                Kind::Apart => others(h),
+                Kind::Together => -others(h) / (rule.vms.len() as f64 - 1.0).max(1.0),
             };
             change += broken(to) - place.map_or(0.0, broken);
         }
         change
+    }
+
+    /// How much preferred rules are broken in all, as [`Model::preference_change`] counts it.
+    pub(crate) fn preferences_broken(&self) -> f64 {
+        let mut broken = 0.0;
+        for (r, rule) in self.rules.rules.iter().enumerate().filter(|(_, rule)| !rule.strict) {
+            let pairs = |n: f64| n * (n - 1.0) / 2.0;
+            let together: f64 = self.rules.counts[r].values().map(|&n| pairs(f64::from(n))).sum();
+            let placed: u32 = self.rules.counts[r].values().sum();
+            broken += match &rule.kind {
+                Kind::Only(allowed) => {
+                    self.rules.counts[r].iter().filter(|(h, _)| !allowed[**h]).map(|(_, &n)| f64::from(n)).sum()
+                }
+                Kind::Apart => together,
+                Kind::Together => (pairs(f64::from(placed)) - together) / (rule.vms.len() as f64 - 1.0).max(1.0),
+            };
+        }
+        broken
     }
 
     /// Rules broken now: their number, and the VMs that they do not hold for.

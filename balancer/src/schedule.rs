@@ -1,19 +1,19 @@
 //! From where VMs should be to an order of moves that is feasible at every step.
 //!
 //! Owns: the order, what may run side by side, and detours when VMs stand in each other's way. A VM's memory is taken at both hosts while it moves.
-//! Never does: choose destinations; a move that cannot be ordered is taken back, not forced.
+//! Never does: choose destinations, force a move that cannot be ordered.
 //!
 //! ```text
 //! pass: try each move in order of worth  --fits--> append, apply
 //!   | none fitted
 //!   +-> one stuck VM over a third host    --fits--> append, apply; its second half stays in the pass
 //!         | none
-//!         +-> take the least worthy move back
+//!         +-> say who is stuck: the planner plans again without them
 //! ```
 
+use crate::draft::Draft;
 use crate::model::{HostNo, Model, VmNo};
 use crate::plan::{Move, Reason};
-use crate::search::Draft;
 use std::collections::HashMap;
 
 /// One move by numbers.
@@ -24,11 +24,14 @@ struct Step {
     to: HostNo,
 }
 
-/// Orders the displaced VMs of `goal`. VMs that cannot be brought to their places are put back in `goal`.
-pub(crate) fn schedule(goal: &mut Model<'_>, draft: &mut Draft) -> Vec<Move> {
+/// Orders the displaced VMs of `goal`.
+///
+/// # Errors
+/// VMs that stand in each other's way and cannot be brought to their places.
+pub(crate) fn schedule(goal: &Model<'_>, draft: &Draft) -> Result<Vec<Move>, Vec<VmNo>> {
     let mut waiting = goal.displaced();
     if waiting.is_empty() {
-        return Vec::new();
+        return Ok(Vec::new());
     }
     let mut now = goal.clone();
     for &v in &waiting {
@@ -50,7 +53,7 @@ pub(crate) fn schedule(goal: &mut Model<'_>, draft: &mut Draft) -> Vec<Move> {
         let before = waiting.len();
         waiting.retain(|&v| {
             let (Some(from), Some(to)) = (now.vms[v].place, goal.vms[v].place) else { return false };
-            if now.admit_step(v, to).is_err() {
+            if now.admit(&[v], to).is_err() {
                 return true;
             }
             now.shift(v, to);
@@ -58,11 +61,11 @@ pub(crate) fn schedule(goal: &mut Model<'_>, draft: &mut Draft) -> Vec<Move> {
             false
         });
         if waiting.len() == before && !detour(&mut now, &waiting, &mut detours, &mut steps) {
-            take_back(goal, draft, &now, &mut waiting);
+            return Err(waiting);
         }
     }
     let after = dependencies(&now, start, &steps);
-    steps.iter().zip(after).map(|(step, after)| describe(goal, draft, step, after)).collect()
+    Ok(steps.iter().zip(after).map(|(step, after)| describe(goal, draft, step, after)).collect())
 }
 
 /// What is urgent goes first.
@@ -88,25 +91,6 @@ fn detour(now: &mut Model<'_>, waiting: &[VmNo], detours: &mut [bool], steps: &m
         }
     }
     false
-}
-
-/// Gives up the least worthy waiting move, with its whole unit: it stays where it now is.
-fn take_back(goal: &mut Model<'_>, draft: &mut Draft, now: &Model<'_>, waiting: &mut Vec<VmNo>) {
-    let Some(last) = waiting.last().copied() else { return };
-    let unit = goal.rules.units[goal.rules.unit_of[last]].clone();
-    for v in unit {
-        let Some(place) = now.vms[v].place.filter(|_| waiting.contains(&v)) else { continue };
-        let reason = draft.reasons[v].clone().unwrap_or(Reason::Balance { from: 0.0, to: 0.0 });
-        draft.shift(goal, v, place, reason, 0.0);
-        waiting.retain(|&w| w != v);
-    }
-}
-
-impl Model<'_> {
-    /// Whether a VM may cross now: as [`Model::admit`].
-    fn admit_step(&self, v: VmNo, to: HostNo) -> Result<(), crate::plan::Refusal> {
-        self.admit(&[v], to)
-    }
 }
 
 /// For each step the earlier steps that must have ended. Any execution that keeps to them is feasible, in whatever order the rest runs:

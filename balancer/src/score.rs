@@ -123,9 +123,7 @@ impl Model<'_> {
     /// The whole score, preferences with it, cost of moving without.
     pub(crate) fn score(&self) -> f64 {
         let hosts: f64 = self.hosts.iter().map(|host| self.scale.host(host, &host.sums)).sum();
-        let preferences: usize =
-            self.broken_rules().iter().filter(|(r, _)| !self.rules.rules[*r].strict).map(|(_, vms)| vms.len()).sum();
-        hosts + crate::rules::PREFERENCE * preferences as f64
+        hosts + crate::rules::PREFERENCE * self.preferences_broken()
     }
 
     /// How much the score falls when these VMs go from one host, where they all are, to another.
@@ -136,7 +134,7 @@ impl Model<'_> {
         for &v in vms {
             less = less.without(&self.vms[v]);
             more = more.with(&self.vms[v]);
-            preferences += self.preference_change(v, to);
+            preferences += self.preference_change(v, to, vms);
         }
         let before = self.scale.host(source, &source.sums) + self.scale.host(target, &target.sums);
         let after = self.scale.host(source, &less) + self.scale.host(target, &more);

@@ -7,6 +7,7 @@
 //! it is set aside. When all are set aside after changes, all are asked again; the search ends when a whole round changed nothing, so the
 //! result is a state where none of these moves helps, and planning again finds nothing to do.
 
+use crate::draft::Draft;
 use crate::model::{HostNo, Model, VmNo};
 use crate::plan::{Reason, Why};
 use crate::snapshot::HostState;
@@ -16,67 +17,13 @@ use std::collections::BTreeSet;
 const COLDEST: usize = 24;
 
 /// A gain must be above this, so that rounding never moves a VM.
-const GAIN_LEAST: f64 = 1e-7;
+pub(crate) const GAIN_LEAST: f64 = 1e-7;
 
 /// Rounds at most; a limit on time, never reached by what was measured (2 to 5).
 const ROUNDS_MAX: usize = 40;
 
-/// The limits of a plan, and what was decided within them.
-#[derive(Debug, Clone)]
-pub(crate) struct Draft {
-    /// Why each VM left its home; `None` for those that did not.
-    pub(crate) reasons: Vec<Option<Reason>>,
-    /// What each move was expected to bring.
-    pub(crate) gains: Vec<f64>,
-    moves: usize,
-    mib: u64,
-    moves_max: usize,
-    mib_max: u64,
-}
-
-impl Draft {
-    pub(crate) fn new(model: &Model<'_>) -> Self {
-        let n = model.vms.len();
-        Self {
-            reasons: vec![None; n],
-            gains: vec![0.0; n],
-            moves: 0,
-            mib: 0,
-            moves_max: model.policy.moves_max.unwrap_or(usize::MAX),
-            mib_max: model.policy.move_mib_max.unwrap_or(u64::MAX),
-        }
-    }
-
-    /// Whether the limits allow these VMs to be away from home too.
-    pub(crate) fn allows(&self, model: &Model<'_>, vms: &[VmNo]) -> bool {
-        let new = vms.iter().filter(|&&v| model.vms[v].place == model.vms[v].home);
-        let (n, mib) = new.fold((0, 0), |(n, mib), &v| (n + 1, mib + model.vms[v].vm.memory_mib));
-        self.moves + n <= self.moves_max && self.mib + mib <= self.mib_max
-    }
-
-    /// Moves a VM in the model and notes why.
-    pub(crate) fn shift(&mut self, model: &mut Model<'_>, v: VmNo, to: HostNo, reason: Reason, gain: f64) {
-        let mib = model.vms[v].vm.memory_mib;
-        let (away, will_be) = (model.vms[v].place != model.vms[v].home, model.vms[v].home != Some(to));
-        model.shift(v, to);
-        match (away, will_be) {
-            (false, true) => {
-                self.moves += 1;
-                self.mib += mib;
-                self.reasons[v] = Some(reason);
-                self.gains[v] = gain;
-            }
-            (true, false) => {
-                self.moves -= 1;
-                self.mib -= mib;
-                self.reasons[v] = None;
-                self.gains[v] = 0.0;
-            }
-            (true, true) => self.gains[v] += gain,
-            (false, false) => {}
-        }
-    }
-}
+/// Moves in one descent at most, for each VM; each lowers the score, so only rounding could come near it.
+const MOVES_EACH_MAX: usize = 50;
 
 /// A move of a unit that was found good.
 #[derive(Debug, Clone, Copy)]
@@ -91,6 +38,7 @@ struct Found {
 /// Descends until no move helps.
 pub(crate) fn descend(model: &mut Model<'_>, draft: &mut Draft) {
     let mut cold = Cold::new(model);
+    let mut moves_left = model.vms.len() * MOVES_EACH_MAX;
     for _ in 0..ROUNDS_MAX {
         let mut waiting: BTreeSet<(u64, HostNo)> =
             (0..model.hosts.len()).filter(|&h| gives(model, h)).map(|h| (cold.key[h], h)).collect();
@@ -102,6 +50,10 @@ pub(crate) fn descend(model: &mut Model<'_>, draft: &mut Draft) {
                 draft.shift(model, v, found.to, reason.clone(), found.gain);
             }
             changed = true;
+            moves_left -= 1;
+            if moves_left == 0 {
+                return;
+            }
             let was = cold.key[found.to];
             cold.update(model, from);
             cold.update(model, found.to);
@@ -133,6 +85,9 @@ pub(crate) fn movable(model: &Model<'_>, v: VmNo) -> Result<(), Why> {
     if vm.busy || vm.moving_to.is_some() {
         return Err(Why::Busy);
     }
+    if model.vms[v].held {
+        return Err(Why::NoWay);
+    }
     if vm.excluded {
         return Err(Why::Excluded);
     }
@@ -142,7 +97,7 @@ pub(crate) fn movable(model: &Model<'_>, v: VmNo) -> Result<(), Why> {
     }
 }
 
-fn best_move(model: &Model<'_>, draft: &Draft, cold: &Cold, from: HostNo) -> Option<Found> {
+fn best_move(model: &Model<'_>, draft: &mut Draft, cold: &Cold, from: HostNo) -> Option<Found> {
     let mut best: Option<Found> = None;
     let mut seen = BTreeSet::new();
     for &v in &model.hosts[from].vms {
@@ -185,7 +140,7 @@ fn best_move(model: &Model<'_>, draft: &Draft, cold: &Cold, from: HostNo) -> Opt
 }
 
 /// What moving a VM adds to the plan's cost: nothing when it is moved anyway.
-fn step_cost(model: &Model<'_>, v: VmNo) -> f64 {
+pub(crate) fn step_cost(model: &Model<'_>, v: VmNo) -> f64 {
     if model.vms[v].place == model.vms[v].home { model.vms[v].cost.score } else { 0.0 }
 }
 
@@ -195,14 +150,14 @@ fn better(a: &Found, b: &Found) -> bool {
 }
 
 /// A move for balance may not heat its target above its leave threshold, or the target would ask for help at once.
-fn keeps_room(model: &Model<'_>, vms: &[VmNo], to: HostNo) -> bool {
+pub(crate) fn keeps_room(model: &Model<'_>, vms: &[VmNo], to: HostNo) -> bool {
     let target = &model.hosts[to];
     let after = vms.iter().fold(target.sums, |sums, &v| sums.with(&model.vms[v]));
     model.scale.expected_share(target, &after) <= target.thresholds.leave
         || model.scale.expected_share(target, &after) <= model.scale.expected_share(target, &target.sums)
 }
 
-fn reason(model: &Model<'_>, from: HostNo, to: HostNo, vms: &[VmNo]) -> Reason {
+pub(crate) fn reason(model: &Model<'_>, from: HostNo, to: HostNo, vms: &[VmNo]) -> Reason {
     let (source, target) = (&model.hosts[from], &model.hosts[to]);
     if let Some(expected) = model.overload(from) {
         return Reason::Overload { expected, threshold: source.thresholds.enter };
@@ -210,7 +165,7 @@ fn reason(model: &Model<'_>, from: HostNo, to: HostNo, vms: &[VmNo]) -> Reason {
     for &v in vms {
         for &r in &model.rules.of_vm[v] {
             if !model.rules.rules[r].strict
-                && model.preference_change(v, to) < 0.0
+                && model.preference_change(v, to, vms) < 0.0
                 && model.rules.wrong(r, &model.vms).contains(&v)
             {
                 return Reason::Rule { rule: model.rules.rules[r].name.clone() };
@@ -228,7 +183,7 @@ fn reason(model: &Model<'_>, from: HostNo, to: HostNo, vms: &[VmNo]) -> Reason {
 pub(crate) struct Cold {
     classes: Vec<BTreeSet<(u64, HostNo)>>,
     /// Each host's heat in an order that integers share.
-    key: Vec<u64>,
+    pub(crate) key: Vec<u64>,
 }
 
 impl Cold {
