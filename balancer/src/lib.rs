@@ -11,6 +11,7 @@ mod contradict;
 mod cooldown;
 mod cost;
 mod draft;
+mod explain;
 mod forecast;
 pub mod ganeti;
 mod green;
@@ -31,6 +32,8 @@ mod swap;
 
 pub use cooldown::{after_move, resting_until};
 pub use cost::{Measured, predict};
+pub use explain::{HostOption, why_not};
+pub use forecast::{Expected, Tracker};
 pub use place::place;
 pub use plan::{
     BrokenRule, Concern, Cost, Move, Placement, Plan, PowerOff, Reason, Refusal, Rejection, Remedy, Stay, Why,

@@ -15,7 +15,11 @@ use crate::snapshot::{Snapshot, Vm};
 pub fn place(snapshot: &Snapshot, policy: &Policy, vm: &Vm) -> Result<Placement, Vec<Rejection>> {
     let mut with = snapshot.clone();
     with.vms.retain(|other| other.id != vm.id);
-    with.vms.push(Vm { host: None, moving_to: None, ..vm.clone() });
+    let mut new = Vm { host: None, moving_to: None, ..vm.clone() };
+    if new.cpu_cores == 0.0 && new.cpu_history.is_empty() {
+        new.cpu_cores = usual_share(snapshot) * f64::from(new.vcpus);
+    }
+    with.vms.push(new);
     if let Err(defect) = with.check().and_then(|()| policy.check()) {
         let rejected = |host: &crate::snapshot::Host| Rejection {
             host: host.id.clone(),
@@ -48,6 +52,12 @@ pub fn place(snapshot: &Snapshot, policy: &Policy, vm: &Vm) -> Result<Placement,
         free_mib: host.free_mib() - vm.memory_mib,
         choices: fitting.len(),
     })
+}
+
+/// What VMs here use of each virtual processor; a VM of which nothing is known is taken to be like the others.
+fn usual_share(snapshot: &Snapshot) -> f64 {
+    let vcpus: f64 = snapshot.vms.iter().map(|vm| f64::from(vm.vcpus)).sum();
+    if vcpus > 0.0 { snapshot.vms.iter().map(|vm| vm.cpu_cores).sum::<f64>() / vcpus } else { 0.0 }
 }
 
 /// A VM that is kept together with others starts where they run.

@@ -164,10 +164,7 @@ pub(crate) fn reason(model: &Model<'_>, from: HostNo, to: HostNo, vms: &[VmNo]) 
     }
     for &v in vms {
         for &r in &model.rules.of_vm[v] {
-            if !model.rules.rules[r].strict
-                && model.preference_change(v, to, vms) < 0.0
-                && model.rules.wrong(r, &model.vms).contains(&v)
-            {
+            if !model.rules.rules[r].strict && model.preference_change(v, to, vms) < 0.0 {
                 return Reason::Rule { rule: model.rules.rules[r].name.clone() };
             }
         }

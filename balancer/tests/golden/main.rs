@@ -2,4 +2,6 @@
 
 mod rack;
 
+mod place;
 mod spread;
+mod traps;

@@ -6,7 +6,7 @@
 //! ```
 //! A host, its memory in GiB and cores, words about it; after the colon its VMs, parted by commas, likewise.
 
-use balancer::{Host, HostState, Plan, Policy, Snapshot, Vm};
+use balancer::{Ask, Host, HostSelector, HostState, Plan, Policy, Rule, Snapshot, Vm, VmSelector};
 use expect_test::Expect;
 use std::fmt::Write;
 
@@ -19,8 +19,7 @@ pub(crate) fn check(rack: &str, policy: &Policy, expected: Expect) {
 pub(crate) fn snapshot(rack: &str) -> Snapshot {
     let mut snapshot = Snapshot { at_ms: 1_000_000, ..Snapshot::default() };
     for line in rack.lines().map(str::trim).filter(|line| !line.is_empty()) {
-        let (about, vms) =
-            line.split_once(':').filter(|(_, rest)| rest.starts_with(' ')).unwrap_or((line.trim_end_matches(':'), ""));
+        let (about, vms) = line.split_once(": ").unwrap_or((line, ""));
         let host = host(about);
         for text in vms.split(',').map(str::trim).filter(|text| !text.is_empty()) {
             let mut vm = vm(text);
@@ -119,4 +118,30 @@ pub(crate) fn show(plan: &Plan) -> String {
     }
     writeln!(text, "score {:.4} -> {:.4}", plan.score_before, plan.score_after).expect("a String takes all");
     text
+}
+
+/// A policy that has these rules.
+pub(crate) fn policy(rules: Vec<Rule>) -> Policy {
+    Policy { rules, ..Policy::default() }
+}
+
+pub(crate) fn together(name: &str, strict: bool, vms: &[&str]) -> Rule {
+    Rule { name: name.to_owned(), strict, ask: Ask::Together { vms: named(vms) } }
+}
+
+pub(crate) fn apart(name: &str, strict: bool, vms: &[&str]) -> Rule {
+    Rule { name: name.to_owned(), strict, ask: Ask::Apart { vms: named(vms) } }
+}
+
+pub(crate) fn on(name: &str, strict: bool, vms: &[&str], hosts: &[&str]) -> Rule {
+    let names = hosts.iter().map(|host| host.parse().expect("a good name")).collect();
+    Rule {
+        name: name.to_owned(),
+        strict,
+        ask: Ask::On { vms: named(vms), hosts: HostSelector { names, ..HostSelector::default() } },
+    }
+}
+
+fn named(vms: &[&str]) -> VmSelector {
+    VmSelector { names: vms.iter().map(|vm| vm.parse().expect("a good name")).collect(), ..VmSelector::default() }
 }

@@ -33,8 +33,10 @@ fn nothing_to_do() {
         "a 8G 4c: web 2G 1c, db 2G 3c",
         &Policy::default(),
         expect![[r#"
-        score 11.0000 -> 11.0000
-    "#]],
+            db stays: its host is expected at 100 % of its processors, above 90 %, but there is no other host
+            web stays: its host is expected at 100 % of its processors, above 90 %, but there is no other host
+            score 11.0000 -> 11.0000
+        "#]],
     );
     check(
         "a 8G 4c: web 2G 1c\nb 8G 4c: db 2G 1c",

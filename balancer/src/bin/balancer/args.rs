@@ -15,6 +15,22 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     /// Plan moves for a snapshot, or for a Ganeti cluster.
     Plan(PlanArgs),
+    /// Say for one VM why it moves or stays, and what every host would be for it.
+    Explain(ExplainArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ExplainArgs {
+    /// Snapshot of the rack, YAML or JSON.
+    pub(crate) snapshot: PathBuf,
+    /// The VM.
+    pub(crate) vm: proto::VmId,
+    /// Policy, YAML or JSON; the default policy without it.
+    #[arg(long)]
+    pub(crate) policy: Option<PathBuf>,
+    /// How to show it.
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    pub(crate) output: Output,
 }
 
 #[derive(Debug, clap::Args)]

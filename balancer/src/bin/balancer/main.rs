@@ -6,6 +6,7 @@
 mod args;
 mod ganeti;
 mod read;
+mod snapshot;
 
 use args::{Args, Command};
 use clap::Parser;
@@ -13,10 +14,12 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let done = match Args::parse().command {
-        Command::Plan(plan) => match &plan.ganeti {
-            Some(file) => ganeti::run(file, &plan),
-            None => Ok(()),
+        Command::Plan(plan) => match (&plan.ganeti, &plan.snapshot) {
+            (Some(file), _) => ganeti::run(file, &plan),
+            (None, Some(file)) => snapshot::run(file, &plan),
+            (None, None) => Ok(()), // clap asks for one of the two
         },
+        Command::Explain(explain) => snapshot::explain(&explain),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

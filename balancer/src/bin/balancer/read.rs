@@ -24,10 +24,35 @@ pub(crate) enum CommandError {
         #[source]
         err: ParseError,
     },
+    #[error("{}: {what}", path.display())]
+    Parse { path: PathBuf, what: String },
+    #[error("{}: {what}; expected {expected}", path.display())]
+    Defect { path: PathBuf, what: String, expected: String },
+    #[error("showing the result: {why}")]
+    Show { why: String },
 }
 
 pub(crate) fn text(path: &Path) -> Result<String, CommandError> {
     std::fs::read_to_string(path).map_err(|err| CommandError::Read { path: path.to_owned(), err })
+}
+
+/// Reads a file as JSON when its name ends so, else as YAML. Errors name line, column and the path within the file.
+pub(crate) fn parse<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, CommandError> {
+    let text = text(path)?;
+    let wrong = |what: String| CommandError::Parse { path: path.to_owned(), what };
+    if path.extension().is_some_and(|end| end == "json") {
+        let mut json = serde_json::Deserializer::from_str(&text);
+        let value = serde_path_to_error::deserialize(&mut json)
+            .map_err(|err| wrong(format!("{}: {}", err.path(), err.inner())))?;
+        json.end().map_err(|err| wrong(err.to_string()))?;
+        return Ok(value);
+    }
+    let yaml = serde_yaml::Deserializer::from_str(&text);
+    serde_path_to_error::deserialize(yaml).map_err(|err| {
+        let (at, what) = (err.path().to_string(), err.inner().to_string());
+        // Some errors name the path themselves.
+        wrong(if what.starts_with(&at) { what } else { format!("{at}: {what}") })
+    })
 }
 
 pub(crate) fn write(path: &Path, text: &str) -> Result<(), CommandError> {
