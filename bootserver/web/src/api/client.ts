@@ -12,7 +12,7 @@ import type {
   Refusal,
   RegisterHost,
   Session,
-} from "./types";
+} from "./schema";
 
 /** The server said no. `message` is its sentence for a person; `refusal` is what to match on. */
 export class Refused extends Error {

@@ -5,7 +5,7 @@
 
 import { headers, Refused, refusalOf, Unreachable } from "./client";
 import { SseParser } from "./sse";
-import type { RackView } from "./types";
+import type { RackView } from "./schema";
 
 export type Line =
   { is: "connecting" } | { is: "live" } | { is: "lost"; since_ms: number; retry_ms: number; why: string };

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import type { BootStep, HostView } from "../api/types";
+import type { BootStep, HostView } from "../api/schema";
 import { bootSays, bootTook, lanes } from "./boot";
 import { host, rack } from "./fixture";
 import { take } from "./model";

@@ -1,7 +1,7 @@
 // A boot as the rack's drawing shows it: all eight steps in their order, each pending, under way, done, awaiting
 // the operator or stalled; and for a stalled one its likely cause.
 
-import type { BootStepKind, HostView } from "../api/types";
+import type { BootStepKind, HostView } from "../api/schema";
 import { percent } from "../view/format";
 import type { Pulse } from "./model";
 

@@ -1,6 +1,6 @@
 // Small views for the unit tests.
 
-import type { HostView, LogEvent, MoveView, RackView, VmView } from "../api/types";
+import type { HostView, LogEvent, MoveView, RackView, VmView } from "../api/schema";
 
 export function rack(more: Partial<RackView> = {}): RackView {
   return {

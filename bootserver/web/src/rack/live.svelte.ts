@@ -2,7 +2,7 @@
 
 import { api } from "../api/client";
 import { follow, type Line } from "../api/stream";
-import type { About } from "../api/types";
+import type { About } from "../api/schema";
 import { take, withOlder, type Model } from "./model";
 
 /** Where the page stands: who is asking decides what is shown. */

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import type { RackView } from "../api/types";
+import type { RackView } from "../api/schema";
 import { event, host, loaded, move, rack } from "./fixture";
 import { EVENTS_MAX, SAMPLES_MAX, take, withOlder, type Model } from "./model";
 

@@ -1,7 +1,7 @@
 // What the page knows: the newest view, and what only a page that has watched for a while can know (load over
 // time, when bytes last came, older events). One reducer: `take(model, view, local_ms)`. It reads no clock.
 
-import type { BootStep, HostView, LogEvent, RackView } from "../api/types";
+import type { BootStep, HostView, LogEvent, RackView } from "../api/schema";
 import { newsOf } from "./news";
 
 /** One point of a host's load. */

@@ -1,7 +1,7 @@
 // What is worth saying aloud when one view follows another: a screen reader's user hears it (aria-live), so it is
 // only what a person at the rack would call out.
 
-import type { HostState, HostView, MoveView, RackView } from "../api/types";
+import type { HostState, HostView, MoveView, RackView } from "../api/schema";
 import { duration } from "../view/format";
 
 /** Past this many at once they are summed up: a rack powering on is not read out host by host. */

@@ -1,7 +1,7 @@
 // Which VM is drawn where. A VM is in one place only: on its owner, or on the shelf of those that run nowhere. One
 // that is on its way in is shown on the target as well, as an outline.
 
-import type { MoveView, RackView, VmView } from "../api/types";
+import type { MoveView, RackView, VmView } from "../api/schema";
 
 export interface Places {
   /** By host, by name. */

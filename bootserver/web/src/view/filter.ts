@@ -1,6 +1,6 @@
 // The event log's filter.
 
-import type { Level, LogEvent, Topic } from "../api/types";
+import type { Level, LogEvent, Topic } from "../api/schema";
 
 export interface Filter {
   /** Words that must all occur in the text or in the name of host or VM; case does not matter. */

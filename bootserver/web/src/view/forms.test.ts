@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { Refused, Unreachable } from "../api/client";
-import type { Refusal } from "../api/types";
+import type { Refusal } from "../api/schema";
 import { event } from "../rack/fixture";
 import { check } from "./check";
 import { filtered, type Filter } from "./filter";

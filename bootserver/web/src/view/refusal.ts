@@ -1,7 +1,7 @@
 // A refusal's place on a form, and its sentence. The server's own sentence is used wherever it says enough.
 
 import { Refused } from "../api/client";
-import type { Rejected } from "../api/types";
+import type { Rejected } from "../api/schema";
 
 /** What went wrong with one request, ready to be shown. */
 export interface Wrong {

@@ -1,6 +1,6 @@
 // Words for the server's states, and the tone each is shown in. The tone is never the only sign.
 
-import type { HostState, HostView, Level, MovePhase, Stage, VmPhase } from "../api/types";
+import type { HostState, HostView, Level, MovePhase, Stage, VmPhase } from "../api/schema";
 
 export type Tone = "good" | "busy" | "warn" | "bad" | "calm";
 

@@ -1,7 +1,7 @@
 // Makes views of a rack for the mock server: the shapes are checked against the page's own types.
 
 /**
- * @import { BootStep, BootStepKind, HostState, HostView, LogEvent, MoveView, RackView, VmPhase, VmView } from "../../src/api/types.ts"
+ * @import { BootStep, BootStepKind, HostState, HostView, LogEvent, MoveView, RackView, VmPhase, VmView } from "../../src/api/schema.d.ts"
  */
 
 const MIB = 1024 * 1024;

@@ -12,7 +12,7 @@ import { emptyRack } from "./rack.mjs";
 
 /**
  * @import { Http2ServerRequest, Http2ServerResponse } from "node:http2"
- * @import { LogEvent, RackView, Refusal } from "../../src/api/types.ts"
+ * @import { LogEvent, RackView, Refusal } from "../../src/api/schema.d.ts"
  * @typedef {{ method: string, path: string, body: any }} Asked
  */
 

@@ -1,0 +1,767 @@
+// Made from the server's OpenAPI document by scripts/types.mjs; not to be edited.
+
+export type paths = Record<string, never>;
+export type webhooks = Record<string, never>;
+export interface components {
+    schemas: {
+        /** @description Whether the server was set up; readable without a session. */
+        About: {
+            /** @description Whether the first password has yet to be chosen. */
+            needs_setup: boolean;
+            /** @description The server's version. */
+            version: string;
+        };
+        /** @description What was done or begun. */
+        Accepted: {
+            /** @enum {string} */
+            did: "done";
+        } | {
+            /** @enum {string} */
+            did: "begun";
+        } | {
+            /** @enum {string} */
+            did: "moving";
+            /** @description The move. */
+            move: components["schemas"]["MoveId"];
+        };
+        /** @description An error's body. */
+        ApiError: {
+            /** @description For a person; the refusal's own sentence. */
+            message: string;
+            /** @description For a program. */
+            refusal: components["schemas"]["Refusal"];
+        };
+        /** @description Asks for a plan. */
+        Balance: {
+            /** @description Only say what would be done. */
+            dry_run?: boolean;
+        };
+        /** @description What a PVH guest boots. */
+        Boot: {
+            /** @description Kernel command line. */
+            cmdline: string;
+            /** @description sha256 of the initrd. */
+            initrd?: string | null;
+            /** @description sha256 of the kernel, 64 hexadecimal digits. */
+            kernel: string;
+            /** @enum {string} */
+            kind: "kernel";
+        } | {
+            /** @enum {string} */
+            kind: "disk";
+            /** @description sha256 of the loader. */
+            loader: string;
+        };
+        /** @description One step of a boot. */
+        BootStep: {
+            /**
+             * Format: int64
+             * @description When it began, Unix milliseconds.
+             */
+            at_ms: number;
+            /**
+             * Format: int64
+             * @description Bytes sent so far.
+             */
+            bytes: number;
+            /**
+             * Format: int64
+             * @description Bytes there are to send; 0 when that means nothing.
+             */
+            bytes_total: number;
+            /** @description Which step. */
+            step: components["schemas"]["BootStepKind"];
+            /**
+             * Format: int64
+             * @description How long it took, milliseconds; absent while it is under way.
+             */
+            took_ms?: number | null;
+        };
+        /**
+         * @description Steps of a boot in their order.
+         * @enum {string}
+         */
+        BootStepKind: "dhcp" | "loader" | "script" | "xen" | "kernel" | "image" | "start" | "join";
+        /** @description A guest's console. */
+        ConsoleText: {
+            /** @description The end of its log. */
+            text: string;
+        };
+        /** @description A machine's processors. */
+        Cpu: {
+            /** @description Features by the names of /proc/cpuinfo, or of Xen's featureset where the agent knows it. */
+            features: string[];
+            /** @description The name it gives itself. */
+            model: string;
+            /**
+             * Format: int32
+             * @description Threads that Xen schedules on.
+             */
+            threads: number;
+            /** @description `AuthenticAMD`, `GenuineIntel`. */
+            vendor: string;
+        };
+        /** @description Makes a disk. */
+        CreateDisk: {
+            /** @description Disk or template image to copy from. */
+            from?: string | null;
+            /** @description Its name. */
+            name: components["schemas"]["DiskId"];
+            /**
+             * Format: int64
+             * @description Size, MiB.
+             */
+            size_mib: number;
+        };
+        /** @description Makes a VM from a template. */
+        CreateVm: {
+            /** @description Appended to the template's kernel command line. */
+            cmdline?: string;
+            /**
+             * Format: int64
+             * @description Size of its disk, MiB; the template's when absent. Never less than the template's image.
+             */
+            disk_mib?: number | null;
+            mac?: components["schemas"]["Mac"] | null;
+            /**
+             * Format: int64
+             * @description Memory, MiB; the template's when absent.
+             */
+            memory_mib?: number | null;
+            /** @description Its name. */
+            name: components["schemas"]["VmId"];
+            /** @description Whether to start it at once. */
+            start?: boolean;
+            /** @description Which template. */
+            template: string;
+            /**
+             * Format: int32
+             * @description Virtual processors; the template's when absent.
+             */
+            vcpus?: number | null;
+        };
+        /** @description A disk on the shared storage; also the last part of its iSCSI target name. */
+        DiskId: string;
+        /** @description One disk. */
+        DiskView: {
+            /** @description Hosts that may reach it now. */
+            granted: components["schemas"]["HostId"][];
+            /** @description Its name. */
+            name: components["schemas"]["DiskId"];
+            /** @description Whether it is ready to use. */
+            ready: boolean;
+            /**
+             * Format: int64
+             * @description MiB.
+             */
+            size_mib: number;
+            vm?: components["schemas"]["VmId"] | null;
+        };
+        /**
+         * @description A domain's state.
+         * @enum {string}
+         */
+        DomainState: "running" | "paused" | "suspended" | "shutdown" | "crashed" | "dying";
+        /**
+         * Format: int64
+         * @description How often a VM's owner has changed. Whoever acts on a VM under an older epoch is wrong.
+         */
+        Epoch: number;
+        /**
+         * @description How the machine was started.
+         * @enum {string}
+         */
+        Firmware: "bios" | "uefi";
+        /** @description Grows a disk. */
+        GrowDisk: {
+            /**
+             * Format: int64
+             * @description The new size, MiB; larger than now.
+             */
+            size_mib: number;
+        };
+        /** @description A physical machine. Made from its first MAC address: `h525400aabb01`. */
+        HostId: string;
+        /**
+         * @description Where a machine stands.
+         * @enum {string}
+         */
+        HostState: "registered" | "booting" | "waiting" | "active" | "draining" | "lost" | "refused";
+        /** @description A host's load, since the report before. */
+        HostStats: {
+            /**
+             * Format: double
+             * @description The agent's processor time, cores.
+             */
+            agent_cpu_cores: number;
+            /**
+             * Format: int64
+             * @description The agent's resident memory, KiB.
+             */
+            agent_rss_kib: number;
+            /**
+             * Format: double
+             * @description Processor time of all domains, cores (0 to threads).
+             */
+            cpu_cores: number;
+            /**
+             * Format: int64
+             * @description dom0's own used memory, MiB.
+             */
+            dom0_used_mib: number;
+            /**
+             * Format: int64
+             * @description Memory not given to any domain, MiB.
+             */
+            memory_free_mib: number;
+            /**
+             * Format: double
+             * @description Bytes a second received on hardware interfaces.
+             */
+            net_rx_bytes_s: number;
+            /**
+             * Format: double
+             * @description Bytes a second sent on hardware interfaces.
+             */
+            net_tx_bytes_s: number;
+        };
+        /** @description One machine. */
+        HostView: {
+            /** @description Its lease. */
+            address?: string | null;
+            /** @description The newest boot, step by step. */
+            boot: components["schemas"]["BootStep"][];
+            firmware?: components["schemas"]["Firmware"] | null;
+            /** @description Its id. */
+            id: components["schemas"]["HostId"];
+            inventory?: components["schemas"]["Inventory"] | null;
+            /** @description Labels. */
+            labels: {
+                [key: string]: string;
+            };
+            /** @description The address it boots from. */
+            mac: components["schemas"]["Mac"];
+            /** @description The operator's name for it; the id until given one. */
+            name: string;
+            /** @description A sentence on what is wrong or awaited; empty when all is well. */
+            note: string;
+            /**
+             * Format: int64
+             * @description Since when, Unix milliseconds.
+             */
+            since_ms: number;
+            /** @description Where it stands. */
+            state: components["schemas"]["HostState"];
+            stats?: components["schemas"]["HostStats"] | null;
+            /** @description VMs whose owner it is. */
+            vms: components["schemas"]["VmId"][];
+        };
+        /** @description What an agent found its machine to be. Sent once, with the join. */
+        Inventory: {
+            /** @description The agent's own version. */
+            agent: string;
+            /** @description Processor. */
+            cpu: components["schemas"]["Cpu"];
+            /**
+             * Format: int64
+             * @description Memory given to dom0, MiB.
+             */
+            dom0_mib: number;
+            /** @description `BIOS` or `UEFI`. */
+            firmware: components["schemas"]["Firmware"];
+            /** @description Digest of the image that is running, as its manifest says. */
+            image: string;
+            /**
+             * Format: int64
+             * @description All memory that Xen has, dom0's with it, MiB.
+             */
+            memory_mib: number;
+            /** @description Network interfaces of the hardware. */
+            nics: components["schemas"]["Nic"][];
+            /** @description Maker and product from SMBIOS. */
+            product: string;
+            /** @description SMBIOS serial number; empty when the firmware gives none. */
+            serial: string;
+            /** @description SMBIOS system UUID in RFC 4122 order and lower case; empty when the firmware gives none. */
+            uuid: string;
+            /** @description Xen's version, such as `4.17.7`. */
+            xen: string;
+        };
+        /**
+         * @description How much an event matters.
+         * @enum {string}
+         */
+        Level: "info" | "warning" | "error";
+        /** @description One line of the log. */
+        LogEvent: {
+            /**
+             * Format: int64
+             * @description Unix milliseconds.
+             */
+            at_ms: number;
+            host?: components["schemas"]["HostId"] | null;
+            /** @description How much it matters. */
+            level: components["schemas"]["Level"];
+            move?: components["schemas"]["MoveId"] | null;
+            /**
+             * Format: int64
+             * @description Rises by one with every event, over restarts.
+             */
+            seq: number;
+            /** @description One sentence for a person. */
+            text: string;
+            /** @description What it is about. */
+            topic: components["schemas"]["Topic"];
+            vm?: components["schemas"]["VmId"] | null;
+        };
+        /** @description Log in. */
+        Login: {
+            /** @description The operator's password. */
+            password: string;
+        };
+        /**
+         * @description An Ethernet address.
+         * @example 52:54:00:aa:bb:01
+         */
+        Mac: string;
+        /** @description Asks for a move. */
+        MigrateVm: {
+            to?: components["schemas"]["HostId"] | null;
+        };
+        /**
+         * Format: int64
+         * @description One move of one VM. Rises for ever.
+         */
+        MoveId: number;
+        /**
+         * @description Where a move stands.
+         *
+         *     ```text
+         *     Preparing -> Copying -> Committing -> Activating -> Releasing -> Done
+         *         |           |
+         *         +-----------+--> Aborting -> Aborted        (owner never changed)
+         *     ```
+         * @enum {string}
+         */
+        MovePhase: "preparing" | "copying" | "committing" | "activating" | "releasing" | "done" | "aborting" | "aborted";
+        /** @description One move. */
+        MoveView: {
+            /**
+             * Format: int64
+             * @description When it began, Unix milliseconds.
+             */
+            began_ms: number;
+            /**
+             * Format: int64
+             * @description Bytes sent so far.
+             */
+            bytes: number;
+            /**
+             * Format: int64
+             * @description Milliseconds that the guest stood still, as the agents measured it.
+             */
+            downtime_ms?: number | null;
+            /**
+             * Format: int64
+             * @description When it ended.
+             */
+            ended_ms?: number | null;
+            /** @description Why it failed. */
+            failure?: string | null;
+            /** @description Its number. */
+            id: components["schemas"]["MoveId"];
+            /** @description Where it stands. */
+            phase: components["schemas"]["MovePhase"];
+            /** @description Why, one sentence. */
+            reason: string;
+            /** @description From here. */
+            source: components["schemas"]["HostId"];
+            stage?: components["schemas"]["Stage"] | null;
+            /** @description To there. */
+            target: components["schemas"]["HostId"];
+            /**
+             * Format: int64
+             * @description Milliseconds from the first byte to the guest running at the target.
+             */
+            total_ms?: number | null;
+            /** @description The VM. */
+            vm: components["schemas"]["VmId"];
+        };
+        /** @description A network interface. */
+        Nic: {
+            /** @description Kernel driver. */
+            driver: string;
+            /** @description Whether there is a carrier. */
+            link: boolean;
+            /** @description Its address. */
+            mac: components["schemas"]["Mac"];
+            /**
+             * Format: int32
+             * @description Megabits a second; absent when the driver does not say.
+             */
+            speed_mbit?: number | null;
+        };
+        /** @description A move that the planner proposes. */
+        PlannedMove: {
+            /** @description Why, one sentence. */
+            reason: string;
+            /** @description From here. */
+            source: components["schemas"]["HostId"];
+            /** @description To there. */
+            target: components["schemas"]["HostId"];
+            /** @description The VM. */
+            vm: components["schemas"]["VmId"];
+        };
+        /** @description A plan of moves, for `balance --dry-run` and the page. */
+        PlanView: {
+            /** @description In order. */
+            moves: components["schemas"]["PlannedMove"][];
+            /**
+             * Format: double
+             * @description Imbalance after.
+             */
+            score_after: number;
+            /**
+             * Format: double
+             * @description Imbalance before, 0 is even.
+             */
+            score_before: number;
+            /** @description VMs that a rule or overload concerns and that stay, with the reason. */
+            stays: components["schemas"]["Stay"][];
+        };
+        /** @description The rack at one moment. */
+        RackView: {
+            /**
+             * Format: int64
+             * @description Unix milliseconds.
+             */
+            at_ms: number;
+            /** @description By name. */
+            disks: components["schemas"]["DiskView"][];
+            /** @description The newest 100, newest first. */
+            events: components["schemas"]["LogEvent"][];
+            /** @description By id. */
+            hosts: components["schemas"]["HostView"][];
+            /** @description Those under way and the newest 50 that ended, newest first. */
+            moves: components["schemas"]["MoveView"][];
+            /** @description Names of templates that a VM can be made from. */
+            templates: string[];
+            /**
+             * Format: int64
+             * @description Rises with every change within one run of the server.
+             */
+            version: number;
+            /** @description By name. */
+            vms: components["schemas"]["VmView"][];
+        };
+        /** @description Why the server does not do what it was asked. */
+        Refusal: {
+            /** @description As given. */
+            host: components["schemas"]["HostId"];
+            /** @enum {string} */
+            why: "no_host";
+        } | {
+            /** @description As given. */
+            vm: components["schemas"]["VmId"];
+            /** @enum {string} */
+            why: "no_vm";
+        } | {
+            /** @description As given. */
+            disk: components["schemas"]["DiskId"];
+            /** @enum {string} */
+            why: "no_disk";
+        } | {
+            /** @description Those there are. */
+            known: string[];
+            /** @description As given. */
+            template: string;
+            /** @enum {string} */
+            why: "no_template";
+        } | {
+            /** @description The name. */
+            name: string;
+            /** @enum {string} */
+            why: "name_taken";
+        } | {
+            /** @description The address. */
+            mac: components["schemas"]["Mac"];
+            /** @enum {string} */
+            why: "mac_taken";
+        } | {
+            /** @description Which. */
+            host: components["schemas"]["HostId"];
+            /** @description Its state. */
+            state: components["schemas"]["HostState"];
+            /** @enum {string} */
+            why: "host_is";
+        } | {
+            /** @description Its phase. */
+            phase: components["schemas"]["VmPhase"];
+            /** @description Which. */
+            vm: components["schemas"]["VmId"];
+            /** @enum {string} */
+            why: "vm_is";
+        } | {
+            /** @description The move. */
+            move: components["schemas"]["MoveId"];
+            /** @enum {string} */
+            why: "move_under_way";
+        } | {
+            /** @description Each host with the reason. */
+            rejected: components["schemas"]["Rejected"][];
+            /** @description Which. */
+            vm: components["schemas"]["VmId"];
+            /** @enum {string} */
+            why: "no_place";
+        } | {
+            /** @description Where. */
+            host: components["schemas"]["HostId"];
+            /** @description Which. */
+            vm: components["schemas"]["VmId"];
+            /** @enum {string} */
+            why: "already_there";
+        } | {
+            /** @description Which. */
+            disk: components["schemas"]["DiskId"];
+            /** @description Whose. */
+            vm: components["schemas"]["VmId"];
+            /** @enum {string} */
+            why: "disk_in_use";
+        } | {
+            /** @description How many. */
+            count: number;
+            /** @description Which. */
+            host: components["schemas"]["HostId"];
+            /** @enum {string} */
+            why: "host_has_vms";
+        } | {
+            /** @description What was expected. */
+            expected: string;
+            /** @description Which. */
+            field: string;
+            /** @description What was given. */
+            given: string;
+            /** @enum {string} */
+            why: "bad_value";
+        } | {
+            /** @enum {string} */
+            why: "not_logged_in";
+        } | {
+            /** @enum {string} */
+            why: "wrong_password";
+        } | {
+            /**
+             * Format: int64
+             * @description Seconds to wait.
+             */
+            retry_s: number;
+            /** @enum {string} */
+            why: "too_many_attempts";
+        } | {
+            /** @enum {string} */
+            why: "already_set_up";
+        } | {
+            /** @description What is the matter. */
+            detail: string;
+            /** @enum {string} */
+            why: "unavailable";
+        } | {
+            /** @enum {string} */
+            why: "no_such_path";
+        } | {
+            /** @description What it said. */
+            detail: string;
+            /** @description Which. */
+            host: components["schemas"]["HostId"];
+            /** @enum {string} */
+            why: "host_failed";
+        };
+        /** @description Registers a machine before it is seen. */
+        RegisterHost: {
+            /** @description The address it boots from. */
+            mac: components["schemas"]["Mac"];
+            /** @description A name for it. */
+            name?: string | null;
+        };
+        /** @description A host that cannot take a VM. */
+        Rejected: {
+            /** @description Which. */
+            host: components["schemas"]["HostId"];
+            /** @description Why, one sentence. */
+            why: string;
+        };
+        /** @description A session. The page has it as a cookie as well. */
+        Session: {
+            /**
+             * Format: int64
+             * @description Unix milliseconds.
+             */
+            expires_ms: number;
+            /** @description For `Authorization: Bearer`. */
+            token: string;
+        };
+        /** @description First use: the set-up code and a password of the operator's choice. */
+        Setup: {
+            /** @description The one-time code that the server printed. */
+            code: string;
+            /** @description 10 to 200 characters. */
+            password: string;
+        };
+        /**
+         * @description Steps within an order.
+         * @enum {string}
+         */
+        Stage: "preparing" | "listening" | "copying" | "stopped" | "received" | "working";
+        /** @description A VM that stays. */
+        Stay: {
+            /** @description The VM. */
+            vm: components["schemas"]["VmId"];
+            /** @description Why, one sentence. */
+            why: string;
+        };
+        /**
+         * @description What an event is about.
+         * @enum {string}
+         */
+        Topic: "dhcp" | "boot" | "host" | "vm" | "move" | "storage" | "server" | "operator";
+        /** @description A virtual network interface. */
+        Vif: {
+            /** @description The bridge of the host it is put on. */
+            bridge: string;
+            /** @description Its address, unique in the rack. */
+            mac: components["schemas"]["Mac"];
+        };
+        /** @description A virtual machine. The operator's name for it; also its Xen domain name. */
+        VmId: string;
+        /** @description A VM's load. */
+        VmLoad: {
+            /**
+             * Format: double
+             * @description Cores.
+             */
+            cpu_cores: number;
+            /**
+             * Format: double
+             * @description Bytes a second read.
+             */
+            disk_read_bytes_s: number;
+            /**
+             * Format: double
+             * @description Bytes a second written.
+             */
+            disk_write_bytes_s: number;
+            /**
+             * Format: double
+             * @description Bytes a second received.
+             */
+            net_rx_bytes_s: number;
+            /**
+             * Format: double
+             * @description Bytes a second sent.
+             */
+            net_tx_bytes_s: number;
+        };
+        /**
+         * @description What a VM's record says.
+         * @enum {string}
+         */
+        VmPhase: "creating" | "stopped" | "starting" | "running" | "paused" | "moving" | "stopping" | "deleting" | "unknown" | "failed";
+        /** @description What a VM is to be. Changes only while it is stopped. */
+        VmSpec: {
+            /** @description What it boots. */
+            boot: components["schemas"]["Boot"];
+            /** @description Its disks in order: xvda, xvdb, … */
+            disks: components["schemas"]["DiskId"][];
+            /**
+             * Format: int64
+             * @description Memory, MiB, 16 or more.
+             */
+            memory_mib: number;
+            /** @description Its name, also its Xen domain name. */
+            name: components["schemas"]["VmId"];
+            /**
+             * Format: int32
+             * @description Virtual processors, 1 to 64.
+             */
+            vcpus: number;
+            /** @description Its network interfaces in order. */
+            vifs: components["schemas"]["Vif"][];
+        };
+        /** @description One VM. */
+        VmView: {
+            domain?: components["schemas"]["DomainState"] | null;
+            /** @description Changes of owner so far. */
+            epoch: components["schemas"]["Epoch"];
+            /** @description Load by the newest report; zero when it does not run. */
+            load: components["schemas"]["VmLoad"];
+            move?: components["schemas"]["MoveId"] | null;
+            /** @description A sentence on what is wrong; empty when all is well. */
+            note: string;
+            owner?: components["schemas"]["HostId"] | null;
+            /** @description What its record says. */
+            phase: components["schemas"]["VmPhase"];
+            /**
+             * Format: int64
+             * @description Since when it is in this phase, Unix milliseconds.
+             */
+            since_ms: number;
+            /** @description What it is to be. */
+            spec: components["schemas"]["VmSpec"];
+        };
+    };
+    responses: never;
+    parameters: never;
+    requestBodies: never;
+    headers: never;
+    pathItems: never;
+}
+export type About = components['schemas']['About'];
+export type Accepted = components['schemas']['Accepted'];
+export type ApiError = components['schemas']['ApiError'];
+export type Balance = components['schemas']['Balance'];
+export type Boot = components['schemas']['Boot'];
+export type BootStep = components['schemas']['BootStep'];
+export type BootStepKind = components['schemas']['BootStepKind'];
+export type ConsoleText = components['schemas']['ConsoleText'];
+export type Cpu = components['schemas']['Cpu'];
+export type CreateDisk = components['schemas']['CreateDisk'];
+export type CreateVm = components['schemas']['CreateVm'];
+export type DiskId = components['schemas']['DiskId'];
+export type DiskView = components['schemas']['DiskView'];
+export type DomainState = components['schemas']['DomainState'];
+export type Epoch = components['schemas']['Epoch'];
+export type Firmware = components['schemas']['Firmware'];
+export type GrowDisk = components['schemas']['GrowDisk'];
+export type HostId = components['schemas']['HostId'];
+export type HostState = components['schemas']['HostState'];
+export type HostStats = components['schemas']['HostStats'];
+export type HostView = components['schemas']['HostView'];
+export type Inventory = components['schemas']['Inventory'];
+export type Level = components['schemas']['Level'];
+export type LogEvent = components['schemas']['LogEvent'];
+export type Login = components['schemas']['Login'];
+export type Mac = components['schemas']['Mac'];
+export type MigrateVm = components['schemas']['MigrateVm'];
+export type MoveId = components['schemas']['MoveId'];
+export type MovePhase = components['schemas']['MovePhase'];
+export type MoveView = components['schemas']['MoveView'];
+export type Nic = components['schemas']['Nic'];
+export type PlannedMove = components['schemas']['PlannedMove'];
+export type PlanView = components['schemas']['PlanView'];
+export type RackView = components['schemas']['RackView'];
+export type Refusal = components['schemas']['Refusal'];
+export type RegisterHost = components['schemas']['RegisterHost'];
+export type Rejected = components['schemas']['Rejected'];
+export type Session = components['schemas']['Session'];
+export type Setup = components['schemas']['Setup'];
+export type Stage = components['schemas']['Stage'];
+export type Stay = components['schemas']['Stay'];
+export type Topic = components['schemas']['Topic'];
+export type Vif = components['schemas']['Vif'];
+export type VmId = components['schemas']['VmId'];
+export type VmLoad = components['schemas']['VmLoad'];
+export type VmPhase = components['schemas']['VmPhase'];
+export type VmSpec = components['schemas']['VmSpec'];
+export type VmView = components['schemas']['VmView'];
+export type $defs = Record<string, never>;
+export type operations = Record<string, never>;
