@@ -1,7 +1,24 @@
 //! The agent in dom0.
 //!
 //! Owns: what one host does for the boot server. [`agent`] decides, as a pure function of events and time; [`hypervisor`] names
-//! what can be done on a host, and does it.
+//! what can be done on a host, and does it; [`uplink`] speaks with the server; [`migration`] carries a guest from host to host;
+//! [`shell`] ties them together.
 
 pub mod agent;
+pub mod boot;
+pub mod carry;
+pub mod fetch;
+pub mod frame;
+pub mod hypercall;
 pub mod hypervisor;
+pub mod identity;
+pub mod inventory;
+pub mod iscsi;
+pub mod join;
+pub mod migration;
+pub mod permit;
+pub mod scripts;
+pub mod shell;
+pub mod stats;
+pub mod uplink;
+pub mod xenstore;

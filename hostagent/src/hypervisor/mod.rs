@@ -13,6 +13,7 @@ use proto::agent::{DiskAccess, DomainState, Failure, Part, Permit, SignedPermit,
 
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
+pub mod xl;
 
 /// Number of one operation begun by one agent process; never used twice by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,0 +1,140 @@
+//! Files from the boot server, by plain HTTP; each is checked against a digest that came by a way that can be trusted.
+//!
+//! Owns: the CA certificate at the start, boot files of guests. Never does: trusting what was not checked.
+
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Bytes;
+use hyper::{Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use proto::vm::Boot;
+use ring::digest::{Context, SHA256};
+use std::fs;
+use std::io::Write;
+use std::net::SocketAddrV4;
+use std::path::Path;
+use std::time::Duration;
+use tokio::net::TcpStream;
+
+/// A kernel or initrd of a guest; they lie in dom0's RAM.
+const FILE_BYTES_MAX: u64 = 256 << 20;
+/// A CA certificate.
+const CA_BYTES_MAX: u64 = 64 << 10;
+/// Files kept for guests; beyond that the oldest goes.
+const FILES_MAX: usize = 8;
+/// Between two pieces of a file.
+const SILENCE_S: u64 = 20;
+
+/// Why a file is not there.
+#[derive(Debug, thiserror::Error)]
+#[error("fetching http://{from}{path}: {why}")]
+pub struct FetchError {
+    from: SocketAddrV4,
+    path: String,
+    why: String,
+}
+
+/// Fetches the boot files that are not there yet into `dir`, under their digests.
+///
+/// # Errors
+/// The first file that could not be had.
+pub async fn boot_files(from: SocketAddrV4, dir: &Path, boot: &Boot) -> Result<(), FetchError> {
+    let digests: Vec<&String> = match boot {
+        Boot::Kernel { kernel, initrd, .. } => std::iter::once(kernel).chain(initrd).collect(),
+        Boot::Disk { loader } => vec![loader],
+    };
+    prune(dir, &digests);
+    for digest in digests {
+        let path = format!("/blob/{digest}");
+        let failed = |why: String| FetchError { from, path: path.clone(), why };
+        let file = dir.join(digest);
+        if file.exists() {
+            continue;
+        }
+        fs::create_dir_all(dir).map_err(|e| failed(format!("making {}: {e}", dir.display())))?;
+        let part = dir.join(format!("{digest}.part"));
+        let mut out = fs::File::create(&part).map_err(|e| failed(format!("making {}: {e}", part.display())))?;
+        let mut sum = Context::new(&SHA256);
+        get(from, &path, FILE_BYTES_MAX, |bytes| {
+            sum.update(bytes);
+            out.write_all(bytes).map_err(|e| format!("writing {}: {e}", part.display()))
+        })
+        .await?;
+        let got = hex(sum.finish().as_ref());
+        if got != digest.to_ascii_lowercase() {
+            let _ = fs::remove_file(&part);
+            return Err(failed(format!("its sha256 is {got}")));
+        }
+        fs::rename(&part, &file).map_err(|e| failed(format!("naming {}: {e}", file.display())))?;
+    }
+    Ok(())
+}
+
+/// The CA's certificate as PEM, and the answer's `Date`.
+///
+/// # Errors
+/// When it could not be had. Whether it is the right one is for who knows its digest.
+pub async fn ca_pem(from: SocketAddrV4) -> Result<(Vec<u8>, Option<String>), FetchError> {
+    let mut pem = Vec::new();
+    let date = get(from, "/ca.pem", CA_BYTES_MAX, |bytes| {
+        pem.extend_from_slice(bytes);
+        Ok(())
+    })
+    .await?;
+    Ok((pem, date))
+}
+
+/// Gets one file piece by piece, no more than `bytes_max`; the answer's `Date`.
+async fn get(
+    from: SocketAddrV4,
+    path: &str,
+    bytes_max: u64,
+    mut take: impl FnMut(&[u8]) -> Result<(), String>,
+) -> Result<Option<String>, FetchError> {
+    let failed = |why: String| FetchError { from, path: path.to_owned(), why };
+    let limit = Duration::from_secs(SILENCE_S);
+    let silent = |_| failed(format!("nothing for {SILENCE_S} s"));
+    let opening = async {
+        let tcp = TcpStream::connect(from).await.map_err(|e| failed(e.to_string()))?;
+        let shaken = hyper::client::conn::http1::handshake(TokioIo::new(tcp)).await;
+        let (mut sender, connection) = shaken.map_err(|e| failed(e.to_string()))?;
+        tokio::spawn(connection);
+        let request = Request::get(path).header("host", from.to_string()).body(Empty::<Bytes>::new());
+        let request = request.map_err(|e| failed(e.to_string()))?;
+        sender.send_request(request).await.map_err(|e| failed(e.to_string()))
+    };
+    let answer = tokio::time::timeout(limit, opening).await.map_err(silent)??;
+    if answer.status() != StatusCode::OK {
+        return Err(failed(format!("the answer is {}", answer.status())));
+    }
+    let date = answer.headers().get("date").and_then(|d| d.to_str().ok()).map(str::to_owned);
+    let mut body = answer.into_body();
+    let mut bytes = 0;
+    while let Some(frame) = tokio::time::timeout(limit, body.frame()).await.map_err(silent)? {
+        if let Ok(data) = frame.map_err(|e| failed(e.to_string()))?.into_data() {
+            bytes += data.len() as u64;
+            if bytes > bytes_max {
+                return Err(failed(format!("longer than {bytes_max} bytes")));
+            }
+            take(&data).map_err(failed)?;
+        }
+    }
+    Ok(date)
+}
+
+/// Lets the oldest files go that these guests do not need. A guest that runs has no use for its files.
+fn prune(dir: &Path, needed: &[&String]) {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut files: Vec<_> = entries.filter_map(|e| Some((e.metadata().ok()?.modified().ok()?, e.path()))).collect();
+    files.retain(|(_, p)| !needed.iter().any(|d| p.file_name().is_some_and(|n| n.to_str() == Some(d.as_str()))));
+    files.sort();
+    let many = files.len().saturating_sub(FILES_MAX - needed.len().min(FILES_MAX));
+    for (_, path) in files.into_iter().take(many) {
+        // What cannot be removed only takes room.
+        let _ = fs::remove_file(path);
+    }
+}
+
+/// Lower-case hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}

@@ -1,0 +1,147 @@
+//! The agent's tasks.
+//!
+//! | task | owns | ends |
+//! |---|---|---|
+//! | agent | the pure agent, the notes' files | with the process |
+//! | uplink | the connection to the server | with the process |
+//! | watcher, a thread | a XenStore connection with watches | with the process |
+//! | one per operation | that operation | by itself; a cancel ends streams |
+//!
+//! Owns: feeding the agent and carrying out its actions, in order. Never does: deciding. Every queue is bounded: events wait at 256, of reports
+//! only the newest is kept.
+
+use crate::agent::{Agent, AgentAction, AgentEvent, Note};
+use crate::boot::Boot;
+use crate::hypercall::Hypercalls;
+use crate::hypervisor::xl::{RUN, Xl};
+use crate::identity::Clock;
+use crate::join::{Join, write_secret};
+use crate::stats::uptime_ms;
+use crate::xenstore::XenStore;
+use crate::{inventory, uplink};
+use proto::VmId;
+use proto::agent::Report;
+use std::error::Error;
+use std::fs;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+
+const EVENTS_MAX: usize = 256;
+
+/// Runs the agent of this boot, for ever.
+///
+/// # Errors
+/// When this is not dom0, or the agent's memory cannot be read or written: init starts it again.
+pub async fn run(boot: Boot) -> Result<(), Box<dyn Error>> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(notes_dir())?;
+    let mut calls = Hypercalls::open()?;
+    let inventory = inventory::take(Path::new("/"), &calls.physinfo()?);
+    let notes = read_notes()?;
+    tracing::info!(host = %boot.host, version = inventory.agent, notes = notes.len(), "agent");
+
+    let clock = Arc::new(Clock::default());
+    let mut join = begin_join(&boot, &clock).await;
+    let joined = join.until_accepted(&inventory).await;
+    tracing::info!("joined");
+
+    let (events, mut waiting) = mpsc::channel(EVENTS_MAX);
+    let (changed, changes) = watch::channel(0);
+    let (identities, identity) = watch::channel(joined.identity.clone());
+    let (reports, newest) = watch::channel(None);
+    let watcher = events.clone();
+    std::thread::Builder::new()
+        .name("xenstore".into())
+        .stack_size(64 << 10)
+        .spawn(move || watch_domains(&changed, &watcher))?;
+    let xl = Arc::new(Xl::new(boot.clone(), identity, changes, events.clone())?);
+    let up = uplink::run(boot.server, join, joined, identities, newest, events);
+    tokio::pin!(up);
+
+    let mut agent = Agent::new(boot.nonce, notes);
+    loop {
+        let wake = Duration::from_millis(agent.wake_ms().saturating_sub(uptime_ms()));
+        let event = tokio::select! {
+            event = waiting.recv() => event.ok_or("the event queue is closed")?,
+            () = tokio::time::sleep(wake) => AgentEvent::Tick,
+            () = &mut up => return Err("the uplink has ended".into()),
+        };
+        for action in agent.apply(event, uptime_ms()) {
+            act(action, &xl, &reports)?;
+        }
+    }
+}
+
+fn act(action: AgentAction, xl: &Arc<Xl>, reports: &watch::Sender<Option<Report>>) -> Result<(), Box<dyn Error>> {
+    match action {
+        // A note that cannot be kept ends the process: what follows relies on it.
+        AgentAction::KeepNote(note) => write_secret(&note_path(&note.vm), &serde_json::to_vec(&note)?)?,
+        AgentAction::DropNote(vm) => fs::remove_file(note_path(&vm))?,
+        AgentAction::Do { job, op } => xl.begin(job, op),
+        AgentAction::Post(report) => drop(reports.send_replace(Some(report))),
+    }
+    Ok(())
+}
+
+async fn begin_join(boot: &Boot, clock: &Arc<Clock>) -> Join {
+    let mut last = String::new();
+    loop {
+        match Join::begin(boot, clock, Path::new(RUN)).await {
+            Ok(join) => return join,
+            Err(e) => {
+                let now = e.to_string();
+                if now != last {
+                    tracing::warn!(error = now, "join");
+                    last = now;
+                }
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        }
+    }
+}
+
+/// Xen's word on domains that came, went or shut down, by XenStore (docs/misc/xenstore.txt, special watches).
+fn watch_domains(changed: &watch::Sender<u64>, events: &mpsc::Sender<AgentEvent>) {
+    loop {
+        let watching = XenStore::open().and_then(|mut store| {
+            store.watch("@introduceDomain")?;
+            store.watch("@releaseDomain")?;
+            loop {
+                store.wait()?;
+                changed.send_modify(|n| *n += 1);
+                // When the queue is full, what fills it leads to a look as well.
+                if let Err(mpsc::error::TrySendError::Closed(_)) = events.try_send(AgentEvent::DomainsChanged) {
+                    return Ok(());
+                }
+            }
+        });
+        match watching {
+            Ok(()) => return,
+            Err::<(), _>(error) => tracing::error!(%error, "watching for domains"),
+        }
+        std::thread::sleep(Duration::from_secs(1));
+    }
+}
+
+fn notes_dir() -> PathBuf {
+    Path::new(RUN).join("vms")
+}
+
+fn note_path(vm: &VmId) -> PathBuf {
+    notes_dir().join(format!("{vm}.json"))
+}
+
+/// Every note. One that cannot be read is an error: to forget a guest's epoch is worse than not to run.
+fn read_notes() -> Result<Vec<Note>, Box<dyn Error>> {
+    let mut notes = Vec::new();
+    for entry in fs::read_dir(notes_dir())? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|e| e == "json") {
+            let note = serde_json::from_slice(&fs::read(&path)?);
+            notes.push(note.map_err(|e| format!("reading {}: {e}", path.display()))?);
+        }
+    }
+    Ok(notes)
+}
