@@ -3,12 +3,12 @@
 
 use crate::BuildError;
 use crate::cpio::{Entry, Tree};
-use object::Object;
-use object::read::elf::{Dyn, FileHeader};
+use object::read::elf::{Dyn, FileHeader, ProgramHeader};
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::Command;
 
 /// Where Debian's loader looks for libraries, without /etc/ld.so.cache.
 const LIBRARY_PATHS: [&str; 3] = ["usr/lib/x86_64-linux-gnu", "usr/lib", "usr/lib64"];
@@ -49,20 +49,28 @@ pub fn modules(root: &Path, wanted: &[String], tree: &mut Tree) -> Result<(), Bu
     for file in &files {
         add(root, &format!("usr/lib/modules/{version}/{file}"), tree)?;
     }
-    // Only the lines about modules that are there: modprobe of another then fails at once.
-    let lines: Vec<&str> = table.lines().filter(|l| l.split(':').next().is_some_and(|f| files.contains(f))).collect();
-    let put = |tree: &mut Tree, name: &str, text: Vec<u8>| {
-        tree.put(&format!("usr/lib/modules/{version}/{name}"), Entry::File(text, false))
-    };
-    put(tree, "modules.dep", (lines.join("\n") + "\n").into_bytes());
-    for name in ["modules.alias", "modules.softdep", "modules.builtin", "modules.builtin.modinfo", "modules.order"] {
-        let path = kernel.join(name);
-        if let Ok(text) = fs::read(&path) {
-            let text = if name == "modules.alias" { aliases(&String::from_utf8_lossy(&text), &files) } else { text };
-            put(tree, name, text);
-        }
+    tables(root, &version, &files, tree)
+}
+
+/// Has depmod make the tables for just these files: kmod and udev read their binary form.
+fn tables(root: &Path, version: &str, files: &BTreeSet<&str>, tree: &mut Tree) -> Result<(), BuildError> {
+    let base = root.join("tmp/picked");
+    if base.exists() {
+        fs::remove_dir_all(&base).map_err(BuildError::file("clearing", &base))?;
     }
-    Ok(())
+    let picked = base.join("lib/modules").join(version);
+    let kernel = root.join("usr/lib/modules").join(version);
+    for file in files.iter().copied().chain(["modules.builtin", "modules.builtin.modinfo", "modules.order"]) {
+        let to = picked.join(file);
+        fs::create_dir_all(to.parent().unwrap_or(&picked)).map_err(BuildError::file("making", &to))?;
+        fs::copy(kernel.join(file), &to).map_err(BuildError::file("copying", &kernel.join(file)))?;
+    }
+    crate::run(Command::new("chroot").arg(root).args(["/usr/sbin/depmod", "-b", "/tmp/picked", version]))?;
+    for name in names(&picked)?.into_iter().filter(|name| name.starts_with("modules.")) {
+        let bytes = fs::read(picked.join(&name)).map_err(BuildError::file("reading", &picked))?;
+        tree.put(&format!("usr/lib/modules/{version}/{name}"), Entry::File(bytes, false));
+    }
+    fs::remove_dir_all(&base).map_err(BuildError::file("clearing", &base))
 }
 
 /// Files of modules.dep that the wanted modules need. A module built into the kernel needs none.
@@ -85,11 +93,6 @@ fn depend<'a>(table: &'a str, builtin: &str, wanted: &[String]) -> Result<BTreeS
 fn same_module(file: &str, name: &str) -> bool {
     let stem = file.rsplit('/').next().unwrap_or(file).split('.').next().unwrap_or(file);
     stem.replace('-', "_") == name.replace('-', "_")
-}
-
-fn aliases(table: &str, files: &BTreeSet<&str>) -> Vec<u8> {
-    let kept = |line: &&str| line.rsplit(' ').next().is_some_and(|module| files.iter().any(|f| same_module(f, module)));
-    (table.lines().filter(kept).collect::<Vec<_>>().join("\n") + "\n").into_bytes()
 }
 
 fn names(directory: &Path) -> Result<Vec<String>, BuildError> {
@@ -179,8 +182,12 @@ fn libraries(data: &[u8]) -> Vec<String> {
                     names.push(String::from_utf8_lossy(entry.string(endian, strings)?).into_owned());
                 }
             }
-            if object::File::parse(data)?.entry() != 0 && !names.is_empty() {
-                names.push("ld-linux-x86-64.so.2".into());
+        }
+        for segment in header.program_headers(endian, data)? {
+            // By its name alone: its place in /lib64 is a link that libc's maintainer script makes, and the recipe.
+            if let Some(loader) = segment.interpreter(endian, data)? {
+                let loader = String::from_utf8_lossy(loader).into_owned();
+                names.push(loader.rsplit('/').next().unwrap_or(&loader).to_owned());
             }
         }
         Ok(names)

@@ -107,13 +107,13 @@ fn inputs(recipe: &Recipe, programs: &Programs, root: &Rootfs) -> Result<String,
         own.put(to, Entry::File(fs::read(from).map_err(BuildError::file("reading", from))?, true));
     }
     let mut digest = Sha256::new();
-    digest.update(format!("{FORMAT}\n{recipe:?}\n{:?}\n", root.versions));
+    digest.update(format!("{recipe:?}\n{:?}\n", root.versions));
+    // Another builder may make something else of the same recipe.
+    let builder = std::env::current_exe().map_err(BuildError::file("finding", Path::new("this program")))?;
+    digest.update(fs::read(&builder).map_err(BuildError::file("reading", &builder))?);
     digest.update(own.archive().map_err(BuildError::file("archiving", &recipe.tree))?);
     Ok(hex(&digest.finalize()))
 }
-
-/// Raised when this builder makes something else of the same inputs.
-const FORMAT: u32 = 1;
 
 fn dom0(recipe: &Recipe, programs: &Programs, root: &Rootfs, out: &Path, cache: &Path) -> Result<(), BuildError> {
     let boot = root.path.join("boot");
