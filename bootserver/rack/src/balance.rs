@@ -98,8 +98,8 @@ impl Rack {
         }
         let wanted = planners_vm(record, self.hosts.get(source));
         let mut found = placed(vm, balancer::place(&snapshot, &balancer::Policy::default(), &wanted));
-        if let (Err(Refusal::NoPlace { rejected, .. }), Some(target)) = (&mut found, target) {
-            rejected.retain(|rejection| rejection.host == *target);
+        if let Err(Refusal::NoPlace { rejected, .. }) = &mut found {
+            rejected.retain(|r| r.host != *source && target.is_none_or(|target| r.host == *target));
         }
         found
     }

@@ -354,13 +354,26 @@ impl World {
 
     fn fault(&mut self) {
         let at = self.random.below(self.hosts.len());
-        let kind = self.random.below(6);
+        let kind = self.random.below(8);
         self.note(format!("fault {kind} at {}", self.hosts[at].id));
         match kind {
             0 => self.hosts[at].power(false),
             1 => self.hosts[at].power(true),
             2 | 3 => self.hosts[at].restart_agent(),
             4 => self.hosts[at].cut_off ^= true,
+            5 | 6 => {
+                // A guest ends by itself.
+                let state = if kind == 5 { DomainState::Crashed } else { DomainState::Shutdown };
+                let host = &mut self.hosts[at];
+                let resident = host
+                    .domains
+                    .iter_mut()
+                    .filter(|(vm, domain)| domain.state == DomainState::Running && !host.sending.contains_key(*vm));
+                if let Some((_, domain)) = resident.last() {
+                    domain.state = state;
+                    host.changed = true;
+                }
+            }
             _ => self.restart_server(),
         }
     }

@@ -12,6 +12,8 @@
 //! says the phase; orders are said again by the same number, storage jobs anew, and the survey tells what was reached.
 
 mod step;
+#[cfg(test)]
+mod tests;
 
 use crate::Rack;
 use crate::event::Now;

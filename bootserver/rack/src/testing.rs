@@ -2,14 +2,14 @@
 
 use crate::Rack;
 use crate::dhcp::{BootRequest, DhcpReply, MessageKind};
-use crate::effect::{Answer, Effect, JoinDecision, Reply, ScriptRefusal};
+use crate::effect::{Answer, Effect, JoinDecision, Reply, ScriptRefusal, StorageOp};
 use crate::event::{Command, Entropy, Event, Now, ReplyTo, ScriptKind};
 use crate::policy::{JoinMode, Policy, Release, Subnet, Template};
-use proto::agent::{HostStats, JoinRequest, Report};
+use proto::agent::{DomainState, DomainSurvey, HostStats, JoinRequest, Part, Report};
 use proto::api::Refusal;
 use proto::host::{Cpu, Firmware, Inventory};
 use proto::vm::Boot;
-use proto::{HostId, Mac};
+use proto::{Epoch, HostId, Mac};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
@@ -215,5 +215,48 @@ pub(crate) fn inventory() -> Inventory {
         xen: "4.17.7".to_owned(),
         agent: "1".to_owned(),
         image: "i".to_owned(),
+    }
+}
+
+/// Storage jobs and orders among effects, one a line, for a person to read.
+pub(crate) fn acts(effects: &[Effect]) -> String {
+    let mut text = String::new();
+    for effect in effects {
+        match effect {
+            Effect::Storage { op, .. } => {
+                let line = match op {
+                    StorageOp::Grant { disk, host, user, .. } => format!("Grant {disk} to {host} as {user}"),
+                    StorageOp::Cut { disk, host } => format!("Cut {disk} from {host}"),
+                    op => format!("{op:?}"),
+                };
+                text += &format!("storage: {line}\n");
+            }
+            Effect::Answer { answer: Answer::Report(Ok(answer)), .. } => {
+                for order in &answer.orders {
+                    let act = format!("{:?}", order.act);
+                    let name = act.split([' ', '{']).next().unwrap_or_default();
+                    text += &format!("order under epoch {}: {name}\n", order.epoch);
+                }
+            }
+            _ => {}
+        }
+    }
+    text
+}
+
+/// A domain as a report shows it.
+pub(crate) fn domain(vm: &str, epoch: u64, state: DomainState, part: Part) -> DomainSurvey {
+    DomainSurvey {
+        vm: vm.parse().expect("a name"),
+        domid: 1,
+        epoch: Some(Epoch(epoch)),
+        state,
+        part,
+        memory_mib: 96,
+        cpu_cores: 0.1,
+        net_rx_bytes_s: 0.0,
+        net_tx_bytes_s: 0.0,
+        disk_read_bytes_s: 0.0,
+        disk_write_bytes_s: 0.0,
     }
 }

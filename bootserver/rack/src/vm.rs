@@ -17,6 +17,8 @@
 
 mod step;
 mod survey;
+#[cfg(test)]
+mod tests;
 pub(crate) use survey::{HISTORY_MAX, SAMPLE_MS};
 
 use crate::Rack;

@@ -94,7 +94,8 @@ fn a_boot_is_timed_step_by_step() {
         Kernel at 1670 took Some(70)
         Image at 1740 took Some(900)
         Start at 2640 took Some(12000)
-        Join at 14640 took Some(5000)"#]].assert_eq(&steps.join("\n"));
+        Join at 14640 took Some(5000)"#]]
+    .assert_eq(&steps.join("\n"));
     // A new start from power-on begins a new time line.
     bench.after(60_000).lease(mac(1), rom);
     let view = bench.rack.view(bench.now);
@@ -277,7 +278,11 @@ fn hosts_are_registered_once() {
     check(mac(1), Some("one"), expect!["done"]);
     check(mac(1), None, expect!["the address 52:54:00:aa:bb:01 is taken"]);
     check(mac(2), Some("one"), expect!["the name one is taken"]);
-    check(mac(2), Some("a\nb"), expect![[r#"name is "a\nb", expected 1 to 63 characters, none of them control characters"#]]);
+    check(
+        mac(2),
+        Some("a\nb"),
+        expect![[r#"name is "a\nb", expected 1 to 63 characters, none of them control characters"#]],
+    );
     check(Mac([1, 0, 0, 0, 0, 0]), None, expect!["the address 01:00:00:00:00:00 is taken"]);
 }
 

@@ -1,0 +1,286 @@
+//! One move, step by step, and how it is called off. What happens when things fail at random is in `model`.
+
+use crate::effect::{Effect, Reply};
+use crate::event::{Command, Event};
+use crate::policy::Policy;
+use crate::testing::{Bench, acts, alive, domain, inventory, mac, policy};
+use expect_test::{Expect, expect};
+use proto::agent::{
+    Act, DomainState, DomainSurvey, Done, Failure, FailureKind, Order, OrderOutcome, OrderProgress, Part, Permit,
+    Report, Stage,
+};
+use proto::api::{Accepted, CreateVm, MigrateVm, Refusal};
+use proto::view::MovePhase;
+use proto::{HostId, OrderId};
+
+/// Two hosts with one VM on the first, and what each host would report.
+struct Two {
+    bench: Bench,
+    boots: [String; 2],
+    domains: [Vec<DomainSurvey>; 2],
+    underway: [Vec<OrderProgress>; 2],
+    seq: u64,
+}
+
+fn outcome(order: &Order, result: Result<Done, FailureKind>) -> OrderOutcome {
+    OrderOutcome { id: order.id, result: result.map_err(|kind| Failure { kind, detail: "it failed".to_owned() }) }
+}
+
+impl Two {
+    fn new(policy: Policy) -> Self {
+        let mut bench = Bench::new(policy);
+        let boots = [bench.boot(mac(1), "k1", 1), bench.boot(mac(2), "k2", 2)];
+        let mut two = Self { bench, boots, domains: Default::default(), underway: Default::default(), seq: 0 };
+        two.report(0, vec![]);
+        let create = CreateVm {
+            name: "a".parse().expect("a name"),
+            template: "tiny".to_owned(),
+            memory_mib: None,
+            vcpus: None,
+            disk_mib: None,
+            mac: None,
+            cmdline: String::new(),
+            start: true,
+        };
+        let (_, effects) = two.bench.ask(|reply| Event::Operator { reply, command: Command::CreateVm(create) });
+        let effects = two.storage(effects);
+        let effects = two.storage(effects);
+        let start = orders(&effects).remove(0);
+        two.domains[0] = vec![domain("a", 1, DomainState::Running, Part::Resident)];
+        two.report(0, vec![outcome(&start, Ok(Done::Ok))]);
+        two.report(1, vec![]);
+        two
+    }
+
+    /// What a host says now.
+    fn report(&mut self, host: usize, outcomes: Vec<OrderOutcome>) -> Vec<Effect> {
+        self.seq += 1;
+        self.bench.after(1100);
+        let report = Report {
+            domains: self.domains[host].clone(),
+            underway: self.underway[host].clone(),
+            outcomes,
+            ..alive(&self.boots[host], self.seq)
+        };
+        let (mac, key) = [(mac(1), "k1"), (mac(2), "k2")][host];
+        self.bench.report(mac, key, report).1
+    }
+
+    /// Does all storage jobs among the effects; what came of the last.
+    fn storage(&mut self, effects: Vec<Effect>) -> Vec<Effect> {
+        let mut last = Vec::new();
+        for effect in effects {
+            if let Effect::Storage { job, .. } = effect {
+                last = self.bench.apply(Event::StorageDone { job, result: Ok(()) });
+            }
+        }
+        last
+    }
+
+    fn migrate(&mut self) -> Vec<Effect> {
+        let command = Command::MigrateVm { vm: "a".parse().expect("a name"), request: MigrateVm::default() };
+        self.bench.ask(|reply| Event::Operator { reply, command }).1
+    }
+
+    fn at(&self) -> String {
+        let view = self.bench.rack.view(self.bench.now);
+        let (vm, moves) = (&view.vms[0], &view.moves[0]);
+        format!(
+            "move {:?}, a {:?} at {:?} epoch {}",
+            moves.phase,
+            vm.phase,
+            vm.owner.as_ref().map(HostId::as_str),
+            vm.epoch
+        )
+    }
+
+    fn check(&self, effects: &[Effect], expect: Expect) {
+        expect.assert_eq(&format!("{}{}", acts(effects), self.at()));
+    }
+}
+
+fn orders(effects: &[Effect]) -> Vec<Order> {
+    let answers = effects.iter().filter_map(|effect| match effect {
+        Effect::Answer { answer: crate::effect::Answer::Report(Ok(answer)), .. } => Some(answer.orders.clone()),
+        _ => None,
+    });
+    answers.flatten().collect()
+}
+
+fn listening(id: OrderId, stage: Stage) -> Vec<OrderProgress> {
+    vec![OrderProgress { id, stage, bytes: 5 }]
+}
+
+#[test]
+fn a_move_from_its_begin_to_its_end() {
+    let mut two = Two::new(policy());
+    let effects = two.migrate();
+    two.check(
+        &effects,
+        expect![[r#"
+        storage: Grant a-0 to h525400aabb02 as h525400aabb02-2-2
+        move Preparing, a Moving at Some("h525400aabb01") epoch 1"#]],
+    );
+    let effects = two.storage(effects);
+    two.check(
+        &effects,
+        expect![[r#"
+        order under epoch 1: Receive
+        move Preparing, a Moving at Some("h525400aabb01") epoch 1"#]],
+    );
+    let receive = orders(&effects).remove(0);
+    let Act::Receive { permit, disks, .. } = &receive.act else { panic!("{receive:?}") };
+    assert_eq!((permit.source.clone(), permit.target.clone()), (HostId::of(mac(1)), HostId::of(mac(2))));
+    assert_eq!(disks[0].target, "iqn.2026-11.org.tsubame:a-0");
+
+    two.domains[1] = vec![domain("a", 1, DomainState::Paused, Part::Incoming)];
+    two.underway[1] = listening(receive.id, Stage::Listening);
+    let effects = two.report(1, vec![outcome(&receive, Ok(Done::Ok))]);
+    two.check(
+        &effects,
+        expect![[r#"
+        order under epoch 1: Send
+        move Copying, a Moving at Some("h525400aabb01") epoch 1"#]],
+    );
+    let effects = two.report(0, vec![]);
+    let send = orders(&effects).remove(0);
+    let Act::Send { permit: signed, .. } = &send.act else { panic!("{send:?}") };
+    assert_eq!(serde_json::from_str::<Permit>(&signed.permit_json).expect("JSON"), *permit, "the very same leave");
+    assert_eq!(signed.signature, "", "the shell signs");
+
+    // The source says that all is sent: that alone decides nothing.
+    two.domains[0][0].state = DomainState::Suspended;
+    let sent = outcome(&send, Ok(Done::Sent { bytes: 4096, total_ms: 77 }));
+    let effects = two.report(0, vec![sent]);
+    two.check(&effects, expect![[r#"move Copying, a Moving at Some("h525400aabb01") epoch 1"#]]);
+    two.underway[1] = listening(receive.id, Stage::Received);
+    let effects = two.report(1, vec![]);
+    two.check(
+        &effects,
+        expect![[r#"
+        storage: Cut a-0 from h525400aabb01
+        move Committing, a Moving at Some("h525400aabb02") epoch 2"#]],
+    );
+    let effects = two.storage(effects);
+    two.check(
+        &effects,
+        expect![[r#"
+        order under epoch 2: Activate
+        move Activating, a Moving at Some("h525400aabb02") epoch 2"#]],
+    );
+    let activate = orders(&effects).remove(0);
+
+    two.domains[1] = vec![domain("a", 2, DomainState::Running, Part::Resident)];
+    two.underway[1].clear();
+    let effects = two.report(1, vec![outcome(&activate, Ok(Done::Activated { downtime_ms: 250 }))]);
+    two.check(
+        &effects,
+        expect![[r#"
+        order under epoch 2: Release
+        move Releasing, a Running at Some("h525400aabb02") epoch 2"#]],
+    );
+    let release = orders(&effects).remove(0);
+    two.domains[0].clear();
+    let effects = two.report(0, vec![outcome(&release, Ok(Done::Ok))]);
+    two.check(&effects, expect![[r#"move Done, a Running at Some("h525400aabb02") epoch 2"#]]);
+    let done = two.bench.rack.view(two.bench.now).moves.remove(0);
+    assert_eq!((done.bytes, done.downtime_ms, done.failure), (4096, Some(250), None));
+    assert!(done.total_ms.is_some_and(|ms| ms >= 1100));
+}
+
+#[test]
+fn a_stream_that_breaks_calls_the_move_off() {
+    let mut two = Two::new(policy());
+    let effects = two.migrate();
+    let effects = two.storage(effects);
+    let receive = orders(&effects).remove(0);
+    two.domains[1] = vec![domain("a", 1, DomainState::Paused, Part::Incoming)];
+    two.underway[1] = listening(receive.id, Stage::Listening);
+    two.report(1, vec![outcome(&receive, Ok(Done::Ok))]);
+    let effects = two.report(0, vec![]);
+    let send = orders(&effects).remove(0);
+    let effects = two.report(0, vec![outcome(&send, Err(FailureKind::Stream))]);
+    two.check(
+        &effects,
+        expect![[r#"
+        order under epoch 1: AbortSend
+        order under epoch 1: AbortReceive
+        move Aborting, a Moving at Some("h525400aabb01") epoch 1"#]],
+    );
+    let abort_receive = orders(&two.report(1, vec![]));
+    let abort_send = orders(&effects);
+    let mut all = abort_send.clone();
+    all.extend(abort_receive.clone());
+    let find = |act: fn(&Act) -> bool| all.iter().find(|order| act(&order.act)).expect("it is told").clone();
+    let abort_receive = find(|act| matches!(act, Act::AbortReceive { .. }));
+    let abort_send = find(|act| matches!(act, Act::AbortSend { .. }));
+    // The guest cannot be woken at first: it is tried again, by another order.
+    let effects = two.report(0, vec![outcome(&abort_send, Err(FailureKind::Tool))]);
+    two.check(&effects, expect![[r#"move Aborting, a Moving at Some("h525400aabb01") epoch 1"#]]);
+    two.bench.after(1000);
+    two.bench.apply(Event::Tick);
+    let effects = two.report(0, vec![]);
+    let again = orders(&effects).remove(0);
+    assert_ne!(again.id, abort_send.id);
+    two.domains[1].clear();
+    two.underway[1].clear();
+    two.report(0, vec![outcome(&again, Ok(Done::Ok))]);
+    let effects = two.report(1, vec![outcome(&abort_receive, Ok(Done::Ok))]);
+    two.check(
+        &effects,
+        expect![[r#"
+        storage: Cut a-0 from h525400aabb02
+        move Aborting, a Moving at Some("h525400aabb01") epoch 1"#]],
+    );
+    let effects = two.storage(effects);
+    two.check(&effects, expect![[r#"move Aborted, a Running at Some("h525400aabb01") epoch 1"#]]);
+}
+
+#[test]
+fn what_may_not_be_moved() {
+    let mut two = Two::new(policy());
+    let check = |two: &mut Two, vm: &str, to: Option<HostId>, expect: Expect| {
+        let command = Command::MigrateVm { vm: vm.parse().expect("a name"), request: MigrateVm { to } };
+        let answer = two.bench.operator(command);
+        expect.assert_eq(&match answer {
+            Ok(Reply::Accepted(Accepted::Moving { r#move })) => format!("move {move}"),
+            Ok(other) => format!("{other:?}"),
+            Err(refusal) => refusal.to_string(),
+        });
+    };
+    let [first, second, third] = [1, 2, 3].map(|n| HostId::of(mac(n)));
+    check(&mut two, "b", None, expect!["there is no VM b"]);
+    check(&mut two, "a", Some(third), expect!["there is no host h525400aabb03"]);
+    check(&mut two, "a", Some(first), expect!["VM a is on h525400aabb01 already"]);
+    // A host that lacks what the guest may have seen.
+    two.bench.operator(Command::DrainHost { host: second.clone() }).expect("it is there");
+    check(&mut two, "a", Some(second.clone()), expect!["host h525400aabb02 is Draining, so this cannot be done"]);
+    check(&mut two, "a", None, expect!["no host can take a; h525400aabb02: is being emptied"]);
+    two.bench.operator(Command::UndrainHost { host: second.clone() }).expect("it is there");
+    let record = two.bench.rack.hosts.edit_unkept(&HostId::of(mac(1))).expect("it is there");
+    let mut better = inventory();
+    better.cpu.features.insert("avx2".to_owned());
+    record.inventory = Some(better);
+    check(
+        &mut two,
+        "a",
+        Some(second.clone()),
+        expect!["no host can take a; h525400aabb02: lacks CPU features that the guest has seen: avx2"],
+    );
+    let record = two.bench.rack.hosts.edit_unkept(&HostId::of(mac(1))).expect("it is there");
+    record.inventory = Some(inventory());
+    check(&mut two, "a", Some(second), expect!["move 1"]);
+    check(&mut two, "a", None, expect!["move 1 is under way; wait until it has ended"]);
+}
+
+#[test]
+fn draining_empties_a_host() {
+    let mut two = Two::new(policy());
+    two.bench.operator(Command::DrainHost { host: HostId::of(mac(1)) }).expect("it is there");
+    two.bench.after(3000).apply(Event::Tick);
+    let view = two.bench.rack.view(two.bench.now);
+    assert_eq!(view.moves.iter().map(|m| (m.vm.as_str(), m.phase)).collect::<Vec<_>>(), [("a", MovePhase::Preparing)]);
+    expect!["its host is being emptied"].assert_eq(&view.moves[0].reason);
+    let removed = two.bench.operator(Command::RemoveHost { host: HostId::of(mac(1)) });
+    assert!(matches!(removed, Err(Refusal::HostHasVms { count: 1, .. })));
+}
