@@ -16,9 +16,9 @@ const SMOOTHING: [f64; 6] = [1.0, 0.5, 0.25, 0.1, 0.05, 0.02];
 /// Forecasters: smoothing, and damped Holt (Gardner and McKenzie 1985) in the last place.
 const FORECASTERS: usize = SMOOTHING.len() + 1;
 const HOLT: usize = SMOOTHING.len();
-const HOLT_LEVEL: f64 = 0.3;
-const HOLT_TREND: f64 = 0.1;
-const HOLT_DAMPING: f64 = 0.8;
+const HOLT_LEVEL: f64 = 0.4;
+const HOLT_TREND: f64 = 0.2;
+const HOLT_DAMPING: f64 = 0.95;
 
 /// How much of past errors is left after a sample.
 const FADE: f64 = 0.985;

@@ -38,7 +38,7 @@ pub use place::place;
 pub use plan::{
     BrokenRule, Concern, Cost, Move, Placement, Plan, PowerOff, Reason, Refusal, Rejection, Remedy, Stay, Why,
 };
-pub use planner::plan;
+pub use planner::{Planner, plan};
 pub use policy::{
     Ask, CostWeights, Goal, Group, HostSelector, Learnt, Policy, Rest, Rule, Site, Slack, Thresholds, ThresholdsFor,
     VmSelector, Weights,

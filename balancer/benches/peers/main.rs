@@ -5,13 +5,14 @@
 
 mod hbal;
 mod process;
+mod scale;
 
 fn main() {
     // cargo passes `--bench`.
     let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
     let long = words.iter().any(|word| word == "--long");
     let names: Vec<&str> = words.iter().map(String::as_str).filter(|word| !word.starts_with("--")).collect();
-    let all: [(&str, fn(bool)); 1] = [("hbal", hbal::run)];
+    let all: [(&str, fn(bool)); 2] = [("hbal", hbal::run), ("scale", scale::run)];
     for name in &names {
         assert!(
             all.iter().any(|(known, _)| known == name),
