@@ -6,6 +6,7 @@
 
 pub mod counter;
 pub mod cpio;
+pub mod guest_disk;
 pub mod pick;
 pub mod recipe;
 pub mod release;

@@ -9,7 +9,7 @@
 use crate::cpio::{Entry, Tree};
 use crate::recipe::{Kind, Recipe};
 use crate::rootfs::{Rootfs, hex};
-use crate::{BuildError, pick};
+use crate::{BuildError, guest_disk, pick};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -154,7 +154,10 @@ fn guest(recipe: &Recipe, programs: &Programs, root: &Rootfs, out: &Path) -> Res
     tree.put("dev/null", Entry::Device(1, 3));
     pick::overlay(&recipe.tree, &mut tree)?;
     programs_into(programs, &mut tree)?;
-    write(&out.join("initrd"), &compress(&tree)?)
+    write(&out.join("initrd"), &compress(&tree)?)?;
+    // Carries /boot/grub/grub.cfg-finding code and all of grub's modules within itself.
+    copy(&root.path.join("usr/lib/grub-xen/grub-i386-xen_pvh.bin"), &out.join("grub-pvh"))?;
+    guest_disk::build(&out.join("vmlinuz"), &out.join("initrd"), &out.join("guest-disk.img"), out)
 }
 
 /// What every image has: the kept files, applets, links and modules, on a merged /usr.
