@@ -55,7 +55,12 @@ pub fn filter(
     warp::method().and(warp::path::full()).and(warp::header::headers_cloned()).and(warp::ext::get::<Peer>()).and_then(
         move |method: Method, path: FullPath, headers: HeaderMap, peer: Peer| {
             let service = service.clone();
-            async move { Ok::<_, Infallible>(service.answer(&method, path.as_str(), &headers, peer.address).await) }
+            async move {
+                let response = service.answer(&method, path.as_str(), &headers, peer.address).await;
+                let (path, status) = (path.as_str(), response.status().as_u16());
+                tracing::debug!(from = %peer.address, %method, path, status, "boot HTTP");
+                Ok::<_, Infallible>(response)
+            }
         },
     )
 }

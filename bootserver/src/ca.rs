@@ -114,6 +114,11 @@ impl Ca {
         URL_SAFE_NO_PAD.encode(Sha256::digest(&self.certificate))
     }
 
+    /// The same digest as 64 hexadecimal digits, for people and their tools.
+    pub fn fingerprint(&self) -> String {
+        hex(&Sha256::digest(&self.certificate))
+    }
+
     /// A host's certificate for the key of its signing request; nothing else of the request counts. PEM, with the CA's after it.
     pub fn issue(
         &self,
@@ -226,9 +231,12 @@ pub fn csr_key(csr_pem: &str) -> Result<String, CaError> {
     Ok(hex(&Sha256::digest(request.certification_request_info.subject_pki.raw)))
 }
 
-/// Who a certificate that TLS has verified belongs to.
-pub fn subject(der: &CertificateDer<'_>) -> Option<Subject> {
+/// Who a certificate that TLS has verified belongs to; `None` when it has run out since, as a connection may live long.
+pub fn subject(der: &CertificateDer<'_>, now: OffsetDateTime) -> Option<Subject> {
     let (_, certificate) = X509Certificate::from_der(der).ok()?;
+    if certificate.validity().not_after.timestamp() < now.unix_timestamp() {
+        return None;
+    }
     let host = certificate.subject().iter_common_name().next()?.as_str().ok()?.parse().ok()?;
     Some(Subject { host, key: hex(&Sha256::digest(certificate.public_key().raw)) })
 }
@@ -300,7 +308,8 @@ mod tests {
         let host: HostId = "h525400aabb01".parse().expect("an id");
         let pem = ca.issue(&host, &csr(&key), [10, 77, 0, 60].into(), NOW).expect("a certificate");
         let der = CertificateDer::from_pem_slice(pem.as_bytes()).expect("PEM");
-        assert_eq!(subject(&der), Some(Subject { host, key: csr_key(&csr(&key)).expect("a key") }));
+        assert_eq!(subject(&der, NOW), Some(Subject { host, key: csr_key(&csr(&key)).expect("a key") }));
+        assert_eq!(subject(&der, NOW + Duration::hours(HOST_HOURS + 1)), None);
         let (_, certificate) = X509Certificate::from_der(&der).expect("X.509");
         assert_eq!(certificate.validity().not_after.timestamp(), NOW.unix_timestamp() + HOST_HOURS * 3600);
         assert!(!certificate.is_ca());

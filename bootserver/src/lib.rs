@@ -10,11 +10,14 @@
 //! operators ───────────────────┴─> view (watch) ─> page, command
 //! ```
 
+pub mod agents;
+mod body;
 pub mod boot_http;
 pub mod ca;
 pub mod config;
 pub mod connections;
 pub mod dhcp;
+pub mod operators;
 pub mod rack_task;
 pub mod run;
 pub mod state_dir;
@@ -22,3 +25,4 @@ pub mod storage;
 pub mod storage_jobs;
 pub mod store;
 pub mod tftp;
+pub mod tls;

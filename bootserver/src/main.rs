@@ -1,12 +1,15 @@
 //! The boot server's command.
 //!
-//! Exit codes: 0 it did what was asked or was told to stop; 1 it could not start or had to stop, the last line says why;
-//! 2 the command line or the configuration is wrong.
+//! Exit codes: 0 it did what was asked or was told to stop; 1 it could not start or had to stop, the last line on
+//! standard error says why; 2 the command line or the configuration is wrong.
+//!
+//! `TSUBAME_LOG` chooses what is logged, such as `debug` or `info,bootserver::dhcp=debug` (tracing's filter).
 
-use bootserver::config::Config;
-use bootserver::{run, store};
+use bootserver::config::{Config, ConfigError};
+use bootserver::{operators, run, store};
 use clap::{Parser, Subcommand};
-use std::path::PathBuf;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -32,6 +35,16 @@ enum Command {
         /// The configuration.
         config: PathBuf,
     },
+    /// Print a new set-up code, by which the operators' password is chosen; the server may be running.
+    SetupCode {
+        /// The configuration.
+        config: PathBuf,
+        /// Also when a password was chosen before: the next set-up replaces it and ends all sessions.
+        #[arg(long)]
+        reset: bool,
+    },
+    /// Print the OpenAPI document of the operators' API.
+    Openapi,
     /// Copy the store into the state directory's `backups`; the server may be running.
     Backup {
         /// The configuration.
@@ -39,32 +52,53 @@ enum Command {
     },
 }
 
+enum Failure {
+    Config(ConfigError),
+    Work(String),
+}
+
 fn main() -> ExitCode {
     let args = Args::parse();
     let filter = EnvFilter::try_from_env("TSUBAME_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    let (Command::Run { config } | Command::Check { config } | Command::Backup { config }) = &args.command;
-    let config = match Config::load(config) {
-        Ok(config) => config,
-        Err(err) => {
-            eprintln!("{err}");
-            return ExitCode::from(2);
-        }
-    };
+    let ansi = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(ansi).with_writer(std::io::stderr).init();
     let result = match args.command {
-        Command::Check { .. } => Ok(()),
-        Command::Backup { .. } => {
-            store::backup(&config.state).map(|path| println!("{}", path.display())).map_err(|err| err.to_string())
+        Command::Run { config } => with(&config, serve),
+        Command::Check { config } => with(&config, |_| Ok(())),
+        Command::SetupCode { config, reset } => with(&config, |config| setup_code(&config, reset)),
+        Command::Openapi => {
+            println!("{:#}", operators::document());
+            Ok(())
         }
-        Command::Run { .. } => serve(config),
+        Command::Backup { config } => with(&config, |config| {
+            let path = store::backup(&config.state).map_err(|err| err.to_string())?;
+            println!("{}", path.display());
+            Ok(())
+        }),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(err) => {
+        Err(Failure::Config(err)) => {
+            eprintln!("{err}");
+            ExitCode::from(2)
+        }
+        Err(Failure::Work(err)) => {
             eprintln!("bootserver: {err}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn with(file: &Path, work: impl FnOnce(Config) -> Result<(), String>) -> Result<(), Failure> {
+    work(Config::load(file).map_err(Failure::Config)?).map_err(Failure::Work)
+}
+
+fn setup_code(config: &Config, reset: bool) -> Result<(), String> {
+    match operators::new_setup_code(&config.state, reset).map_err(|err| err.to_string())? {
+        Some(code) => println!("{code}"),
+        None => return Err("a password was chosen before; --reset lets another be chosen".to_owned()),
+    }
+    Ok(())
 }
 
 fn serve(config: Config) -> Result<(), String> {

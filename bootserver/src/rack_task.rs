@@ -14,13 +14,14 @@ use crate::storage_jobs::{Perform, StorageJobs};
 use crate::store::{Store, StoreError};
 use proto::HostId;
 use proto::agent::Act;
+use proto::event::LogEvent;
 use proto::view::RackView;
 use rack::Rack;
 use rack::effect::{Answer, Effect};
 use rack::event::{Event, Now, ReplyTo};
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
@@ -53,9 +54,38 @@ pub enum RackError {
 #[error("the server is stopping")]
 pub struct Stopping;
 
-struct Input {
-    event: Event,
-    pending: Option<(ReplyTo, Pending)>,
+#[allow(clippy::large_enum_variant)] // nearly all are events
+enum Input {
+    Event {
+        event: Event,
+        pending: Option<(ReplyTo, Pending)>,
+    },
+    /// Reading the log; the view holds its newest part only.
+    Log {
+        after: u64,
+        limit: usize,
+        answer: oneshot::Sender<Vec<LogEvent>>,
+    },
+}
+
+/// The rack's view, and its JSON, which is made once however many look.
+#[derive(Debug, Default)]
+pub struct Shown {
+    /// The view.
+    pub view: RackView,
+    json: OnceLock<Arc<str>>,
+}
+
+impl Shown {
+    /// The view as JSON.
+    pub fn json(&self) -> Arc<str> {
+        let make = || serde_json::to_string(&self.view).expect("plain data with text keys is JSON").into();
+        self.json.get_or_init(make).clone()
+    }
+
+    fn of(rack: &Rack, now: Now) -> Arc<Self> {
+        Arc::new(Self { view: rack.view(now), json: OnceLock::new() })
+    }
 }
 
 struct Pending {
@@ -69,7 +99,7 @@ struct Pending {
 pub struct Handle {
     inputs: mpsc::Sender<Input>,
     replies: Arc<AtomicU64>,
-    view: watch::Receiver<Arc<RackView>>,
+    view: watch::Receiver<Arc<Shown>>,
 }
 
 impl Handle {
@@ -88,16 +118,23 @@ impl Handle {
 
     /// Tells something that has no answer. Dropped when the queue is full: it is progress, and more will follow.
     pub fn tell(&self, event: Event) {
-        let _ = self.inputs.try_send(Input { event, pending: None });
+        let _ = self.inputs.try_send(Input::Event { event, pending: None });
+    }
+
+    /// The log's events after `after`, oldest first, at most `limit`.
+    pub async fn log(&self, after: u64, limit: usize) -> Result<Vec<LogEvent>, Stopping> {
+        let (answer, receiver) = oneshot::channel();
+        self.inputs.send(Input::Log { after, limit, answer }).await.map_err(|_| Stopping)?;
+        receiver.await.map_err(|_| Stopping)
     }
 
     /// The newest view.
-    pub fn view(&self) -> Arc<RackView> {
+    pub fn view(&self) -> Arc<Shown> {
         self.view.borrow().clone()
     }
 
     /// To be woken when the view changes.
-    pub fn watch(&self) -> watch::Receiver<Arc<RackView>> {
+    pub fn watch(&self) -> watch::Receiver<Arc<Shown>> {
         self.view.clone()
     }
 
@@ -109,7 +146,7 @@ impl Handle {
             Event::Report { host, .. } => Some(host.clone()),
             _ => None,
         };
-        (Input { event, pending: Some((reply, Pending { answer, host })) }, receiver)
+        (Input::Event { event, pending: Some((reply, Pending { answer, host })) }, receiver)
     }
 }
 
@@ -121,7 +158,7 @@ pub struct RackTask {
     jobs: StorageJobs,
     pending: HashMap<ReplyTo, Pending>,
     inputs: mpsc::Receiver<Input>,
-    view: watch::Sender<Arc<RackView>>,
+    view: watch::Sender<Arc<Shown>>,
     clock: Clock,
 }
 
@@ -136,7 +173,7 @@ impl RackTask {
         perform: Perform,
     ) -> Result<(Self, Handle), RackError> {
         let (sender, inputs) = mpsc::channel(QUEUE_EVENTS_MAX);
-        let (view, watch) = watch::channel(Arc::new(rack.view(clock.now())));
+        let (view, watch) = watch::channel(Shown::of(&rack, clock.now()));
         let jobs = StorageJobs::new(perform);
         let mut task = Self { rack, store, ca, jobs, pending: HashMap::new(), inputs, view, clock };
         task.let_out(restored).await?;
@@ -149,7 +186,7 @@ impl RackTask {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut batch = Vec::with_capacity(BATCH_EVENTS_MAX);
         let mut events = Vec::with_capacity(BATCH_EVENTS_MAX);
-        let (mut changed, mut shown) = (true, Instant::now() - VIEW_EVERY);
+        let (mut version, mut shown) = (self.rack.version(), Instant::now());
         loop {
             // Each branch only waits: nothing is lost when another comes first.
             tokio::select! {
@@ -157,9 +194,17 @@ impl RackTask {
                     if count == 0 {
                         return Ok(());
                     }
-                    for Input { event, pending } in batch.drain(..) {
-                        self.pending.extend(pending);
-                        events.push(event);
+                    for input in batch.drain(..) {
+                        match input {
+                            Input::Event { event, pending } => {
+                                self.pending.extend(pending);
+                                events.push(event);
+                            }
+                            // Reads the state before this batch: all of it is durable.
+                            Input::Log { after, limit, answer } => {
+                                let _ = answer.send(self.rack.events(after, limit));
+                            }
+                        }
                     }
                 }
                 done = self.jobs.ended() => {
@@ -170,20 +215,17 @@ impl RackTask {
                     self.forget_gone(&mut events);
                     events.push(Event::Tick);
                 }
-                () = tokio::time::sleep_until(shown + VIEW_EVERY), if changed => {}
+                () = tokio::time::sleep_until(shown + VIEW_EVERY), if version != self.rack.version() => {}
                 _ = stop.wait_for(|&stop| stop) => return Ok(()),
             }
             let mut effects = Vec::new();
             for event in events.drain(..) {
-                let tick = matches!(event, Event::Tick);
-                let came = self.rack.apply(event, self.clock.now());
-                changed |= !tick || !came.is_empty();
-                effects.extend(came);
+                effects.extend(self.rack.apply(event, self.clock.now()));
             }
             self.let_out(effects).await?;
-            if changed && shown.elapsed() >= VIEW_EVERY {
-                self.view.send_replace(Arc::new(self.rack.view(self.clock.now())));
-                (changed, shown) = (false, Instant::now());
+            if version != self.rack.version() && shown.elapsed() >= VIEW_EVERY {
+                self.view.send_replace(Shown::of(&self.rack, self.clock.now()));
+                (version, shown) = (self.rack.version(), Instant::now());
             }
         }
     }

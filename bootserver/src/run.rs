@@ -7,21 +7,24 @@
 //! ```
 //! DHCP comes last, so that a machine is promised nothing that is not there yet.
 
+use crate::agents::{self, Agents};
 use crate::boot_http::{self, BootHttp, Shelf};
 use crate::ca::{Ca, CaError};
 use crate::config::Config;
 use crate::connections;
 use crate::dhcp::Dhcp;
+use crate::operators::{self, Operators, Sessions};
 use crate::rack_task::{Clock, RackError, RackTask};
 use crate::state_dir::{self, StateError};
 use crate::storage::{StorageError, Tgt, TgtConfig};
 use crate::storage_jobs::{Perform, describe};
 use crate::store::{Store, StoreError};
 use crate::tftp;
+use crate::tls;
 use rack::Rack;
 use rack::event::BootFile;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -120,6 +123,35 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<(), RunE
         }),
     );
 
+    let now = time::OffsetDateTime::now_utc();
+    let (names, addresses) = ours(&config);
+    let own = || ca.server(&config.state, &names, &addresses, now);
+    let tls_failed = |err| RunError::Prepare { what: "setting up TLS", err };
+    let to_agents = listener(SocketAddr::from((address, listen.agent_port)), "the agents' port").await?;
+    let tls = tls::agents(&ca, own()?).map_err(tls_failed)?;
+    let filter = warp::service(agents::filter(Arc::new(Agents { ca: ca.clone(), rack: rack.clone() })));
+    let serving = connections::serve("agents", to_agents, Some(tls), agents::LIMITS, filter, stop.clone());
+    service(
+        "agents",
+        Box::pin(async move {
+            serving.await;
+            Ok(())
+        }),
+    );
+
+    let to_operators = listener(listen.operator, "the operators' port").await?;
+    let tls = tls::operators(own()?).map_err(tls_failed)?;
+    let sessions = Sessions::open(&config.state, clock.now().unix_ms)?;
+    let filter = warp::service(operators::filter(Arc::new(Operators { sessions, rack: rack.clone(), clock })));
+    let serving = connections::serve("operators", to_operators, Some(tls), operators::LIMITS, filter, stop.clone());
+    service(
+        "operators",
+        Box::pin(async move {
+            serving.await;
+            Ok(())
+        }),
+    );
+
     let loaders = tftp::load(&config.loaders).map_err(|err| RunError::Prepare { what: "loaders", err: err.into() })?;
     let serving = tftp::serve(address, loaders, rack.clone());
     let mut stopped = stop.clone();
@@ -165,6 +197,7 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<(), RunE
     );
 
     tracing::info!(interface = %config.interface, %address, boot_port = listen.boot_port, "serving");
+    greet(&config, &ca)?;
     let mut rack_task = tokio::spawn(task.run(stop.clone()));
     let mut stopped = stop.clone();
     let result = tokio::select! {
@@ -224,6 +257,34 @@ fn perform(tgt: Arc<Tgt>) -> Perform {
 /// Opens a TCP port.
 pub(crate) async fn listener(at: SocketAddr, what: &str) -> Result<TcpListener, RunError> {
     TcpListener::bind(at).await.map_err(|err| RunError::Listen { what: format!("{what}, {at}"), err })
+}
+
+/// What a person needs to come in; on standard output, as it is no log.
+fn greet(config: &Config, ca: &Ca) -> Result<(), RunError> {
+    println!("page: https://{}/", config.listen.operator);
+    println!("ca sha256: {}", ca.fingerprint());
+    if let Some(code) = operators::new_setup_code(&config.state, false)? {
+        println!("set-up code: {code}");
+    }
+    Ok(())
+}
+
+/// Names and addresses by which agents and operators call us.
+fn ours(config: &Config) -> (Vec<String>, Vec<IpAddr>) {
+    let mut names = vec!["localhost".to_owned()];
+    if let Ok(name) = nix::unistd::gethostname()
+        && let Ok(name) = name.into_string()
+        && rustls::pki_types::DnsName::try_from(name.as_str()).is_ok()
+        && name != "localhost"
+    {
+        names.push(name);
+    }
+    let mut addresses = vec![IpAddr::from([127, 0, 0, 1]), IpAddr::V4(config.listen.address)];
+    let operator = config.listen.operator.ip();
+    if !operator.is_unspecified() && !addresses.contains(&operator) {
+        addresses.push(operator);
+    }
+    (names, addresses)
 }
 
 fn shelf(config: &Config) -> Shelf {

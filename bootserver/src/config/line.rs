@@ -19,6 +19,9 @@ pub(super) fn line_of(text: &str, path: &str) -> Option<usize> {
 
 /// The first place where `key` stands as a key: not within a word, not in a comment, and with a colon after it.
 fn find_key(text: &str, key: &str) -> Option<usize> {
+    if key.is_empty() {
+        return None;
+    }
     let mut from = 0;
     while let Some(found) = text[from..].find(key) {
         let start = from + found;

@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
 fn counters(expect: u64) -> Change {
-    let to = Record::Counters(Counters { orders: OrderId(expect + 1), moves: MoveId(7) });
+    let to = Record::Counters(Counters { orders: OrderId(expect + 1), moves: MoveId(7), ..Counters::default() });
     Change { key: Key { kind: Kind::Counters, name: "counters".to_owned() }, expect, to: Some(to) }
 }
 
