@@ -221,6 +221,37 @@ test("a VM that moves slides from its old host's unit to the new one's, with pha
   await said.waitFor({ state: "attached" });
 });
 
+test("VMs ride with their host when it glides", async () => {
+  await logIn();
+  const { alpha, beta } = pair();
+  mock.change((view) => {
+    view.vms = [vm("web", beta.id)];
+  });
+  await unit("beta").locator("[data-vm=web]").waitFor();
+  const seen = await page.evaluateHandle(async () => {
+    const top = (/** @type {string} */ of) => document.querySelector(of)?.getBoundingClientRect().top ?? NaN;
+    const riding = (async () => {
+      const rides = [];
+      for (let still = 0; still < 30;) {
+        await new Promise(requestAnimationFrame);
+        const unit = top('[data-host="h525400aabb02"]');
+        const last = rides.at(-1);
+        still = last?.unit === unit && last.unit !== rides[0]?.unit ? still + 1 : 0;
+        rides.push({ unit, inside: top('#rack [data-vm="web"]') - unit });
+      }
+      return rides;
+    })();
+    return { riding };
+  });
+  mock.change((view) => {
+    view.hosts = [{ ...alpha, state: "lost", note: "silent for 20 s" }, beta];
+  });
+  const rides = await seen.evaluate(({ riding }) => riding);
+  assert.ok(new Set(rides.map(({ unit }) => unit)).size > 4, "the unit glides");
+  const inside = rides.map((ride) => Math.round(ride.inside));
+  assert.deepEqual([...new Set(inside)], [inside[0]], "and the VM keeps its place in it");
+});
+
 test("who asks for less motion sees the VM at its new place at once", async () => {
   await logIn({ reducedMotion: "reduce" });
   const { beta } = pair();

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { host, move, rack, vm } from "./fixture";
-import { placesOf } from "./places";
+import { layoutOf, placesOf } from "./places";
 
 test("a VM is drawn in one place, and where it is going as an outline", () => {
   const view = rack({
@@ -26,4 +26,23 @@ test("a VM is drawn in one place, and where it is going as an outline", () => {
   expect(names(places.shelf)).toEqual(["gone", "off"]);
   expect(places.arriving.get("b")?.map((each) => each.vm)).toEqual(["moving"]);
   expect([...places.moving.keys()]).toEqual(["moving", "there", "deleted"]);
+});
+
+test("the layout changes with places alone", () => {
+  const view = rack({
+    hosts: [host("a"), host("b")],
+    vms: [vm("x", "a"), vm("y", null, { phase: "stopped" })],
+  });
+  const layout = (more: Partial<typeof view>) =>
+    layoutOf({ ...view, ...more }, placesOf({ ...view, ...more }));
+  const same = layout({});
+  expect(layout({ at_ms: 9, hosts: [host("a", { note: "hm" }), host("b")] })).toBe(same);
+  for (const other of [
+    { vms: [vm("x", "b"), vm("y", null, { phase: "stopped" })] },
+    { vms: [vm("x", "a"), vm("y", "a")] },
+    { hosts: [host("a"), host("b", { state: "lost" })] },
+    { moves: [move(1, "x", "a", "b")] },
+  ]) {
+    expect(layout(other)).not.toBe(same);
+  }
 });

@@ -34,6 +34,20 @@ export function placesOf(view: RackView): Places {
   };
 }
 
+/** A text that differs when anything in the drawing may have got another place. */
+export function layoutOf(view: RackView, places: Places): string {
+  const names = (items: readonly VmView[] = []) => items.map((vm) => vm.spec.name).join(" ");
+  const units = view.hosts.map((host) => {
+    const arriving =
+      places.arriving
+        .get(host.id)
+        ?.map((move) => move.vm)
+        .join(" ") ?? "";
+    return `${host.id} ${host.state}: ${names(places.on.get(host.id))} <- ${arriving}`;
+  });
+  return [...units, names(places.shelf)].join("\n");
+}
+
 function grouped<T>(items: readonly T[], by: (item: T) => string | undefined): Map<string, T[]> {
   const groups = new Map<string, T[]>();
   for (const item of items) {
