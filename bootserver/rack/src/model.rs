@@ -18,8 +18,8 @@ use crate::testing::{inventory, policy};
 use host::{Host, Stand};
 use proto::agent::{DomainState, JoinRequest, Part};
 use proto::api::{Accepted, CreateVm, MigrateVm};
-use proto::view::{HostState, VmPhase};
-use proto::{DiskId, HostId, VmId};
+use proto::view::{HostState, MovePhase, VmPhase};
+use proto::{DiskId, HostId, MoveId, VmId};
 use std::collections::{BTreeMap, BTreeSet};
 use storage::Disks;
 
@@ -60,6 +60,8 @@ struct World {
     answers: BTreeMap<ReplyTo, Answer>,
     faults: bool,
     moves_done: usize,
+    /// Moves that were seen to be called off.
+    called_off: BTreeSet<MoveId>,
     trace: Vec<String>,
 }
 
@@ -86,6 +88,7 @@ impl World {
             answers: BTreeMap::new(),
             faults: true,
             moves_done: 0,
+            called_off: BTreeSet::new(),
             trace: Vec::new(),
         };
         for host in &mut world.hosts {
@@ -354,13 +357,15 @@ impl World {
 
     fn fault(&mut self) {
         let at = self.random.below(self.hosts.len());
-        let kind = self.random.below(8);
+        let kind = self.random.below(10);
         self.note(format!("fault {kind} at {}", self.hosts[at].id));
         match kind {
             0 => self.hosts[at].power(false),
             1 => self.hosts[at].power(true),
             2 | 3 => self.hosts[at].restart_agent(),
             4 => self.hosts[at].cut_off ^= true,
+            7 => self.hosts[at].slow ^= true,
+            8 => (self.hosts[at].cut_off, self.hosts[at].slow) = (true, true),
             5 | 6 => {
                 // A guest ends by itself.
                 let state = if kind == 5 { DomainState::Crashed } else { DomainState::Shutdown };
@@ -396,7 +401,8 @@ impl World {
         }
         for at in 0..self.hosts.len() {
             let ids: Vec<_> = self.hosts[at].queue.keys().copied().collect();
-            if !ids.is_empty() && self.random.one_in(3) {
+            let pace = if self.hosts[at].slow && self.faults { 80 } else { 3 };
+            if !ids.is_empty() && self.random.one_in(pace) {
                 let id = ids[self.random.below(ids.len())];
                 let luck = if self.faults { self.random.next() } else { 1 };
                 let (host, disks) = (&mut self.hosts[at], &self.disks);
@@ -422,8 +428,31 @@ impl World {
         self.check();
     }
 
+    /// A move that was called off leaves the guest running where it was, if it is there at all, and nothing at the target.
+    fn check_called_off(&mut self) {
+        for record in self.rack.moves.values() {
+            let view = &record.view;
+            if view.phase != MovePhase::Aborted || !self.called_off.insert(view.id) {
+                continue;
+            }
+            let domain = |id: &HostId| {
+                let host = self.hosts.iter().find(|host| host.id == *id)?;
+                host.domains.get(&view.vm).filter(|domain| domain.epoch == record.epoch)
+            };
+            if let Some(domain) = domain(&view.source) {
+                let suspended = domain.state == DomainState::Suspended || domain.part != Part::Resident;
+                assert!(!suspended, "move {} was called off, and {} stands still", view.id, view.vm);
+            }
+            if self.rack.reporting(&view.target) && self.hosts.iter().all(|host| !host.cut_off) {
+                let left = domain(&view.target).is_some_and(|domain| domain.part == Part::Incoming);
+                assert!(!left, "move {} was called off, and its target still holds {}", view.id, view.vm);
+            }
+        }
+    }
+
     /// What must hold at every moment.
-    fn check(&self) {
+    fn check(&mut self) {
+        self.check_called_off();
         let mut running: BTreeMap<&VmId, Vec<&HostId>> = BTreeMap::new();
         for host in &self.hosts {
             for (vm, domain) in &host.domains {
@@ -455,7 +484,7 @@ impl World {
             assert!(orders.is_empty(), "{id} has yet to do {orders:?}");
         }
         assert_eq!(self.rack.live_moves().count(), 0, "{:?}", view.moves);
-        self.moves_done += view.moves.iter().filter(|m| m.phase == proto::view::MovePhase::Done).count();
+        self.moves_done += view.moves.iter().filter(|m| m.phase == MovePhase::Done).count();
         for vm in &view.vms {
             let name = &vm.spec.name;
             let record = self.rack.vms.get(name).expect("it is shown");

@@ -49,6 +49,8 @@ pub(super) struct Host {
     pub(super) booted_ms: u64,
     /// Packets between it and the server are lost.
     pub(super) cut_off: bool,
+    /// Its agent takes its time.
+    pub(super) slow: bool,
     pub(super) domains: BTreeMap<VmId, Domain>,
     floors: BTreeMap<VmId, Epoch>,
     pub(super) queue: BTreeMap<OrderId, Order>,
@@ -76,6 +78,7 @@ impl Host {
             key: String::new(),
             booted_ms: 0,
             cut_off: false,
+            slow: false,
             domains: BTreeMap::new(),
             floors: BTreeMap::new(),
             queue: BTreeMap::new(),
@@ -91,8 +94,12 @@ impl Host {
     }
 
     pub(super) fn power(&mut self, on: bool) {
-        *self =
-            Self { stand: if on { Stand::Firmware } else { Stand::Off }, cut_off: self.cut_off, ..Self::new(self.mac) };
+        *self = Self {
+            stand: if on { Stand::Firmware } else { Stand::Off },
+            cut_off: self.cut_off,
+            slow: self.slow,
+            ..Self::new(self.mac)
+        };
     }
 
     /// The agent's process ends and starts again: notes are kept, what it was at is not.
