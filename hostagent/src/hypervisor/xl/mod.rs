@@ -28,6 +28,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 /// Everything of the agent that outlives its process, in RAM.
 pub const RUN: &str = "/run/tsubame";
+/// Boot files of guests: on the root, which is RAM as well, because /run is kept small.
+const BLOBS: &str = "/var/lib/tsubame/blobs";
+/// The helper beside this program, as images/ puts it.
+const RESUME: &str = "/usr/lib/tsubame/domain-resume";
 const CONSOLE_LOGS: &str = "/var/log/xen/console";
 
 /// xl takes seconds on an emulated host, and waits for devices up to 40 s (LIBXL_HOTPLUG_TIMEOUT).
@@ -309,8 +313,7 @@ impl Xl {
         let away = format!("{vm}--migratedaway");
         let domain = self.find(vm, |name| name == away || name == vm.as_str())?;
         if survey::state(&domain) == DomainState::Suspended {
-            let helper = exe().with_file_name("domain-resume");
-            run_tool(vm, &helper, &[&domain.domid.to_string()]).await?;
+            run_tool(vm, Path::new(RESUME), &[&domain.domid.to_string()]).await?;
         }
         self.rename(&domain, vm)?;
         match self.state(domain.domid) {
@@ -370,7 +373,7 @@ async fn detach(disks: &[DiskAccess]) -> Result<(), Failure> {
 }
 
 fn blobs() -> PathBuf {
-    Path::new(RUN).join("blobs")
+    PathBuf::from(BLOBS)
 }
 
 fn said_path(vm: &VmId) -> PathBuf {
