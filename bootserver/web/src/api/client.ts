@@ -1,18 +1,8 @@
-// Asks the server for things. Every request carries `x-tsubame: 1`, without which the server does not count the
-// session's cookie; the page never holds the session's token itself.
+// Asks the server for things. Paths, bodies and answers are typed by the server's own OpenAPI document. Every request
+// carries `x-tsubame: 1`, without which the server does not count the session's cookie; the page never holds the
+// session's token itself.
 
-import type {
-  About,
-  Accepted,
-  ApiError,
-  CreateDisk,
-  CreateVm,
-  LogEvent,
-  PlanView,
-  Refusal,
-  RegisterHost,
-  Session,
-} from "./schema";
+import type { ApiError, CreateDisk, CreateVm, paths, Refusal, RegisterHost } from "./schema";
 
 /** The server said no. `message` is its sentence for a person; `refusal` is what to match on. */
 export class Refused extends Error {
@@ -41,46 +31,68 @@ export async function refusalOf(answer: Response): Promise<Error> {
   return new Unreachable(`the server answered ${answer.status} ${answer.statusText}`.trim());
 }
 
-async function ask<T>(method: "GET" | "POST" | "DELETE", path: string, body?: unknown): Promise<T> {
-  const json = { ...headers, "content-type": "application/json" };
-  const init =
-    body === undefined ? { method, headers } : { method, headers: json, body: JSON.stringify(body) };
-  let answer: Response;
-  try {
-    answer = await fetch(path, init);
-  } catch {
-    throw new Unreachable("the server does not answer; is it running, and is the network up?");
-  }
-  if (!answer.ok) throw await refusalOf(answer);
-  return (await answer.json()) as T;
+type Method = "get" | "post" | "delete";
+type Json<T> = { content: { "application/json": T } };
+/** Paths that have this method and answer in JSON. */
+type PathOf<M extends Method> = {
+  [P in keyof paths]: paths[P][M] extends { responses: { 200: Json<unknown> } } ? P : never;
+}[keyof paths];
+type Answer<M extends Method, P extends keyof paths> = paths[P][M] extends {
+  responses: { 200: Json<infer T> };
+}
+  ? T
+  : never;
+type Body<M extends Method, P extends keyof paths> = paths[P][M] extends { requestBody: Json<infer T> }
+  ? T
+  : null;
+
+interface Asked<M extends Method, P extends keyof paths> {
+  /** What stands for `{id}` in the path. */
+  id?: string;
+  query?: Record<string, number>;
+  body: Body<M, P>;
 }
 
-const vm = (name: string) => `/v1/vms/${encodeURIComponent(name)}`;
-const host = (id: string) => `/v1/hosts/${encodeURIComponent(id)}`;
-const disk = (name: string) => `/v1/disks/${encodeURIComponent(name)}`;
+async function ask<M extends Method, P extends PathOf<M>>(
+  method: M,
+  path: P,
+  { id = "", query = {}, body }: Asked<M, P>,
+): Promise<Answer<M, P>> {
+  const pairs = Object.entries(query).map(([key, value]) => [key, String(value)]);
+  const search = pairs.length > 0 ? `?${new URLSearchParams(pairs).toString()}` : "";
+  const init: RequestInit = { method: method.toUpperCase(), headers };
+  if (body !== null) {
+    init.headers = { ...headers, "content-type": "application/json" };
+    init.body = JSON.stringify(body);
+  }
+  const answer = await fetch(path.replace("{id}", encodeURIComponent(id)) + search, init).catch(() => {
+    throw new Unreachable("the server does not answer; is it running, and is the network up?");
+  });
+  if (!answer.ok) throw await refusalOf(answer);
+  return (await answer.json()) as Answer<M, P>;
+}
 
 export type HostAct = "accept" | "drain" | "undrain";
 export type VmAct = "start" | "shutdown" | "destroy" | "pause" | "resume";
 
 export const api = {
-  about: () => ask<About>("GET", "/v1/about"),
-  setup: (code: string, password: string) => ask<Session>("POST", "/v1/setup", { code, password }),
-  login: (password: string) => ask<Session>("POST", "/v1/login", { password }),
-  logout: () => ask<Accepted>("POST", "/v1/logout"),
+  about: () => ask("get", "/v1/about", { body: null }),
+  setup: (code: string, password: string) => ask("post", "/v1/setup", { body: { code, password } }),
+  login: (password: string) => ask("post", "/v1/login", { body: { password } }),
+  logout: () => ask("post", "/v1/logout", { body: null }),
   /** The events after `after`, oldest first. */
-  events: (after: number, limit: number) =>
-    ask<LogEvent[]>("GET", `/v1/events?after=${after}&limit=${limit}`),
-  registerHost: (body: RegisterHost) => ask<Accepted>("POST", "/v1/hosts", body),
-  hostAct: (id: string, act: HostAct) => ask<Accepted>("POST", `${host(id)}/${act}`),
-  removeHost: (id: string) => ask<Accepted>("DELETE", host(id)),
-  createVm: (body: CreateVm) => ask<Accepted>("POST", "/v1/vms", body),
-  vmAct: (name: string, act: VmAct) => ask<Accepted>("POST", `${vm(name)}/${act}`),
-  deleteVm: (name: string) => ask<Accepted>("DELETE", vm(name)),
+  events: (after: number, limit: number) => ask("get", "/v1/events", { query: { after, limit }, body: null }),
+  registerHost: (body: RegisterHost) => ask("post", "/v1/hosts", { body }),
+  hostAct: (id: string, act: HostAct) => ask("post", `/v1/hosts/{id}/${act}`, { id, body: null }),
+  removeHost: (id: string) => ask("delete", "/v1/hosts/{id}", { id, body: null }),
+  createVm: (body: CreateVm) => ask("post", "/v1/vms", { body }),
+  vmAct: (id: string, act: VmAct) => ask("post", `/v1/vms/{id}/${act}`, { id, body: null }),
+  deleteVm: (id: string) => ask("delete", "/v1/vms/{id}", { id, body: null }),
   /** `to` null: the planner chooses. */
-  migrate: (name: string, to: string | null) => ask<Accepted>("POST", `${vm(name)}/migrate`, { to }),
-  console: (name: string) => ask<{ text: string }>("GET", `${vm(name)}/console`),
-  createDisk: (body: CreateDisk) => ask<Accepted>("POST", "/v1/disks", body),
-  growDisk: (name: string, size_mib: number) => ask<Accepted>("POST", `${disk(name)}/grow`, { size_mib }),
-  deleteDisk: (name: string) => ask<Accepted>("DELETE", disk(name)),
-  balance: (dry_run: boolean) => ask<PlanView>("POST", "/v1/balance", { dry_run }),
+  migrate: (id: string, to: string | null) => ask("post", "/v1/vms/{id}/migrate", { id, body: { to } }),
+  console: (id: string) => ask("get", "/v1/vms/{id}/console", { id, body: null }),
+  createDisk: (body: CreateDisk) => ask("post", "/v1/disks", { body }),
+  growDisk: (id: string, size_mib: number) => ask("post", "/v1/disks/{id}/grow", { id, body: { size_mib } }),
+  deleteDisk: (id: string) => ask("delete", "/v1/disks/{id}", { id, body: null }),
+  balance: (dry_run: boolean) => ask("post", "/v1/balance", { body: { dry_run } }),
 };

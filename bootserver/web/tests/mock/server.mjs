@@ -25,8 +25,10 @@ const TYPES = /** @type {Record<string, string>} */ ({
   ".css": "text/css",
   ".svg": "image/svg+xml",
 });
+/** As the real server sends it: bootserver/src/operators/page.rs. */
 export const POLICY =
-  "default-src 'self'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
+  "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; font-src 'self'; connect-src 'self'; " +
+  "manifest-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 
 export class Mock {
   /** @type {RackView} */ view = emptyRack();
