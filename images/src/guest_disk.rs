@@ -118,7 +118,8 @@ mod tests {
         fs::write(&files, &one[FILES_OFFSET as usize..]).expect("written");
         run(Command::new("e2fsck").args(["-f", "-n"]).arg(&files)).expect("a whole file system");
         // Both builds may lie in one second; so look that no time of theirs is in it at all.
-        let shown = Command::new("debugfs").args(["-R", "stat boot/vmlinuz"]).arg(&files).output().expect("runs").stdout;
+        let shown =
+            Command::new("debugfs").args(["-R", "stat boot/vmlinuz"]).arg(&files).output().expect("runs").stdout;
         assert_eq!(String::from_utf8_lossy(&shown).matches("time: 0x00000001:").count(), 4);
     }
 }

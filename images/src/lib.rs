@@ -52,7 +52,9 @@ pub enum BuildError {
         root: PathBuf,
     },
     /// Debian carries another version than the recipe was written for.
-    #[error("package {package} has version {found}, the recipe expects {expected}; change the recipe and what relies on it together")]
+    #[error(
+        "package {package} has version {found}, the recipe expects {expected}; change the recipe and what relies on it together"
+    )]
     Version {
         /// Which package.
         package: String,

@@ -37,6 +37,16 @@ pub struct Recipe {
     pub tree: PathBuf,
 }
 
+/// A recipe that is another one but for its name and its shell.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Variant {
+    /// The other recipe's file, beside this one.
+    extends: PathBuf,
+    name: String,
+    debug: bool,
+}
+
 /// What an image is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -82,10 +92,19 @@ pub enum RecipeError {
 }
 
 impl Recipe {
-    /// Reads and checks a recipe.
+    /// Reads and checks a recipe, and the one that it extends.
     pub fn load(path: &Path) -> Result<Self, RecipeError> {
-        let text = fs::read_to_string(path).map_err(|err| RecipeError::Read { path: path.to_owned(), err })?;
-        let mut recipe = Self::parse(&text, path)?;
+        let read =
+            |path: &Path| fs::read_to_string(path).map_err(|err| RecipeError::Read { path: path.to_owned(), err });
+        let text = read(path)?;
+        let mut recipe = if text.lines().any(|line| line.starts_with("extends:")) {
+            let variant = Self::parse_variant(&text, path)?;
+            // One step only: a recipe that extends an extension is refused there as one without packages.
+            let other = path.with_file_name(&variant.extends);
+            Self { name: variant.name, debug: variant.debug, ..Self::parse(&read(&other)?, &other)? }
+        } else {
+            Self::parse(&text, path)?
+        };
         // Trees lie beside the directory that the recipes are in.
         let base = path.parent().and_then(Path::parent).unwrap_or(Path::new("."));
         recipe.tree = base.join(&recipe.tree);
@@ -98,16 +117,13 @@ impl Recipe {
     fn parse(text: &str, path: &Path) -> Result<Self, RecipeError> {
         let recipe: Self = serde_yaml::from_str(text)
             .map_err(|err| RecipeError::Parse { path: path.to_owned(), what: err.to_string() })?;
-        let name = |s: &str| {
-            !s.is_empty() && s.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.+".contains(&b))
-        };
         for (key, value) in [("name", &recipe.name), ("suite", &recipe.suite)] {
-            if !name(value) {
-                return Err(wrong(path, key, value, "letters a-z, digits and '-'"));
+            if !is_name(value) {
+                return Err(wrong(path, key, value, NAME));
             }
         }
         for (at, package) in recipe.packages.iter().enumerate() {
-            if !name(package) {
+            if !is_name(package) {
                 return Err(wrong(path, &format!("packages[{at}]"), package, "a Debian package's name"));
             }
         }
@@ -122,6 +138,25 @@ impl Recipe {
         }
         Ok(recipe)
     }
+
+    fn parse_variant(text: &str, path: &Path) -> Result<Variant, RecipeError> {
+        let variant: Variant = serde_yaml::from_str(text)
+            .map_err(|err| RecipeError::Parse { path: path.to_owned(), what: err.to_string() })?;
+        if !is_name(&variant.name) {
+            return Err(wrong(path, "name", &variant.name, NAME));
+        }
+        if variant.extends.components().count() != 1 || variant.extends.extension().is_none_or(|e| e != "yaml") {
+            let given = variant.extends.display().to_string();
+            return Err(wrong(path, "extends", &given, "the name of a recipe's file beside this one"));
+        }
+        Ok(variant)
+    }
+}
+
+const NAME: &str = "letters a-z, digits, '-', '.' and '+'";
+
+fn is_name(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.+".contains(&b))
 }
 
 fn wrong(path: &Path, key: &str, given: &str, expected: &'static str) -> RecipeError {
@@ -144,15 +179,46 @@ mod tests {
         check(str::to_owned, expect!["good"]);
         check(
             |r| r.replace("name: a", "name: A b"),
-            expect![[r#"r.yaml: name is "A b", expected letters a-z, digits and '-'"#]],
+            expect![[r#"r.yaml: name is "A b", expected letters a-z, digits, '-', '.' and '+'"#]],
         );
         check(
             |r| r.replace("version: 1", "version: one"),
             expect![[r#"r.yaml: version: invalid type: string "one", expected u32 at line 2 column 10"#]],
         );
-        check(|r| r.replace("debug:", "debugg:"), expect!["r.yaml: unknown field `debugg`, expected one of `name`, `version`, `kind`, `debug`, `suite`, `packages`, `expect`, `keep`, `links`, `applets`, `modules`, `tree` at line 4 column 1"]);
-        check(|r| r.replace("usr/bin/bash", "../etc/shadow"), expect![[r#"r.yaml: keep[0] is "../etc/shadow", expected a path without a leading '/' and without '..'"#]]);
-        check(|r| r.replace("[bash]", "[\"bash; rm\"]"), expect![[r#"r.yaml: packages[0] is "bash; rm", expected a Debian package's name"#]]);
-        check(|r| r.replace("kind: dom0", "kind: domu"), expect!["r.yaml: kind: unknown variant `domu`, expected `dom0` or `guest` at line 3 column 7"]);
+        check(
+            |r| r.replace("debug:", "debugg:"),
+            expect![
+                "r.yaml: unknown field `debugg`, expected one of `name`, `version`, `kind`, `debug`, `suite`, `packages`, `expect`, `keep`, `links`, `applets`, `modules`, `tree` at line 4 column 1"
+            ],
+        );
+        check(
+            |r| r.replace("usr/bin/bash", "../etc/shadow"),
+            expect![[r#"r.yaml: keep[0] is "../etc/shadow", expected a path without a leading '/' and without '..'"#]],
+        );
+        check(
+            |r| r.replace("[bash]", "[\"bash; rm\"]"),
+            expect![[r#"r.yaml: packages[0] is "bash; rm", expected a Debian package's name"#]],
+        );
+        check(
+            |r| r.replace("kind: dom0", "kind: domu"),
+            expect!["r.yaml: kind: unknown variant `domu`, expected `dom0` or `guest` at line 3 column 7"],
+        );
+    }
+
+    #[test]
+    fn a_recipe_may_extend_another() {
+        let recipes = Path::new(env!("CARGO_MANIFEST_DIR")).join("recipes");
+        let plain = Recipe::load(&recipes.join("dom0.yaml")).expect("good");
+        let debug = Recipe::load(&recipes.join("dom0-debug.yaml")).expect("good");
+        assert!(!plain.debug && debug.debug);
+        assert_eq!(debug.packages, plain.packages);
+        let refused = |text: &str| {
+            let result = Recipe::parse_variant(text, Path::new("r.yaml"));
+            result.map_or_else(|err| err.to_string(), |_| "good".to_owned())
+        };
+        expect![[r#"r.yaml: extends is "../x.yaml", expected the name of a recipe's file beside this one"#]]
+            .assert_eq(&refused("extends: ../x.yaml\nname: a\ndebug: true\n"));
+        expect!["r.yaml: unknown field `packages`, expected one of `extends`, `name`, `debug` at line 4 column 1"]
+            .assert_eq(&refused("extends: x.yaml\nname: a\ndebug: true\npackages: []\n"));
     }
 }

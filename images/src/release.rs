@@ -171,7 +171,13 @@ fn skeleton(recipe: &Recipe, root: &Rootfs) -> Result<Tree, BuildError> {
     }
     pick::keep(&root.path, &recipe.keep, &mut tree)?;
     pick::modules(&root.path, &recipe.modules, &mut tree)?;
+    let busybox = root.path.join("usr/bin/busybox");
+    let known = Command::new(&busybox).arg("--list").output().map_err(BuildError::file("running", &busybox))?.stdout;
+    let known = String::from_utf8_lossy(&known).into_owned();
     for applet in &recipe.applets {
+        if !known.lines().any(|line| line == applet) {
+            return Err(BuildError::Missing { what: format!("busybox applet {applet}"), root: root.path.clone() });
+        }
         let taken = tree.has(&format!("usr/bin/{applet}")) || tree.has(&format!("usr/sbin/{applet}"));
         if !taken {
             tree.put(&format!("usr/bin/{applet}"), Entry::Link("busybox".into()));
