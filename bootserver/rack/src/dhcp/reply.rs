@@ -112,9 +112,18 @@ fn boot(message: &mut Message, request: &BootRequest, subnet: &Subnet, client: C
     };
     message.set_siaddr(subnet.server).set_fname(file.as_bytes());
     let options = message.opts_mut();
-    // In kind: EDK2 drops an HTTP offer without it.
-    let class = if client == Client::Http { "HTTPClient" } else { "PXEClient" };
-    options.insert(DhcpOption::ClassIdentifier(class.into()));
+    // In kind: EDK2 drops an HTTP offer without it. But to its PXE client an offer with `PXEClient` and no option 43 means
+    // a boot server to be asked on port 4011 (BINL), and without an answer there it gives up (PXE-E16); without the class it
+    // takes the file as named.
+    match client {
+        Client::Http => {
+            options.insert(DhcpOption::ClassIdentifier("HTTPClient".into()));
+        }
+        Client::Pxe(Firmware::Uefi) => {}
+        _ => {
+            options.insert(DhcpOption::ClassIdentifier("PXEClient".into()));
+        }
+    }
     options.insert(DhcpOption::BootfileName(file.into_bytes()));
     if client != Client::Http {
         options.insert(DhcpOption::TFTPServerName(subnet.server.to_string().into_bytes()));
