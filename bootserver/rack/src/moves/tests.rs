@@ -132,6 +132,15 @@ fn a_move_from_its_begin_to_its_end() {
     let Act::Receive { permit, disks, .. } = &receive.act else { panic!("{receive:?}") };
     assert_eq!((permit.source.clone(), permit.target.clone()), (HostId::of(mac(1)), HostId::of(mac(2))));
     assert_eq!(disks[0].target, "iqn.2026-11.org.tsubame:a-0");
+    // 16 characters; another boot of the host has other secrets for the very same grant.
+    assert_eq!(disks[0].secret.0.len(), 16);
+    let mut other = two.bench.rack.hosts.get(&HostId::of(mac(2))).expect("it is there").clone();
+    other.boot.as_mut().expect("it has joined").chap_seed.0.push('x');
+    let now = std::mem::replace(two.bench.rack.hosts.edit_unkept(&other.id).expect("it is there"), other.clone());
+    let accesses = two.bench.rack.accesses(&"a".parse().expect("a name"), &other.id).expect("it was granted");
+    assert_eq!(accesses[0].user, disks[0].user);
+    assert_ne!(accesses[0].secret, disks[0].secret);
+    *two.bench.rack.hosts.edit_unkept(&other.id).expect("it is there") = now;
 
     two.domains[1] = vec![domain("a", 1, DomainState::Paused, Part::Incoming)];
     two.underway[1] = listening(receive.id, Stage::Listening);
@@ -168,16 +177,20 @@ fn a_move_from_its_begin_to_its_end() {
         order under epoch 2: Activate
         move Activating, a Moving at Some("h525400aabb02") epoch 2"#]],
     );
-    let activate = orders(&effects).remove(0);
+    let failed = orders(&effects).remove(0);
+    // Nothing goes back any more: what fails is tried again, by another order.
+    let effects = two.report(1, vec![outcome(&failed, Err(FailureKind::Tool))]);
+    two.check(&effects, expect![[r#"move Activating, a Moving at Some("h525400aabb02") epoch 2"#]]);
+    two.bench.after(1000).apply(Event::Tick);
+    let activate = orders(&two.report(1, vec![])).remove(0);
+    assert!(activate.id > failed.id && activate.act == failed.act);
 
     two.domains[1] = vec![domain("a", 2, DomainState::Running, Part::Resident)];
     two.underway[1].clear();
     let effects = two.report(1, vec![outcome(&activate, Ok(Done::Activated { downtime_ms: 250 }))]);
     two.check(
         &effects,
-        expect![[r#"
-        order under epoch 2: Release
-        move Releasing, a Running at Some("h525400aabb02") epoch 2"#]],
+        expect![[r#"move Releasing, a Running at Some("h525400aabb02") epoch 2"#]],
     );
     let release = orders(&effects).remove(0);
     two.domains[0].clear();
