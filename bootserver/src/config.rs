@@ -111,3 +111,6 @@ impl Config {
         policy
     }
 }
+
+#[cfg(test)]
+mod tests;

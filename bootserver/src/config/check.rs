@@ -1,7 +1,7 @@
 //! From the form to the domain type: every check that takes more than one value, the machine or the disk.
 
-use super::files::ServedFile;
-use super::form::{Form, Join, Template};
+use super::files::{Manifest, ServedFile};
+use super::form::{Form, Join, Network, Range, Template};
 use super::line::line_of;
 use super::{Config, ConfigError, Listen, Storage};
 use rack::policy::{self, JoinMode, Policy};
@@ -17,11 +17,12 @@ const LOADERS: [&str; 4] = ["undionly.kpxe", "ipxe.efi", "snponly.efi", "autoexe
 const RELEASE: [&str; 4] = ["xen", "xen.efi", "vmlinuz", "dom0.img"];
 
 pub(super) fn check(file: &Path, text: &str) -> Result<Config, ConfigError> {
-    let form: Form = serde_yaml::from_str(text).map_err(|err| ConfigError {
-        file: file.to_owned(),
-        line: err.location().map(|at| at.line()),
-        key: String::new(),
-        what: err.to_string(),
+    let form: Form = serde_yaml::from_str(text).map_err(|err| {
+        let line = err.location().map(|at| at.line());
+        let what = err.to_string();
+        // The line is named in front already.
+        let what = what.rsplit_once(" at line ").filter(|_| line.is_some()).map_or(what.as_str(), |(what, _)| what);
+        ConfigError { file: file.to_owned(), line, key: String::new(), what: what.to_owned() }
     })?;
     let checker = Checker { file, text };
     checker.interface(&form)?;
@@ -89,7 +90,7 @@ impl Checker<'_> {
                     form.interface,
                     form.subnet.address,
                     form.subnet.address,
-                    form.subnet.network.prefix,
+                    form.subnet.network.rsplit('/').next().unwrap_or_default(),
                     form.interface
                 ),
             );
@@ -99,11 +100,13 @@ impl Checker<'_> {
 
     fn subnet(&self, form: &Form) -> Result<policy::Subnet, ConfigError> {
         let given = &form.subnet;
+        let network: Network = given.network.parse().or_else(|what: String| self.wrong("subnet/network", what))?;
+        let pool: Range = given.pool.parse().or_else(|what: String| self.wrong("subnet/pool", what))?;
         let subnet = policy::Subnet {
-            network: given.network.address,
-            prefix: given.network.prefix,
+            network: network.address,
+            prefix: network.prefix,
             server: given.address,
-            pool: (given.pool.first, given.pool.last),
+            pool: (pool.first, pool.last),
             reservations: form.reservations.clone(),
             gateway: given.gateway,
             dns: given.dns.clone(),
@@ -119,13 +122,13 @@ impl Checker<'_> {
             return self
                 .wrong("subnet/address", format!("is {}, expected a host's address of {network}", given.address));
         }
-        if !usable(given.pool.first) || !usable(given.pool.last) {
+        if !usable(pool.first) || !usable(pool.last) {
             return self.wrong(
                 "subnet/pool",
-                format!("is {}-{}, expected hosts' addresses of {network}", given.pool.first, given.pool.last),
+                format!("is {}-{}, expected hosts' addresses of {network}", pool.first, pool.last),
             );
         }
-        let pooled = |a: Ipv4Addr| (given.pool.first..=given.pool.last).contains(&a);
+        let pooled = |a: Ipv4Addr| (pool.first..=pool.last).contains(&a);
         let pool_holds = |what: &str, address: Ipv4Addr| {
             self.wrong("subnet/pool", format!("holds {address}, {what}; expected a range without it"))
         };
@@ -280,13 +283,27 @@ impl Checker<'_> {
         }
 
         let release_dir = self.path(&form.release);
+        let manifest = match Manifest::read(&release_dir) {
+            Ok(manifest) => manifest,
+            Err(err) => return self.wrong("release", format!("manifest.json of {}: {err}", release_dir.display())),
+        };
         let mut release = Vec::new();
         for name in RELEASE {
-            release.push(self.served("release", release_dir.join(name))?);
+            let file = self.served("release", release_dir.join(name))?;
+            if manifest.as_ref().is_some_and(|m| !m.fits(name, &file)) {
+                return self.wrong(
+                    "release",
+                    format!(
+                        "{} is not what manifest.json says by its sha256; build the release again",
+                        file.path.display()
+                    ),
+                );
+            }
+            release.push(file);
         }
         let url = |at: usize| format!("/b/{}/{}", release[at].short(), RELEASE[at]);
-        let release_name =
-            release_dir.file_name().map_or_else(|| "release".into(), |n| n.to_string_lossy().into_owned());
+        let of_dir = || release_dir.file_name().map_or_else(|| "release".into(), |n| n.to_string_lossy().into_owned());
+        let release_name = manifest.as_ref().map_or_else(of_dir, Manifest::release_name);
         let xen_args = format!("dom0_mem={0}M,max:{0}M {1}", form.dom0.memory_mib, form.dom0.xen_args);
         let (xen, xen_efi, kernel, image) = (url(0), url(1), url(2), url(3));
 

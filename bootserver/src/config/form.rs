@@ -5,6 +5,7 @@ use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::str::FromStr;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -33,9 +34,11 @@ pub(super) struct Form {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Subnet {
-    pub(super) network: Network,
+    /// A [`Network`]; read later, as serde would name the line of the whole subnet in an error.
+    pub(super) network: String,
     pub(super) address: Ipv4Addr,
-    pub(super) pool: Range,
+    /// A [`Range`].
+    pub(super) pool: String,
     #[serde(default)]
     pub(super) gateway: Option<Ipv4Addr>,
     #[serde(default)]
@@ -159,18 +162,16 @@ impl Default for Timing {
 }
 
 /// `10.77.0.0/24`, its host bits zero.
-#[derive(Deserialize, Clone, Copy)]
-#[serde(try_from = "String")]
+#[derive(Clone, Copy)]
 pub(super) struct Network {
     pub(super) address: Ipv4Addr,
     pub(super) prefix: u8,
 }
 
-impl TryFrom<String> for Network {
-    type Error = String;
-    fn try_from(given: String) -> Result<Self, String> {
-        let wrong =
-            || format!("{given:?} is no network, expected one such as 10.77.0.0/24, /8 to /30, its host bits zero");
+impl FromStr for Network {
+    type Err = String;
+    fn from_str(given: &str) -> Result<Self, String> {
+        let wrong = || format!("is {given:?}, expected one such as 10.77.0.0/24, /8 to /30, its host bits zero");
         let (address, prefix) = given.split_once('/').ok_or_else(wrong)?;
         let address: Ipv4Addr = address.parse().map_err(|_| wrong())?;
         let prefix: u8 = prefix.parse().map_err(|_| wrong())?;
@@ -180,18 +181,16 @@ impl TryFrom<String> for Network {
 }
 
 /// `10.77.0.50-10.77.0.99`, both ends with it.
-#[derive(Deserialize, Clone, Copy)]
-#[serde(try_from = "String")]
+#[derive(Clone, Copy)]
 pub(super) struct Range {
     pub(super) first: Ipv4Addr,
     pub(super) last: Ipv4Addr,
 }
 
-impl TryFrom<String> for Range {
-    type Error = String;
-    fn try_from(given: String) -> Result<Self, String> {
-        let wrong =
-            || format!("{given:?} is no range, expected the first and the last address as 10.77.0.50-10.77.0.99");
+impl FromStr for Range {
+    type Err = String;
+    fn from_str(given: &str) -> Result<Self, String> {
+        let wrong = || format!("is {given:?}, expected the first and the last address as 10.77.0.50-10.77.0.99");
         let (first, last) = given.split_once('-').ok_or_else(wrong)?;
         let (first, last) = match (first.trim().parse(), last.trim().parse()) {
             (Ok(first), Ok(last)) => (first, last),

@@ -1,0 +1,267 @@
+use super::*;
+use expect_test::{Expect, expect};
+use std::fs;
+use std::path::Path;
+use tempfile::TempDir;
+
+/// A configuration on the loopback interface, which every machine has.
+const GOOD: &str = "\
+state: state
+interface: lo
+subnet:
+  network: 127.0.0.0/24
+  address: 127.0.0.1
+  pool: 127.0.0.50-127.0.0.99
+reservations: { \"52:54:00:aa:bb:01\": 127.0.0.60 }
+release: dom0-1
+loaders: loaders
+templates:
+  tiny: { kernel: k, initrd: i, cmdline: quiet, memory_mib: 96, disk_mib: 64 }
+  own: { loader: l, disk_image: d, memory_mib: 256, disk_mib: 2 }
+listen: { operator: 127.0.0.1:8443 }
+";
+
+fn directory() -> TempDir {
+    let dir = tempfile::tempdir().expect("a directory");
+    for sub in ["dom0-1", "loaders"] {
+        fs::create_dir(dir.path().join(sub)).expect("made");
+    }
+    for (name, content) in [
+        ("dom0-1/xen", "xen"),
+        ("dom0-1/xen.efi", "xen.efi"),
+        ("dom0-1/vmlinuz", "vmlinuz"),
+        ("dom0-1/dom0.img", "dom0.img"),
+        ("loaders/undionly.kpxe", "u"),
+        ("loaders/ipxe.efi", "e"),
+        ("k", "kernel"),
+        ("i", "initrd"),
+        ("l", "loader"),
+    ] {
+        fs::write(dir.path().join(name), content).expect("written");
+    }
+    fs::write(dir.path().join("d"), vec![0; (1 << 20) + 1]).expect("written");
+    dir
+}
+
+fn load(dir: &Path, text: &str) -> Result<Config, ConfigError> {
+    let file = dir.join("c.yaml");
+    fs::write(&file, text).expect("written");
+    Config::load(&file)
+}
+
+fn check(from: &str, to: &str, expect: Expect) {
+    let dir = directory();
+    assert!(GOOD.contains(from), "{from:?} is not in the good configuration");
+    let err = load(dir.path(), &GOOD.replacen(from, to, 1)).map(|_| ()).expect_err("it is wrong");
+    expect.assert_eq(&err.to_string().replace(&dir.path().display().to_string(), "DIR"));
+}
+
+#[test]
+fn a_good_one() {
+    let dir = directory();
+    let config = load(dir.path(), GOOD).expect("it is right");
+    let policy = config.policy("x".repeat(43));
+    assert_eq!(policy.release.name, "dom0-1");
+    assert_eq!(policy.release.xen_args, "dom0_mem=512M,max:512M");
+    assert_eq!(config.release.len(), 4);
+    assert_eq!(policy.release.image, format!("/b/{}/dom0.img", config.release[3].short()));
+    assert_eq!(config.blobs.len(), 3);
+    assert_eq!(config.template_images, BTreeMap::from([("own".to_owned(), dir.path().join("d"))]));
+    assert_eq!(policy.portal.to_string(), "127.0.0.1:3260");
+    assert_eq!(config.state, dir.path().join("state"));
+}
+
+#[test]
+fn keys_and_types() {
+    check("state: state\n", "", expect!["DIR/c.yaml:1: missing field `state`"]);
+    check(
+        "interface: lo",
+        "interfaces: lo",
+        expect![
+            "DIR/c.yaml:2: unknown field `interfaces`, expected one of `state`, `interface`, `subnet`, `reservations`, `join`, `release`, `loaders`, `dom0`, `templates`, `listen`, `storage`, `timing`"
+        ],
+    );
+    check(
+        "  pool:",
+        "  pol:",
+        expect![
+            "DIR/c.yaml:6: subnet: unknown field `pol`, expected one of `network`, `address`, `pool`, `gateway`, `dns`, `lease_s`"
+        ],
+    );
+    check(
+        "memory_mib: 96",
+        "memory_mib: lots",
+        expect![[r#"DIR/c.yaml:11: templates.tiny.memory_mib: invalid type: string "lots", expected u64"#]],
+    );
+    check(
+        "127.0.0.0/24",
+        "127.0.0.1/24",
+        expect![[
+            r#"DIR/c.yaml:4: subnet.network: is "127.0.0.1/24", expected one such as 10.77.0.0/24, /8 to /30, its host bits zero"#
+        ]],
+    );
+    check(
+        "127.0.0.50-127.0.0.99",
+        "127.0.0.99-127.0.0.50",
+        expect![[
+            r#"DIR/c.yaml:6: subnet.pool: is "127.0.0.99-127.0.0.50", expected the first and the last address as 10.77.0.50-10.77.0.99"#
+        ]],
+    );
+    check(
+        "52:54:00:aa:bb:01",
+        "52:54:00:aa:bb",
+        expect![[
+            r#"DIR/c.yaml:7: reservations: "52:54:00:aa:bb" is no MAC address: expected six bytes as 52:54:00:aa:bb:01"#
+        ]],
+    );
+    check("release:", "release: [", expect!["DIR/c.yaml:8: release: invalid type: sequence, expected path string"]);
+}
+
+#[test]
+fn values_at_odds() {
+    check(
+        "address: 127.0.0.1",
+        "address: 127.0.1.1",
+        expect![
+            "DIR/c.yaml:5: subnet.address: interface lo does not have the address 127.0.1.1; give it to it first: ip address add 127.0.1.1/24 dev lo"
+        ],
+    );
+    check(
+        "127.0.0.50-",
+        "127.0.0.1-",
+        expect!["DIR/c.yaml:6: subnet.pool: holds 127.0.0.1, which is the server's own; expected a range without it"],
+    );
+    check(
+        "-127.0.0.99",
+        "-127.0.1.99",
+        expect!["DIR/c.yaml:6: subnet.pool: is 127.0.0.50-127.0.1.99, expected hosts' addresses of 127.0.0.0/24"],
+    );
+    check(
+        "127.0.0.60 }",
+        "127.0.0.1 }",
+        expect![
+            "DIR/c.yaml:7: reservations.52:54:00:aa:bb:01: is 127.0.0.1, which is the server's own address; expected an address of its own"
+        ],
+    );
+    check(
+        "127.0.0.60 }",
+        "127.0.0.60, \"52:54:00:aa:bb:02\": 127.0.0.60 }",
+        expect![
+            "DIR/c.yaml:7: reservations.52:54:00:aa:bb:02: is 127.0.0.60, which is reserved for 52:54:00:aa:bb:01; expected an address of its own"
+        ],
+    );
+    check(
+        "127.0.0.99\n",
+        "127.0.0.99\n  gateway: 127.0.0.70\n",
+        expect!["DIR/c.yaml:6: subnet.pool: holds 127.0.0.70, which is the gateway's; expected a range without it"],
+    );
+    check(
+        "{ operator",
+        "{ boot_port: 7443, operator",
+        expect!["DIR/c.yaml:13: listen.agent_port: is the same as boot_port, expected another port"],
+    );
+    check(
+        "127.0.0.1:8443 }",
+        "0.0.0.0:8080 }",
+        expect!["DIR/c.yaml:13: listen.operator: has the port of boot_port or agent_port, expected another"],
+    );
+    check(
+        "memory_mib: 96",
+        "memory_mib: 8",
+        expect!["DIR/c.yaml:11: templates.tiny.memory_mib: is 8, expected 16 to 16777216 MiB"],
+    );
+    check(
+        "loader: l,",
+        "loader: l, kernel: k,",
+        expect![
+            "DIR/c.yaml:12: templates.own: expected either kernel (with initrd and cmdline, if wanted) or loader, and not both"
+        ],
+    );
+    check(
+        "disk_mib: 2 ",
+        "disk_mib: 1 ",
+        expect!["DIR/c.yaml:12: templates.own.disk_mib: is 1, expected 2 or more, the size of DIR/d"],
+    );
+    check(
+        "listen:",
+        "timing: { report_ms: 2000, lost_ms: 2500 }\nlisten:",
+        expect!["DIR/c.yaml:13: timing.lost_ms: is 2500, expected 4000 to 3600000 ms (at least twice report_ms)"],
+    );
+    let long = format!("dom0: {{ kernel_args: \"{}\" }}\nlisten:", "x".repeat(300));
+    check(
+        "listen:",
+        &long,
+        expect![
+            "DIR/c.yaml:13: dom0: boot URLs and command lines take up to 699 bytes under BIOS, of which iPXE holds 512; shorten dom0.xen_args (now 22) or dom0.kernel_args (now 300)"
+        ],
+    );
+    check(
+        "listen:",
+        "dom0: { xen_args: \"a\\nb\" }\nlisten:",
+        expect![[
+            r#"DIR/c.yaml:13: dom0: dom0.xen_args is "dom0_mem=512M,max:512M a\nb", expected printable ASCII without line breaks"#
+        ]],
+    );
+}
+
+#[test]
+fn the_machine_and_its_files() {
+    let dir = directory();
+    let text = GOOD.replace("interface: lo", "interface: nowhere0");
+    let err = load(dir.path(), &text).map(|_| ()).expect_err("it is wrong");
+    assert_eq!((err.line, err.key.as_str()), (Some(2), "interface"));
+    assert!(
+        err.what.starts_with("there is no interface \"nowhere0\" here, expected one of: ") && err.what.contains("lo")
+    );
+    check(
+        "address: 127.0.0.1",
+        "address: 127.0.0.9",
+        expect![
+            "DIR/c.yaml:5: subnet.address: interface lo does not have the address 127.0.0.9; give it to it first: ip address add 127.0.0.9/24 dev lo"
+        ],
+    );
+    check(
+        "release: dom0-1",
+        "release: dom0-2",
+        expect![
+            "DIR/c.yaml:8: release: DIR/dom0-2/xen cannot be read: No such file or directory (os error 2); expected a file"
+        ],
+    );
+    check(
+        "loaders: loaders",
+        "loaders: dom0-1",
+        expect!["DIR/c.yaml:9: loaders: DIR/dom0-1/undionly.kpxe is not there; expected iPXE's loaders"],
+    );
+    check(
+        "kernel: k",
+        "kernel: dom0-1",
+        expect![
+            "DIR/c.yaml:11: templates.tiny.kernel: DIR/dom0-1 cannot be read: is not a regular file; expected a file"
+        ],
+    );
+    check(
+        "disk_image: d",
+        "disk_image: none",
+        expect![
+            "DIR/c.yaml:12: templates.own.disk_image: DIR/none cannot be read: No such file or directory (os error 2)"
+        ],
+    );
+}
+
+#[test]
+fn a_release_that_is_not_what_its_manifest_says() {
+    let dir = directory();
+    let manifest = |sha256: &str| {
+        let text =
+            format!("{{\"name\":\"dom0\",\"version\":7,\"files\":{{\"xen\":{{\"sha256\":\"{sha256}\",\"size\":3}}}}}}");
+        fs::write(dir.path().join("dom0-1/manifest.json"), text).expect("written");
+        load(dir.path(), GOOD)
+    };
+    let digest = files::ServedFile::digest(&dir.path().join("dom0-1/xen")).expect("read").sha256;
+    assert_eq!(manifest(&digest).expect("it is right").policy(String::new()).release.name, "dom0-7");
+    let err = manifest(&"0".repeat(64)).map(|_| ()).expect_err("another digest").to_string();
+    expect![
+        "DIR/c.yaml:8: release: DIR/dom0-1/xen is not what manifest.json says by its sha256; build the release again"
+    ]
+    .assert_eq(&err.replace(&dir.path().display().to_string(), "DIR"));
+}
