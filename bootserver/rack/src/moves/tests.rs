@@ -190,9 +190,12 @@ fn a_move_from_its_begin_to_its_end() {
     let effects = two.report(1, vec![outcome(&activate, Ok(Done::Activated { downtime_ms: 250 }))]);
     two.check(&effects, expect![[r#"move Releasing, a Running at Some("h525400aabb02") epoch 2"#]]);
     let effects = two.report(0, vec![]);
-    two.check(&effects, expect![[r#"
+    two.check(
+        &effects,
+        expect![[r#"
         order under epoch 2: Release
-        move Releasing, a Running at Some("h525400aabb02") epoch 2"#]]);
+        move Releasing, a Running at Some("h525400aabb02") epoch 2"#]],
+    );
     let release = orders(&effects).remove(0);
     two.domains[0].clear();
     let effects = two.report(0, vec![outcome(&release, Ok(Done::Ok))]);
