@@ -19,17 +19,14 @@ export function busyScene(mock) {
   const delta = host(4, "delta", "waiting", { since_ms: now - 9_000, boot: waiting });
   const stuck = boot(now - 320_000, "start", false);
   const epsilon = host(5, "epsilon", "booting", { since_ms: now - 320_000, boot: stuck });
-  const zeta = host(6, "zeta", "lost", {
-    note: "silent for 41 s; its VMs may still run there",
-    since_ms: now - 41_000,
-  });
+  const zeta = host(6, "zeta", "lost", { since_ms: now - 41_000 });
   const eta = host(7, "eta", "registered", { boot: [] });
   mock.change((view) => {
     view.hosts = [alpha, beta, gamma, delta, epsilon, zeta, eta];
     view.vms = [
       vm("counter", alpha.id, "moving", { move: 3 }),
       vm("mail", zeta.id, "unknown", { note: "its host is lost" }),
-      vm("old", null, "stopped"),
+      vm("old", null, "stopped", { note: "no host can take old" }),
       vm("wiki", alpha.id, "paused"),
       vm("web-1", alpha.id),
       vm("web-2", beta.id),

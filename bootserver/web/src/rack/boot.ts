@@ -124,10 +124,8 @@ export function bootTook(host: HostView, now_ms: number): number | null {
   return (last.took_ms == null ? now_ms : last.at_ms + last.took_ms) - first.at_ms;
 }
 
-/** One sentence on where the boot stands; for the card and for a screen reader. */
-export function bootSays(host: HostView, of: readonly Lane[]): string {
-  if (host.state === "registered") return "Never seen. Power it on: it boots from the network by itself.";
-  if (host.state === "waiting") return "Is up and waits to be accepted.";
+/** One sentence on the step under way; empty when none is. What else is awaited the host's note says. */
+export function bootSays(of: readonly Lane[]): string {
   const now = of.find((lane) => lane.is === "running" || lane.is === "stalled");
   if (!now) return "";
   const { does, cause } = KINDS[now.kind];

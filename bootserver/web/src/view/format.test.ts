@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { age, bytes, count, duration, mib, percent, rate, short, ticking } from "./format";
+import { age, bytes, count, duration, mib, percent, rate, sentence, short, ticking } from "./format";
 
 test("numbers as the page writes them", () => {
   const check = (written: string | number, expected: string | number) => expect(written).toBe(expected);
@@ -34,6 +34,9 @@ test("numbers as the page writes them", () => {
   check(percent(0, 0), 0);
   check(percent(999, 1_000), 99);
   check(percent(1_000, 1_000), 100);
+  check(sentence("no host can take web"), "No host can take web.");
+  check(sentence("Really?"), "Really?");
+  check(sentence(""), "");
   check(count(1, "host"), "1 host");
   check(count(0, "host"), "0 hosts");
 });

@@ -87,3 +87,9 @@ export const count = (n: number, one: string, many = `${one}s`) => `${n} ${n ===
 export const digest = (hex: string) => (hex.length > 12 ? `${hex.slice(0, 12)}…` : hex);
 
 const two = (n: number) => String(n).padStart(2, "0");
+
+/** The server's words as a sentence: `no host can take web` becomes `No host can take web.` */
+export function sentence(text: string): string {
+  const begun = text.charAt(0).toUpperCase() + text.slice(1);
+  return begun === "" || /[.!?]$/.test(begun) ? begun : `${begun}.`;
+}

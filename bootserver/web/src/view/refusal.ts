@@ -2,6 +2,7 @@
 
 import { Refused } from "../api/client";
 import type { Rejected } from "../api/schema";
+import { sentence } from "./format";
 
 /** What went wrong with one request, ready to be shown. */
 export interface Wrong {
@@ -38,9 +39,4 @@ export function wrongOf(error: unknown, fields: readonly string[] = []): Wrong {
     default:
       return { ...whole, text: sentence(message) };
   }
-}
-
-function sentence(text: string): string {
-  const begun = text.charAt(0).toUpperCase() + text.slice(1);
-  return /[.!?]$/.test(begun) ? begun : `${begun}.`;
 }

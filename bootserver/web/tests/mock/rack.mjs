@@ -9,6 +9,14 @@ const MIB = 1024 * 1024;
 export const STEPS = ["dhcp", "loader", "script", "xen", "kernel", "image", "start", "join"];
 const TOOK_MS = [410, 1_130, 260, 620, 940, 9_400, 31_200, 900];
 
+/** As rack/src/view.rs writes them. @type {Partial<Record<HostState, string>>} */
+const NOTES = {
+  registered: "has not been seen yet; power it on",
+  waiting: "waits to be accepted",
+  refused: "was refused: only machines registered beforehand are let in; accept it or register it",
+  lost: "does not report; its VMs may still run there, so they are started nowhere else",
+};
+
 /** @returns {RackView} */
 export function emptyRack() {
   return {
@@ -59,7 +67,7 @@ export function host(n, name, state, more = {}) {
     inventory: up || state === "waiting" ? inventory(mac, n) : null,
     stats: up ? stats(0.3 * n, 900 + 60 * n) : null,
     boot: up ? boot(Date.now() - 240_000, "join", true) : [],
-    note: "",
+    note: NOTES[state] ?? "",
     vms: [],
     labels: {},
     ...more,
