@@ -129,7 +129,7 @@ impl Handle {
     }
 
     /// The newest view.
-    pub fn view(&self) -> Arc<Shown> {
+    pub fn shown(&self) -> Arc<Shown> {
         self.view.borrow().clone()
     }
 

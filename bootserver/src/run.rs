@@ -13,6 +13,7 @@ use crate::ca::{Ca, CaError};
 use crate::config::Config;
 use crate::connections;
 use crate::dhcp::Dhcp;
+use crate::no_ipv6::NoIpv6;
 use crate::operators::{self, Operators, Sessions};
 use crate::rack_task::{Clock, RackError, RackTask};
 use crate::state_dir::{self, StateError};
@@ -175,6 +176,21 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<(), RunE
             Ok(())
         }),
     );
+
+    match NoIpv6::open(&config.interface) {
+        Ok(no_ipv6) => {
+            let serving = no_ipv6.serve(rack.clone(), stop.clone());
+            service(
+                "router advertisements",
+                Box::pin(async move {
+                    serving.await;
+                    Ok(())
+                }),
+            );
+        }
+        // All works without it, only slower.
+        Err(err) => tracing::warn!(%err, "machines will wait for an IPv6 router on their way up"),
+    }
 
     let mut backups = store.clone();
     let backup = async move {

@@ -228,7 +228,7 @@ fn inventory() -> Inventory {
 async fn until(rack: &Handle, what: impl Fn(&proto::view::RackView) -> bool) {
     let mut views = rack.watch();
     let seen = tokio::time::timeout(Duration::from_secs(10), views.wait_for(|shown| what(&shown.view))).await;
-    assert!(seen.is_ok(), "not within 10 s: {:?}", rack.view().view);
+    assert!(seen.is_ok(), "not within 10 s: {:?}", rack.shown().view);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -279,13 +279,15 @@ async fn a_host_boots_joins_and_reports() {
     let agent = server.connect(Some(&identity)).await.expect("TLS with a certificate");
     // A report is held while there is nothing to say, and answered when a newer one comes.
     let held = {
-        let (sender, nonce) = (Agent { sender: agent.sender.clone(), connection: tokio::spawn(async {}) }, nonce.clone());
+        let (sender, nonce) =
+            (Agent { sender: agent.sender.clone(), connection: tokio::spawn(async {}) }, nonce.clone());
         tokio::spawn(async move { sender.report(&nonce, 1).await })
     };
     until(&server.rack, |view| view.hosts.iter().any(|h| h.state == HostState::Active)).await;
     assert!(!held.is_finished());
     let newer = {
-        let (sender, nonce) = (Agent { sender: agent.sender.clone(), connection: tokio::spawn(async {}) }, nonce.clone());
+        let (sender, nonce) =
+            (Agent { sender: agent.sender.clone(), connection: tokio::spawn(async {}) }, nonce.clone());
         tokio::spawn(async move { sender.report(&nonce, 2).await })
     };
     let (status, body) = tokio::time::timeout(Duration::from_secs(5), held).await.expect("in time").expect("no panic");

@@ -120,7 +120,7 @@ impl Default for Listen {
             boot_port: 8080,
             agent_port: 7443,
             operator: SocketAddr::from(([127, 0, 0, 1], 8443)),
-            migration_port: 8002,
+            migration_port: 7444,
         }
     }
 }
