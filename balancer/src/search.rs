@@ -112,6 +112,7 @@ fn best_move(model: &Model<'_>, draft: &mut Draft, cold: &Cold, from: HostNo) ->
             continue;
         }
         let cost: f64 = vms.iter().map(|&v| step_cost(model, v)).sum();
+        let free_to_choose = vms.iter().all(|&v| model.rules.of_vm[v].is_empty());
         for class in (0..cold.classes.len()).filter(|&class| vms.iter().all(|&v| model.rules.fits_class(v, class))) {
             let mut looked_at = 0;
             for &(_, to) in &cold.classes[class] {
@@ -121,6 +122,10 @@ fn best_move(model: &Model<'_>, draft: &mut Draft, cold: &Cold, from: HostNo) ->
                 looked_at += 1;
                 if looked_at > COLDEST {
                     break;
+                }
+                // No host's part of the score is below 0, so a move gains at most what its two hosts have now.
+                if free_to_choose && cold.score[from] + cold.score[to] < cost {
+                    continue;
                 }
                 let gain = model.gain(vms, from, to);
                 let back: f64 =
@@ -181,12 +186,17 @@ pub(crate) struct Cold {
     classes: Vec<BTreeSet<(u64, HostNo)>>,
     /// Each host's heat in an order that integers share.
     pub(crate) key: Vec<u64>,
+    /// Each host's part of the score.
+    pub(crate) score: Vec<f64>,
 }
 
 impl Cold {
     pub(crate) fn new(model: &Model<'_>) -> Self {
-        let mut cold =
-            Self { classes: vec![BTreeSet::new(); model.rules.host_classes()], key: vec![0; model.hosts.len()] };
+        let mut cold = Self {
+            classes: vec![BTreeSet::new(); model.rules.host_classes()],
+            key: vec![0; model.hosts.len()],
+            score: vec![0.0; model.hosts.len()],
+        };
         for h in 0..model.hosts.len() {
             cold.update(model, h);
         }
@@ -202,5 +212,6 @@ impl Cold {
             class.insert((key, h));
         }
         self.key[h] = key;
+        self.score[h] = model.scale.host(&model.hosts[h], &model.hosts[h].sums);
     }
 }

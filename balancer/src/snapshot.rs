@@ -257,12 +257,12 @@ impl Snapshot {
                 ("io_bytes_s", host.io_bytes_s),
                 ("migration_bytes_s", host.migration_bytes_s),
             ] {
-                positive(at(field), value)?;
+                positive(value, || at(field))?;
             }
-            within(at("memory_mib"), host.memory_mib)?;
+            within(host.memory_mib, || at("memory_mib"))?;
             if let Some(watts) = host.watts {
-                amount(at("watts.idle"), watts.idle)?;
-                amount(at("watts.full"), watts.full)?;
+                amount(watts.idle, || at("watts.idle"))?;
+                amount(watts.full, || at("watts.full"))?;
             }
         }
         let mut vms = BTreeSet::new();
@@ -276,7 +276,7 @@ impl Snapshot {
                     return Err(defect(at(field), &format!("host \"{host}\""), "the id of a host of this snapshot"));
                 }
             }
-            within(at("memory_mib"), vm.memory_mib)?;
+            within(vm.memory_mib, || at("memory_mib"))?;
             for (field, value) in [
                 ("cpu_cores", vm.cpu_cores),
                 ("net_bytes_s", vm.net_bytes_s),
@@ -284,10 +284,10 @@ impl Snapshot {
                 ("dirty_bytes_s", vm.dirty_bytes_s),
                 ("priority", vm.priority),
             ] {
-                amount(at(field), value)?;
+                amount(value, || at(field))?;
             }
             for (i, &value) in vm.cpu_history.iter().enumerate() {
-                amount(at(&format!("cpu_history[{i}]")), f64::from(value))?;
+                amount(f64::from(value), || at(&format!("cpu_history[{i}]")))?;
             }
         }
         if self.sample_ms == 0 && self.vms.iter().any(|vm| !vm.cpu_history.is_empty()) {
@@ -303,18 +303,18 @@ const MIB_MAX: u64 = 1 << 40;
 /// More than any rate or count that is measured; sums of squares of it stay finite.
 const AMOUNT_MAX: f64 = 1e18;
 
-fn within(path: String, mib: u64) -> Result<(), Defect> {
-    if mib <= MIB_MAX { Ok(()) } else { Err(defect(path, &mib.to_string(), "at most 2^40 MiB")) }
+fn within(mib: u64, path: impl FnOnce() -> String) -> Result<(), Defect> {
+    if mib <= MIB_MAX { Ok(()) } else { Err(defect(path(), &mib.to_string(), "at most 2^40 MiB")) }
 }
 
-fn amount(path: String, value: f64) -> Result<(), Defect> {
+fn amount(value: f64, path: impl FnOnce() -> String) -> Result<(), Defect> {
     let good = (0.0..=AMOUNT_MAX).contains(&value);
-    if good { Ok(()) } else { Err(defect(path, &value.to_string(), "a finite number, 0 or more")) }
+    if good { Ok(()) } else { Err(defect(path(), &value.to_string(), "a finite number, 0 or more")) }
 }
 
-fn positive(path: String, value: f64) -> Result<(), Defect> {
+fn positive(value: f64, path: impl FnOnce() -> String) -> Result<(), Defect> {
     let good = value > 0.0 && value <= AMOUNT_MAX;
-    if good { Ok(()) } else { Err(defect(path, &value.to_string(), "a finite number above 0")) }
+    if good { Ok(()) } else { Err(defect(path(), &value.to_string(), "a finite number above 0")) }
 }
 
 pub(crate) fn defect(path: String, found: &str, expected: &str) -> Defect {

@@ -35,6 +35,11 @@ pub(crate) fn swap(model: &mut Model<'_>, draft: &mut Draft) -> bool {
                     if !model.rules.fits(v, b) || !model.rules.fits(w, a) {
                         continue;
                     }
+                    let cost = step_cost(model, v) + step_cost(model, w);
+                    let ruled = !model.rules.of_vm[v].is_empty() || !model.rules.of_vm[w].is_empty();
+                    if !ruled && cold.score[a] + cold.score[b] <= cost {
+                        continue;
+                    }
                     let (gain, net) = worth(model, v, a, w, b);
                     if net > best.map_or(GAIN_LEAST, |best| best.1)
                         && draft.allows(model, &[v, w])
