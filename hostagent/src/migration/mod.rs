@@ -29,9 +29,6 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::TcpStream;
 
-/// Where a target listens while a permit is live.
-pub const PORT: u16 = 7444;
-
 /// The most that is read at once.
 const READ_BYTES: usize = 128 * 1024;
 

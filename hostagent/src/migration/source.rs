@@ -170,9 +170,9 @@ async fn start(vm: &VmId, socket: &PathBuf) -> Result<(Child, Transport), Failur
         }
     };
     let taken = async {
-        agent.readable().await?;
+        // Readiness may be announced too early: then it is awaited again.
         let (input, output): (OwnedFd, OwnedFd) =
-            agent.try_io(tokio::io::Interest::READABLE, || carry::take(&agent))?;
+            agent.async_io(tokio::io::Interest::READABLE, || carry::take(&agent)).await?;
         Ok((pipe::Receiver::from_owned_fd(input)?, pipe::Sender::from_owned_fd(output)?))
     };
     let taken: std::io::Result<_> = taken.await;

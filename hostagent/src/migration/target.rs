@@ -2,7 +2,7 @@
 //!
 //! Owns: the migration port while a permit is live, `xl migrate-receive`, holding READY back. Never does: letting the guest run.
 
-use super::{ANSWER_S, Answer, PORT, READ_BYTES, XL_ENDS_S, broke, line, tune, within};
+use super::{ANSWER_S, Answer, READ_BYTES, XL_ENDS_S, broke, line, tune, within};
 use crate::frame::{self, Frame, Note};
 use crate::hypervisor::xl::{Xl, kill};
 use crate::hypervisor::{Completion, OpResult, Progress};
@@ -61,7 +61,8 @@ async fn whole(
     progress: &impl Fn(Progress),
     begun: &mut bool,
 ) -> Result<Completion, String> {
-    let listener = listen().map_err(|e| format!("listening on port {PORT}: {e}"))?;
+    let port = permit.target_port;
+    let listener = listen(port).map_err(|e| format!("listening on port {port}: {e}"))?;
     progress(Progress { stage: Stage::Listening, bytes: 0 });
     let left_ms = permit.expires_ms.saturating_sub(xl.identity().clock.unix_ms());
     let accepting = tokio::time::timeout(Duration::from_millis(left_ms), accept(xl, permit, &listener));
@@ -95,10 +96,10 @@ async fn whole(
     }
 }
 
-fn listen() -> std::io::Result<TcpListener> {
+fn listen(port: u16) -> std::io::Result<TcpListener> {
     let socket = TcpSocket::new_v4()?;
     socket.set_reuseaddr(true)?;
-    socket.bind((Ipv4Addr::UNSPECIFIED, PORT).into())?;
+    socket.bind((Ipv4Addr::UNSPECIFIED, port).into())?;
     socket.listen(16)
 }
 
@@ -110,7 +111,7 @@ async fn accept(xl: &Arc<Xl>, permit: &Permit, listener: &TcpListener) -> Result
     loop {
         tokio::select! {
             accepted = listener.accept(), if handshakes.len() < HANDSHAKES_MAX => {
-                let (tcp, from) = accepted.map_err(|e| format!("accepting on port {PORT}: {e}"))?;
+                let (tcp, from) = accepted.map_err(|e| format!("accepting on port {}: {e}", permit.target_port))?;
                 let (acceptor, xl, permit) = (acceptor.clone(), xl.clone(), permit.clone());
                 handshakes.spawn(async move {
                     let shaken = within(ANSWER_S, handshake(&xl, &permit, &acceptor, tcp)).await;
