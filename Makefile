@@ -1,0 +1,43 @@
+# What a person types. All needs root or sudo; everything it needs is installed by `make setup`, which the others call.
+#
+#   make run                            a virtual rack; HOSTS=3 FIRMWARE=bios|uefi|mixed VMS=3 PORT=8443
+#   make run IFACE=enp3s0               the appliance on a real interface
+#   make test                           everything; SEED=n repeats a run of the simulated rack
+#   make build | page | image           parts: release programs, the operator's page, dom0 and guest images
+#   make bench-boot | bench-migrate | bench-balancer
+#   make clean
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := build
+.PHONY: run test build page image setup clean bench-boot bench-migrate bench-balancer
+
+export HOSTS FIRMWARE VMS PORT SEED SEEDS TSUBAME_ACCEL
+
+setup:
+	@tests/make/setup
+
+page: setup
+	@tests/make/page
+
+build: page
+	@tests/make/programs release
+
+image: page
+	@tests/make/image dom0 guest
+
+run: page
+	@tests/make/run $(IFACE)
+
+test:
+	@tests/make/test
+
+bench-boot bench-migrate: page
+	@tests/make/bench $@
+
+bench-balancer: setup
+	cargo bench -p balancer
+
+clean:
+	cargo clean
+	rm -rf .cache bootserver/web/dist bootserver/web/node_modules

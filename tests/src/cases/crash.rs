@@ -1,0 +1,48 @@
+//! Agents and server killed amid a move: the VM ends running exactly once.
+
+use super::Trial;
+use super::moves::{await_move, begin_move, print_move, quiet, runs_once};
+use anyhow::{Result, ensure};
+use proto::HostId;
+
+pub(super) fn source_agent_dies(trial: &mut Trial) -> Result<()> {
+    agent_dies(trial, |source, _| source)
+}
+
+pub(super) fn target_agent_dies(trial: &mut Trial) -> Result<()> {
+    agent_dies(trial, |_, target| target)
+}
+
+fn agent_dies(trial: &Trial, whose: impl FnOnce(HostId, HostId) -> HostId) -> Result<()> {
+    let guest = trial.guest(0)?;
+    let counted = trial.rack.await_counting(&guest)?;
+    let (id, source, target) = begin_move(trial, &guest)?;
+    let victim = whose(source, target);
+    let machine = trial.rack.machine_of(&victim)?;
+    let before = machine.shell("pidof hostagent", &trial.rack.guard)?;
+    ensure!(!before.is_empty(), "no agent runs on {victim}");
+    // The oldest is the agent itself; its helpers are others of the same program.
+    machine.shell("kill -9 $(pidof hostagent | tr ' ' '\\n' | sort -n | head -n 1)", &trial.rack.guard)?;
+    let ended = await_move(trial, id)?;
+    print_move(&ended);
+    println!("        the agent of {victim} was killed; the move ended as {:?}: {:?}", ended.phase, ended.failure);
+    quiet(trial)?;
+    runs_once(trial, &guest, counted)
+}
+
+pub(super) fn server_dies(trial: &mut Trial) -> Result<()> {
+    let guest = trial.guest(0)?;
+    let counted = trial.rack.await_counting(&guest)?;
+    let (id, ..) = begin_move(trial, &guest)?;
+    let status = trial.rack.appliance.kill()?;
+    ensure!(!status.success(), "SIGKILL ended it as {status}");
+    let without = trial.rack.await_counting(&guest)?;
+    ensure!(without > counted, "the guest stood still while no server ran");
+    trial.rack.appliance.start_again()?;
+    trial.rack.await_server()?;
+    let ended = await_move(trial, id)?;
+    print_move(&ended);
+    println!("        the server was killed; the move ended as {:?}: {:?}", ended.phase, ended.failure);
+    quiet(trial)?;
+    runs_once(trial, &guest, counted)
+}

@@ -1,0 +1,102 @@
+//! VMs from their making to what is left on their disks; page and command on the way.
+
+use super::Trial;
+use crate::process::run;
+use crate::rack::Guest;
+use anyhow::{Context, Result, ensure};
+use proto::view::{HostView, VmPhase};
+use std::process::Command;
+
+/// So many guests that evening out over two hosts moves one of them at least.
+const GUESTS: u8 = 3;
+
+pub(super) fn vms_answer(trial: &mut Trial) -> Result<()> {
+    for number in 1..=GUESTS {
+        let guest = Guest::number(number)?;
+        trial.rack.create_guest(&guest)?;
+        trial.guests.push(guest);
+    }
+    for guest in &trial.guests {
+        trial.rack.await_vm(&guest.name, VmPhase::Running)?;
+    }
+    for guest in &trial.guests {
+        let counted = trial.rack.await_counting(guest)?;
+        let pinger = crate::ping::Pinger::start(&trial.rack.network, guest.address)?;
+        std::thread::sleep(crate::ping::EVERY * 10);
+        let answers = pinger.stop()?;
+        ensure!(answers.lost() < answers.asked.len(), "{} answers no ping", guest.name);
+        println!("        {} counts, {counted} so far, and answers ping", guest.name);
+    }
+    Ok(())
+}
+
+pub(super) fn pause_shutdown_start(trial: &mut Trial) -> Result<()> {
+    let guest = trial.guest(0)?;
+    let (rack, vm) = (&trial.rack, &guest.name);
+    rack.operator.vm_do(vm, "pause")?;
+    rack.await_vm(vm, VmPhase::Paused)?;
+    ensure!(trial.runs_on(vm)?.is_empty(), "{vm} is paused and runs");
+    rack.operator.vm_do(vm, "resume")?;
+    rack.await_vm(vm, VmPhase::Running)?;
+    let before = rack.await_counting(&guest)?;
+    rack.operator.vm_do(vm, "shutdown")?;
+    rack.await_vm(vm, VmPhase::Stopped)?;
+    ensure!(trial.runs_on(vm)?.is_empty(), "{vm} is stopped and runs");
+    rack.operator.vm_do(vm, "start")?;
+    rack.await_vm(vm, VmPhase::Running)?;
+    let after = rack.await_counting(&guest)?;
+    ensure!(after >= before, "{vm} counted to {before} before its shutdown and to {after} after");
+    Ok(())
+}
+
+pub(super) fn command_agrees(trial: &mut Trial) -> Result<()> {
+    let ca = trial.rack.dir().join("ca.pem");
+    std::fs::write(&ca, trial.rack.appliance.ca_pem(&trial.rack.guard)?)?;
+    let token = trial.rack.operator.token().context("the operator is logged in")?;
+    let mut command = Command::new(&trial.tsubame);
+    command
+        .args(["-o", "json", "host", "list"])
+        .env("TSUBAME_URL", format!("https://{}", trial.rack.page))
+        .env("TSUBAME_TOKEN", token)
+        .env("TSUBAME_CA", &ca);
+    let hosts: Vec<HostView> = serde_json::from_str(&run(&mut command)?).context("what `tsubame host list` printed")?;
+    let listed: Vec<_> = hosts.into_iter().map(|h| (h.id, h.state)).collect();
+    let shown: Vec<_> = trial.rack.operator.rack()?.hosts.into_iter().map(|h| (h.id, h.state)).collect();
+    ensure!(listed == shown, "the command lists {listed:?}, the API {shown:?}");
+    Ok(())
+}
+
+pub(super) fn page(trial: &mut Trial) -> Result<()> {
+    let mut node = Command::new("node");
+    node.current_dir(&trial.web)
+        .arg("tests/live.mjs")
+        .arg(format!("https://{}", trial.rack.page))
+        .arg("set up already")
+        .args(["--password", crate::operator::PASSWORD, "--hosts", "2", "--accept", "0"])
+        .args(["--template", "tiny", "--migrate", "--timeout", "600"])
+        .arg("--shots")
+        .arg(trial.keep.join("page"));
+    let said = run(&mut node)?;
+    for line in said.lines() {
+        println!("        {line}");
+    }
+    ensure!(said.contains("\"seen\":\"all\""), "the page's test did not come to its end");
+    Ok(())
+}
+
+pub(super) fn disks_are_whole(trial: &mut Trial) -> Result<()> {
+    for guest in &trial.guests {
+        trial.rack.operator.vm_do(&guest.name, "shutdown")?;
+    }
+    for guest in &trial.guests {
+        let view = trial.rack.await_vm(&guest.name, VmPhase::Stopped)?;
+        let disk = view.spec.disks.first().with_context(|| format!("{} has no disk", guest.name))?;
+        let file = trial.rack.disk_file(disk.as_str())?;
+        let bytes = std::fs::read(&file).with_context(|| format!("reading {}", file.display()))?;
+        let summary = images::counter::verify(&bytes)?;
+        ensure!(summary.last > 0, "{} has written nothing", guest.name);
+        ensure!(summary.wrong.is_empty(), "{}: wrong slots (slot, expected, found): {:?}", guest.name, summary.wrong);
+        println!("        {} wrote up to {}, each number once, none missing", guest.name, summary.last);
+    }
+    Ok(())
+}

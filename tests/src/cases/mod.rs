@@ -1,0 +1,86 @@
+//! The cases of the virtual rack, in the order in which a rack grows.
+
+mod crash;
+mod join;
+mod life;
+mod moves;
+
+use crate::rack::{Guest, VirtualRack};
+use anyhow::{Context, Result};
+use proto::{HostId, VmId};
+use std::path::PathBuf;
+
+/// One case.
+pub struct Case {
+    /// What it shows, as a sentence in one word.
+    pub name: &'static str,
+    /// Tries it.
+    pub run: fn(&mut Trial) -> Result<()>,
+}
+
+/// All cases.
+pub const CASES: &[Case] = &[
+    Case { name: "a_bios_host_boots_and_waits", run: join::bios_host_boots_and_waits },
+    Case { name: "a_host_that_is_not_accepted_gets_nothing", run: join::not_accepted_gets_nothing },
+    Case { name: "an_accepted_host_becomes_active", run: join::accepted_becomes_active },
+    Case { name: "a_second_copy_of_a_used_join_is_refused", run: join::second_copy_is_refused },
+    Case { name: "vms_are_created_and_answer", run: life::vms_answer },
+    Case { name: "a_vm_is_paused_shut_down_and_started", run: life::pause_shutdown_start },
+    Case { name: "the_command_shows_what_the_api_says", run: life::command_agrees },
+    Case { name: "a_uefi_host_boots_by_its_own_pxe", run: join::uefi_host_boots },
+    Case { name: "a_vm_moves_by_itself_onto_a_new_host", run: moves::moves_by_itself },
+    Case { name: "the_page_accepts_makes_and_migrates", run: life::page },
+    Case { name: "a_move_there_and_back_loses_no_write", run: moves::there_and_back },
+    Case { name: "the_sources_agent_dies_amid_a_move", run: crash::source_agent_dies },
+    Case { name: "the_targets_agent_dies_amid_a_move", run: crash::target_agent_dies },
+    Case { name: "the_server_dies_amid_a_move", run: crash::server_dies },
+    Case { name: "no_write_was_lost_or_doubled", run: life::disks_are_whole },
+];
+
+/// What the cases share.
+pub struct Trial {
+    /// The rack.
+    pub rack: VirtualRack,
+    tsubame: PathBuf,
+    web: PathBuf,
+    keep: PathBuf,
+    guests: Vec<Guest>,
+}
+
+impl Trial {
+    /// A rack to try things on.
+    pub fn new(rack: VirtualRack, tsubame: PathBuf, web: PathBuf, keep: PathBuf) -> Self {
+        Self { rack, tsubame, web, keep, guests: Vec::new() }
+    }
+
+    fn guest(&self, at: usize) -> Result<Guest> {
+        self.guests.get(at).cloned().context("there is no such guest yet")
+    }
+
+    fn owner(&self, vm: &VmId) -> Result<HostId> {
+        self.rack.operator.vm(vm)?.owner.with_context(|| format!("{vm} has no owner"))
+    }
+
+    fn host_other_than(&self, host: &HostId) -> Result<HostId> {
+        let hosts = self.rack.operator.rack()?.hosts;
+        let other = hosts.into_iter().find(|h| h.id != *host && h.state == proto::view::HostState::Active);
+        Ok(other.context("there is no other active host")?.id)
+    }
+
+    /// On how many hosts Xen itself says that a VM's domain is there and not paused, dying or shut down, under its own name.
+    fn runs_on(&self, vm: &VmId) -> Result<Vec<HostId>> {
+        let mut found = Vec::new();
+        for host in self.rack.operator.rack()?.hosts {
+            let list = self.rack.machine_of(&host.id)?.shell("xl list", &self.rack.guard)?;
+            for line in list.lines() {
+                let words: Vec<&str> = line.split_whitespace().collect();
+                let [name, _, _, _, state, _] = words[..] else { continue };
+                // xl's states: running, blocked, paused, shut down, crashed, dying; none of them is a runnable one.
+                if name.starts_with(vm.as_str()) && !state.contains(['p', 's', 'c', 'd']) {
+                    found.push(host.id.clone());
+                }
+            }
+        }
+        Ok(found)
+    }
+}

@@ -1,0 +1,228 @@
+//! A bare machine: QEMU with one network card, no disk, and nothing but its firmware to boot from.
+//!
+//! Owns: QEMU's process, its serial console, power. Never does: load a kernel for it, save where a benchmark asks for that.
+//!
+//! Xen and dom0 speak on the serial port, which is logged from the first byte. There a debug image has a shell, which is
+//! how a test reaches into a host. (On a second port, handed through to dom0, interrupts get lost under Xen in emulation.)
+
+use crate::guard::Guard;
+use crate::network::Network;
+use crate::process::{Process, in_namespace};
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::Signal;
+use proto::{HostId, Mac};
+use serde_json::{Value, json};
+use std::fs;
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+/// How a machine starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Firmware {
+    /// SeaBIOS with the network card's own ROM, which is an iPXE.
+    Bios,
+    /// OVMF with its own PXE client, which is none.
+    Uefi,
+}
+
+/// What a machine is.
+#[derive(Debug, Clone)]
+pub struct Hardware {
+    /// Its place: names and addresses follow from it.
+    pub number: u8,
+    /// How it starts.
+    pub firmware: Firmware,
+    /// MiB.
+    pub memory_mib: u32,
+    /// Boots these files at once instead of from the network: kernel (Xen), its arguments, modules with arguments.
+    pub direct: Option<Direct>,
+}
+
+/// Files that QEMU loads itself.
+#[derive(Debug, Clone)]
+pub struct Direct {
+    /// Xen's ELF.
+    pub xen: PathBuf,
+    /// Its arguments.
+    pub xen_args: String,
+    /// Kernel and image, each a file and its arguments.
+    pub modules: Vec<(PathBuf, String)>,
+}
+
+/// A machine that has power. Power is cut when it is dropped.
+#[derive(Debug)]
+pub struct Machine {
+    child: Child,
+    process: Process,
+    /// Its first address.
+    pub mac: Mac,
+    dir: PathBuf,
+}
+
+impl Hardware {
+    /// The address of its network card.
+    pub fn mac(&self) -> Mac {
+        Mac([0x52, 0x54, 0x00, 0x7b, 0x00, self.number])
+    }
+
+    /// What the boot server calls it.
+    pub fn id(&self) -> HostId {
+        HostId::of(self.mac())
+    }
+}
+
+impl Machine {
+    /// Switches a machine on whose tap `tapN` is plugged in. `dir` gets its logs and sockets.
+    pub fn power_on(hardware: &Hardware, network: &Network, dir: &Path) -> Result<Self> {
+        let number = hardware.number;
+        let dir = dir.join(format!("machine-{number}"));
+        fs::create_dir_all(&dir)?;
+        let mac = hardware.mac();
+        let mut qemu = Command::new("qemu-system-x86_64");
+        qemu.args(["-nodefaults", "-no-user-config", "-display", "none", "-vga", "none", "-no-reboot"]);
+        qemu.arg("-name").arg(format!("tsubame-{number}"));
+        qemu.args(accelerator());
+        qemu.args(["-smp", "1", "-m", &hardware.memory_mib.to_string()]);
+        qemu.arg("-uuid").arg(format!("7b000000-0000-4000-8000-0000000000{number:02x}"));
+        qemu.args(["-smbios", &format!("type=1,manufacturer=Tsubame,product=Virtual,serial=V{number:03}")]);
+        let (socket, log) = (dir.join("console.sock"), dir.join("console.log"));
+        let chardev = format!(
+            "socket,id=console,path={},server=on,wait=off,logfile={},logappend=on",
+            socket.display(),
+            log.display()
+        );
+        qemu.args(["-chardev", &chardev, "-serial", "chardev:console"]);
+        qemu.arg("-qmp").arg(format!("unix:{},server=on,wait=off", dir.join("qmp.sock").display()));
+        qemu.args(["-netdev", &format!("tap,id=net,ifname=tap{number},script=no,downscript=no")]);
+        qemu.args(["-device", "virtio-rng-pci"]);
+        let card = format!("virtio-net-pci,netdev=net,mac={mac}");
+        match &hardware.direct {
+            Some(direct) => {
+                qemu.args(["-device", &format!("{card},romfile=")]);
+                qemu.arg("-kernel").arg(&direct.xen).args(["-append", &direct.xen_args]);
+                // QEMU's own form of multiboot modules; a comma in it is written twice.
+                let plain = |text: &str| text.replace(',', ",,");
+                let modules: Vec<String> = direct
+                    .modules
+                    .iter()
+                    .map(|(file, args)| plain(format!("{} {args}", file.display()).trim_end()))
+                    .collect();
+                qemu.arg("-initrd").arg(modules.join(","));
+            }
+            None if hardware.firmware == Firmware::Bios => {
+                qemu.args(["-device", &format!("{card},bootindex=1"), "-boot", "order=n"]);
+            }
+            // Without the card's ROM it is the firmware's own client that boots from the network.
+            None => {
+                qemu.args(["-device", &format!("{card},romfile=,bootindex=1")]);
+            }
+        }
+        if hardware.firmware == Firmware::Uefi && hardware.direct.is_none() {
+            let variables = dir.join("variables.fd");
+            if !variables.exists() {
+                fs::copy("/usr/share/OVMF/OVMF_VARS_4M.fd", &variables).context("copying OVMF's variables")?;
+            }
+            qemu.args(["-drive", "if=pflash,format=raw,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd"]);
+            qemu.arg("-drive").arg(format!("if=pflash,format=raw,file={}", variables.display()));
+        }
+        let said = fs::File::create(dir.join("qemu.log"))?;
+        qemu.stdin(Stdio::null()).stdout(said.try_clone()?).stderr(said);
+        in_namespace(&mut qemu, network.handle())?;
+        let child = qemu.spawn().context("starting qemu-system-x86_64; `make setup` installs it")?;
+        let process = Process::of(child.id().try_into().context("a process number is an i32")?)?;
+        Ok(Self { child, process, mac, dir })
+    }
+
+    /// What the boot server calls it.
+    pub fn id(&self) -> HostId {
+        HostId::of(self.mac)
+    }
+
+    /// What it has said on its console so far.
+    pub fn console(&self) -> String {
+        String::from_utf8_lossy(&fs::read(self.console_log()).unwrap_or_default()).into_owned()
+    }
+
+    /// Where that is kept.
+    pub fn console_log(&self) -> PathBuf {
+        self.dir.join("console.log")
+    }
+
+    /// Whether it has power.
+    pub fn runs(&self) -> bool {
+        self.process.lives()
+    }
+
+    /// Runs a line in the shell that a debug image has on its console, and returns what it printed. The line is run once:
+    /// should the shell not be there yet, it is waited for.
+    pub fn shell(&self, line: &str, guard: &Guard) -> Result<String> {
+        let path = self.dir.join("console.sock");
+        let mut stream = UnixStream::connect(&path).with_context(|| format!("connecting to {}", path.display()))?;
+        stream.set_read_timeout(Some(Duration::from_millis(200)))?;
+        // Marks that the echo of what is typed does not show, new for each line.
+        static LINES: AtomicU32 = AtomicU32::new(0);
+        let word = format!("{}-{}", std::process::id(), LINES.fetch_add(1, Ordering::Relaxed));
+        let (begin, end) = (format!("begin-{word}"), format!("end-{word}"));
+        writeln!(stream, "\necho be''gin-{word}; {line}; echo e''nd-{word}")?;
+        let mut heard = Vec::new();
+        guard.wait(&format!("`{line}` in the shell of machine {}", self.mac), || {
+            let mut chunk = [0; 4096];
+            match stream.read(&mut chunk) {
+                Ok(0) => bail!("QEMU has closed the console"),
+                Ok(n) => heard.extend_from_slice(&chunk[..n]),
+                Err(err) if matches!(err.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+                Err(err) => return Err(err.into()),
+            }
+            let text = String::from_utf8_lossy(&heard);
+            let said = text.split_once(&begin).and_then(|(_, after)| after.split_once(&end));
+            Ok(said.map(|(said, _)| said.replace('\r', "").trim().to_owned()))
+        })
+    }
+
+    /// Presses the power button or asks QEMU for something else: one QMP command.
+    pub fn qmp(&self, command: &str) -> Result<Value> {
+        let stream = UnixStream::connect(self.dir.join("qmp.sock")).context("connecting to QEMU's monitor")?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        let (mut to, from) = (stream.try_clone()?, BufReader::new(stream));
+        writeln!(to, "{}", json!({"execute": "qmp_capabilities", "id": 0}))?;
+        writeln!(to, "{}", json!({"execute": command, "id": 1}))?;
+        for line in from.lines() {
+            let answer: Value = serde_json::from_str(&line?)?;
+            if answer["id"] == 1 {
+                return match answer.get("return") {
+                    Some(value) => Ok(value.clone()),
+                    None => bail!("QEMU refused {command}: {}", answer["error"]),
+                };
+            }
+        }
+        bail!("QEMU closed its monitor")
+    }
+
+    /// Cuts the power.
+    pub fn cut_power(&mut self) -> Result<()> {
+        self.process.signal(Signal::SIGKILL);
+        self.child.wait().context("waiting for QEMU's end").map(drop)
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        if let Err(err) = self.cut_power() {
+            eprintln!("virtual rack: {err:#}");
+        }
+    }
+}
+
+/// Software emulation, unless TSUBAME_ACCEL says kvm: /dev/kvm may open and yet be unable to run Xen.
+fn accelerator() -> Vec<String> {
+    let chosen = std::env::var("TSUBAME_ACCEL").unwrap_or_default();
+    let args: &[&str] = match chosen.as_str() {
+        "kvm" => &["-accel", "kvm", "-cpu", "host"],
+        _ => &["-accel", "tcg,thread=multi", "-cpu", "qemu64,+npt"],
+    };
+    args.iter().map(|&arg| arg.to_owned()).collect()
+}
