@@ -160,7 +160,7 @@ impl Operators {
                 set_cookie(&mut response, "", 0);
                 Ok(response)
             }
-            Act::Rack => Ok(raw_json(self.rack.shown().json().as_bytes())),
+            Act::Rack => Ok(raw_json(self.rack.fresh().await.map_err(stopping)?.json().as_bytes())),
             Act::Stream => Ok(self.stream(token.unwrap_or_default())),
             Act::Events => {
                 let (after, limit) = log_range(&asked.query)?;

@@ -66,6 +66,8 @@ enum Input {
         limit: usize,
         answer: oneshot::Sender<Vec<LogEvent>>,
     },
+    /// Reading the view as it is now, and not up to a quarter of a second ago.
+    Fresh(oneshot::Sender<Arc<Shown>>),
 }
 
 /// The rack's view, and its JSON, which is made once however many look.
@@ -128,9 +130,16 @@ impl Handle {
         receiver.await.map_err(|_| Stopping)
     }
 
-    /// The newest view.
+    /// The newest view that was shown; up to a quarter of a second old while much happens.
     pub fn shown(&self) -> Arc<Shown> {
         self.view.borrow().clone()
+    }
+
+    /// The view with all in it that was acknowledged before this call.
+    pub async fn fresh(&self) -> Result<Arc<Shown>, Stopping> {
+        let (answer, receiver) = oneshot::channel();
+        self.inputs.send(Input::Fresh(answer)).await.map_err(|_| Stopping)?;
+        receiver.await.map_err(|_| Stopping)
     }
 
     /// To be woken when the view changes.
@@ -200,9 +209,15 @@ impl RackTask {
                                 self.pending.extend(pending);
                                 events.push(event);
                             }
-                            // Reads the state before this batch: all of it is durable.
+                            // Both read the state before this batch: all of it is durable.
                             Input::Log { after, limit, answer } => {
                                 let _ = answer.send(self.rack.events(after, limit));
+                            }
+                            Input::Fresh(answer) => {
+                                if version != self.rack.version() {
+                                    (version, shown) = self.show();
+                                }
+                                let _ = answer.send(self.view.borrow().clone());
                             }
                         }
                     }
@@ -224,10 +239,15 @@ impl RackTask {
             }
             self.let_out(effects).await?;
             if version != self.rack.version() && shown.elapsed() >= VIEW_EVERY {
-                self.view.send_replace(Shown::of(&self.rack, self.clock.now()));
-                (version, shown) = (self.rack.version(), Instant::now());
+                (version, shown) = self.show();
             }
         }
+    }
+
+    /// Shows the present view; returns its version and when that was.
+    fn show(&self) -> (u64, Instant) {
+        self.view.send_replace(Shown::of(&self.rack, self.clock.now()));
+        (self.rack.version(), Instant::now())
     }
 
     /// Commits first, then all else in order.

@@ -1,0 +1,136 @@
+//! A host's way in: lease, script, join, report.
+
+use crate::server::{Client, HOST, Server, directory, start, until};
+use bytes::Bytes;
+use http::{Method, StatusCode};
+use proto::agent::{HostStats, JoinAnswer, JoinRefusal, JoinRequest, Report, ReportAnswer};
+use proto::host::{Cpu, Firmware, Inventory};
+use proto::view::HostState;
+use proto::{HostId, Mac};
+use rcgen::{CertificateParams, KeyPair};
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+async fn join(client: &Client, host: &HostId, nonce: &str, key: &KeyPair) -> JoinAnswer {
+    let csr = CertificateParams::default().serialize_request(key).expect("a request");
+    let request = JoinRequest {
+        host: host.clone(),
+        nonce: nonce.to_owned(),
+        csr_pem: csr.pem().expect("PEM"),
+        inventory: inventory(),
+    };
+    let body = serde_json::to_vec(&request).expect("JSON");
+    let (status, _, body) = client.ask(Method::POST, "/v1/join", &[], body).await.expect("an answer");
+    assert_eq!(status, StatusCode::OK, "{body:?}");
+    serde_json::from_slice(&body).expect("a join's answer")
+}
+
+async fn report(client: Client, boot: String, seq: u64) -> (StatusCode, Bytes) {
+    let report = Report {
+        boot,
+        seq,
+        uptime_ms: 1000 * seq,
+        stats: HostStats::default(),
+        domains: Vec::new(),
+        outcomes: Vec::new(),
+        underway: Vec::new(),
+    };
+    let body = serde_json::to_vec(&report).expect("JSON");
+    let (status, _, body) = client.ask(Method::POST, "/v1/report", &[], body).await.expect("an answer");
+    (status, body)
+}
+
+fn inventory() -> Inventory {
+    Inventory {
+        uuid: String::new(),
+        serial: String::new(),
+        product: "loopback".to_owned(),
+        firmware: Firmware::Bios,
+        cpu: Cpu { vendor: "x".to_owned(), model: "x".to_owned(), threads: 2, features: [].into() },
+        memory_mib: 2048,
+        dom0_mib: 512,
+        nics: Vec::new(),
+        xen: "4.17.7".to_owned(),
+        agent: "test".to_owned(),
+        image: String::new(),
+    }
+}
+
+async fn forged_is_refused(server: &Server) {
+    let key = KeyPair::generate().expect("a key");
+    let pem = CertificateParams::default().self_signed(&key).expect("a certificate").pem();
+    // In TLS 1.3 a client may learn of it only with its first answer.
+    if let Ok(client) = server.tls(server.agents, Some(&(pem, key))).await {
+        assert!(client.ask(Method::POST, "/v1/report", &[], "").await.is_err(), "a forged certificate was taken");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_boots_joins_and_reports() {
+    let server = start(directory()).await;
+    let mac: Mac = "52:54:00:aa:bb:01".parse().expect("a MAC");
+    let host = HostId::of(mac);
+    assert_eq!(server.script(HOST, mac).await.0, StatusCode::NOT_FOUND);
+    server.lease(mac).await;
+    let elsewhere = Ipv4Addr::new(127, 0, 0, 61);
+    assert_eq!(server.script(elsewhere, mac).await.0, StatusCode::FORBIDDEN);
+    let nonce = server.argument(mac, "join").await;
+    assert_eq!(server.argument(mac, "join").await, nonce, "a repeat within a boot");
+    assert_eq!(server.argument(mac, "ca").await, server.ca.digest());
+
+    // Without a certificate nothing but joining is to be had.
+    let stranger = server.tls(server.agents, None).await.expect("TLS without a certificate");
+    assert_eq!(report(stranger.clone(), nonce.clone(), 1).await.0, StatusCode::UNAUTHORIZED);
+    for (method, path, body, expected) in [
+        (Method::GET, "/v1/rack", Vec::new(), StatusCode::NOT_FOUND),
+        (Method::POST, "/v1/renew", b"{}".to_vec(), StatusCode::UNAUTHORIZED),
+        (Method::POST, "/v1/join", vec![b' '; 70_000], StatusCode::PAYLOAD_TOO_LARGE),
+        (Method::POST, "/v1/join", b"{}".to_vec(), StatusCode::BAD_REQUEST),
+    ] {
+        let (status, _, _) = stranger.ask(method, path, &[], body).await.expect("an answer");
+        assert_eq!(status, expected, "{path}");
+    }
+    forged_is_refused(&server).await;
+
+    let key = KeyPair::generate().expect("a key");
+    let certificate_pem = match join(&stranger, &host, &nonce, &key).await {
+        JoinAnswer::Accepted { certificate_pem, renew_ms } if renew_ms > 0 => certificate_pem,
+        other => panic!("the host was not let in: {other:?}"),
+    };
+    let copy = KeyPair::generate().expect("a key");
+    let refused = JoinAnswer::Refused { refusal: JoinRefusal::NonceUsed };
+    assert_eq!(join(&stranger, &host, &nonce, &copy).await, refused, "a copied join");
+
+    // A report is held while there is nothing to say, and answered when a newer one comes.
+    let identity = (certificate_pem, key);
+    let agent = server.tls(server.agents, Some(&identity)).await.expect("TLS with a certificate");
+    let held = tokio::spawn(report(agent.clone(), nonce.clone(), 1));
+    until(&server.rack, |view| view.hosts.iter().any(|h| h.state == HostState::Active)).await;
+    assert!(!held.is_finished());
+    let newer = tokio::spawn(report(agent.clone(), nonce.clone(), 2));
+    let (status, body) = tokio::time::timeout(Duration::from_secs(5), held).await.expect("in time").expect("no panic");
+    assert_eq!(status, StatusCode::OK, "{body:?}");
+    let answer: ReportAnswer = serde_json::from_slice(&body).expect("an answer");
+    assert!(answer.orders.is_empty() && answer.report_ms == 2000);
+    // The connection goes with a report held on it; the server goes on.
+    newer.abort();
+    agent.vanish();
+
+    // A new certificate is for the same key only.
+    let agent = server.tls(server.agents, Some(&identity)).await.expect("TLS with a certificate");
+    let renew = async |key: &KeyPair| {
+        let csr = CertificateParams::default().serialize_request(key).expect("a request").pem().expect("PEM");
+        let body = serde_json::to_vec(&proto::agent::Renew { csr_pem: csr }).expect("JSON");
+        let (_, _, body) = agent.ask(Method::POST, "/v1/renew", &[], body).await.expect("an answer");
+        serde_json::from_slice::<JoinAnswer>(&body).expect("a join's answer")
+    };
+    assert!(matches!(renew(&identity.1).await, JoinAnswer::Accepted { .. }));
+    assert_eq!(renew(&copy).await, JoinAnswer::Refused { refusal: JoinRefusal::BadCsr });
+
+    // What was acknowledged outlives the server, and the host goes on as the same boot.
+    let server = start(server.stop().await).await;
+    let agent = server.tls(server.agents, Some(&identity)).await.expect("the same CA and certificate");
+    let (status, body) = report(agent, nonce, 3).await;
+    assert_eq!(status, StatusCode::OK, "{body:?}");
+    server.stop().await;
+}
