@@ -2,7 +2,7 @@
 //!
 //! Exit codes: 0 built or already there, 1 failed, 2 wrong usage or recipe.
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use images::BuildError;
 use images::recipe::{Kind, Recipe};
 use images::release::{self, Programs};
@@ -26,17 +26,8 @@ enum Command {
     },
     /// Builds a release, or finds that it is there; prints its directory.
     Build {
-        /// The recipe.
-        recipe: PathBuf,
-        /// dom0: the agent, a static binary.
-        #[arg(long)]
-        agent: Option<PathBuf>,
-        /// dom0: the helper that resumes a suspended domain.
-        #[arg(long)]
-        resume_helper: Option<PathBuf>,
-        /// guest: the counter, a static binary.
-        #[arg(long)]
-        counter: Option<PathBuf>,
+        #[command(flatten)]
+        what: What,
         /// Where releases go.
         #[arg(long)]
         out: PathBuf,
@@ -44,12 +35,53 @@ enum Command {
         #[arg(long, default_value = "/var/cache/tsubame/images")]
         cache: PathBuf,
     },
+    /// Builds a release twice from two downloads and fails if a byte differs.
+    Verify {
+        #[command(flatten)]
+        what: What,
+        /// Where both are made; about 1.5 GB.
+        #[arg(long)]
+        work: PathBuf,
+    },
     /// Copies Debian's boot loaders out; prints their directory.
     Loaders {
         /// Where releases go.
         #[arg(long)]
         out: PathBuf,
     },
+}
+
+#[derive(Args)]
+struct What {
+    /// The recipe.
+    recipe: PathBuf,
+    /// dom0: the agent, a static binary.
+    #[arg(long)]
+    agent: Option<PathBuf>,
+    /// dom0: the helper that resumes a suspended domain.
+    #[arg(long)]
+    resume_helper: Option<PathBuf>,
+    /// guest: the counter, a static binary.
+    #[arg(long)]
+    counter: Option<PathBuf>,
+}
+
+impl What {
+    fn load(self) -> Result<(Recipe, Programs), Failure> {
+        let recipe = Recipe::load(&self.recipe)?;
+        let files = match recipe.kind {
+            Kind::Dom0 => {
+                let agent = self.agent.ok_or(Failure::Usage("a dom0 recipe needs --agent"))?;
+                let helper = self.resume_helper.ok_or(Failure::Usage("a dom0 recipe needs --resume-helper"))?;
+                BTreeMap::from([("usr/sbin/hostagent".into(), agent), ("usr/lib/tsubame/domain-resume".into(), helper)])
+            }
+            Kind::Guest => {
+                let counter = self.counter.ok_or(Failure::Usage("a guest recipe needs --counter"))?;
+                BTreeMap::from([("usr/bin/guest-counter".into(), counter)])
+            }
+        };
+        Ok((recipe, Programs { files }))
+    }
 }
 
 fn main() -> ExitCode {
@@ -66,6 +98,10 @@ fn main() -> ExitCode {
             eprintln!("images: {err}");
             ExitCode::from(2)
         }
+        Err(Failure::Differs(names)) => {
+            eprintln!("images: two builds of the same inputs differ in {names}; compare them below --work");
+            ExitCode::FAILURE
+        }
         Err(Failure::Build(err)) => {
             eprintln!("images: {err}");
             ExitCode::FAILURE
@@ -76,6 +112,7 @@ fn main() -> ExitCode {
 enum Failure {
     Usage(&'static str),
     Build(BuildError),
+    Differs(String),
 }
 
 impl<E: Into<BuildError>> From<E> for Failure {
@@ -90,23 +127,16 @@ fn run(command: Command) -> Result<String, Failure> {
             let recipe = Recipe::load(&recipe)?;
             Ok(format!("{} {} is good", recipe.name, recipe.version))
         }
-        Command::Build { recipe, agent, resume_helper, counter, out, cache } => {
-            let recipe = Recipe::load(&recipe)?;
-            let files = match recipe.kind {
-                Kind::Dom0 => {
-                    let agent = agent.ok_or(Failure::Usage("a dom0 recipe needs --agent"))?;
-                    let helper = resume_helper.ok_or(Failure::Usage("a dom0 recipe needs --resume-helper"))?;
-                    BTreeMap::from([
-                        ("usr/sbin/hostagent".into(), agent),
-                        ("usr/lib/tsubame/domain-resume".into(), helper),
-                    ])
-                }
-                Kind::Guest => {
-                    let counter = counter.ok_or(Failure::Usage("a guest recipe needs --counter"))?;
-                    BTreeMap::from([("usr/bin/guest-counter".into(), counter)])
-                }
-            };
-            Ok(release::build(&recipe, &Programs { files }, &out, &cache)?.display().to_string())
+        Command::Build { what, out, cache } => {
+            let (recipe, programs) = what.load()?;
+            Ok(release::build(&recipe, &programs, &out, &cache)?.display().to_string())
+        }
+        Command::Verify { what, work } => {
+            let (recipe, programs) = what.load()?;
+            match release::verify(&recipe, &programs, &work)?.as_slice() {
+                [] => Ok(format!("{} {}: two builds are the same, byte for byte", recipe.name, recipe.version)),
+                names => Err(Failure::Differs(names.join(", "))),
+            }
         }
         Command::Loaders { out } => Ok(release::loaders(&out)?.display().to_string()),
     }

@@ -1,10 +1,13 @@
 //! A release: a directory of files that never change, and a manifest that names each by its sha256.
 //!
 //! ```text
-//! OUT/NAME-VERSION/   dom0:  xen xen.efi vmlinuz dom0.img manifest.json
-//!                     guest: vmlinuz initrd grub-pvh guest-disk.img manifest.json
-//! OUT/loaders/        undionly.kpxe ipxe.efi
+//! OUT/NAME-VERSION-DIGEST/   dom0:  xen xen.efi vmlinuz dom0.img manifest.json
+//!                            guest: vmlinuz initrd grub-pvh guest-disk.img manifest.json
+//! OUT/NAME-VERSION           link to the one built last
+//! OUT/loaders/               undionly.kpxe ipxe.efi
 //! ```
+//! DIGEST are the first 12 digits of the inputs' sha256: the same inputs are the same directory, and a directory that
+//! a boot server serves is never changed under it.
 
 use crate::cpio::{Entry, Tree};
 use crate::recipe::{Kind, Recipe};
@@ -12,7 +15,7 @@ use crate::rootfs::{Rootfs, hex};
 use crate::{BuildError, guest_disk, pick};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -53,12 +56,15 @@ pub struct Programs {
 /// Builds a release, or finds that it is there already. Returns its directory.
 pub fn build(recipe: &Recipe, programs: &Programs, out: &Path, cache: &Path) -> Result<PathBuf, BuildError> {
     let root = crate::rootfs::unpack(recipe, cache)?;
-    let directory = out.join(format!("{}-{}", recipe.name, recipe.version));
     let inputs = inputs(recipe, programs, &root)?;
+    let link = format!("{}-{}", recipe.name, recipe.version);
+    let name = format!("{link}-{}", &inputs[..12]);
+    let directory = out.join(&name);
     if manifest(&directory).is_some_and(|m| m.inputs == inputs) {
+        point(out, &link, &name)?;
         return Ok(directory);
     }
-    let beside = out.join(format!(".{}-{}.new", recipe.name, recipe.version));
+    let beside = out.join(format!(".{name}.new"));
     if beside.exists() {
         fs::remove_dir_all(&beside).map_err(BuildError::file("clearing", &beside))?;
     }
@@ -77,11 +83,41 @@ pub fn build(recipe: &Recipe, programs: &Programs, out: &Path, cache: &Path) -> 
     };
     let text = serde_json::to_vec_pretty(&manifest).expect("a manifest of strings and numbers is JSON");
     fs::write(beside.join("manifest.json"), text).map_err(BuildError::file("writing", &beside))?;
-    if directory.exists() {
-        fs::remove_dir_all(&directory).map_err(BuildError::file("replacing", &directory))?;
-    }
+    // One without a manifest was not made by us: renaming fails rather than mixing the two.
     fs::rename(&beside, &directory).map_err(BuildError::file("publishing", &directory))?;
+    point(out, &link, &name)?;
     Ok(directory)
+}
+
+/// Makes the link point to the release, at once.
+fn point(out: &Path, link: &str, name: &str) -> Result<(), BuildError> {
+    let (link, beside) = (out.join(link), out.join(format!(".{link}.link")));
+    match fs::remove_file(&beside) {
+        Err(err) if err.kind() != std::io::ErrorKind::NotFound => {
+            return Err(BuildError::file("clearing", &beside)(err));
+        }
+        _ => {}
+    }
+    std::os::unix::fs::symlink(name, &beside).map_err(BuildError::file("linking", &beside))?;
+    fs::rename(&beside, &link).map_err(BuildError::file("publishing", &link))
+}
+
+/// Builds a release twice, each from its own download, and says how the two differ: nothing, or names of files. What
+/// it makes is below `work`.
+pub fn verify(recipe: &Recipe, programs: &Programs, work: &Path) -> Result<Vec<String>, BuildError> {
+    let mut manifests = Vec::new();
+    for copy in ["one", "two"] {
+        let base = work.join(copy);
+        if base.exists() {
+            fs::remove_dir_all(&base).map_err(BuildError::file("clearing", &base))?;
+        }
+        let directory = build(recipe, programs, &base.join("out"), &base.join("cache"))?;
+        let digests = digests(&directory)?;
+        manifests.push(digests);
+    }
+    let (one, two) = (&manifests[0], &manifests[1]);
+    let names: BTreeSet<&String> = one.keys().chain(two.keys()).collect();
+    Ok(names.into_iter().filter(|name| one.get(*name) != two.get(*name)).cloned().collect())
 }
 
 /// Copies Debian's boot loaders out.
@@ -111,7 +147,7 @@ fn inputs(recipe: &Recipe, programs: &Programs, root: &Rootfs) -> Result<String,
     // Another builder may make something else of the same recipe.
     let builder = std::env::current_exe().map_err(BuildError::file("finding", Path::new("this program")))?;
     digest.update(fs::read(&builder).map_err(BuildError::file("reading", &builder))?);
-    digest.update(own.archive().map_err(BuildError::file("archiving", &recipe.tree))?);
+    digest.update(own.archive().map_err(BuildError::file("archiving for", Path::new("its digest")))?);
     Ok(hex(&digest.finalize()))
 }
 

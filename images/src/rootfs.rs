@@ -52,7 +52,6 @@ fn make(recipe: &Recipe, packages: &[String], path: &Path) -> Result<(), BuildEr
         fs::remove_dir_all(path).map_err(BuildError::file("clearing", path))?;
     }
     fs::create_dir_all(path).map_err(BuildError::file("making", path))?;
-    // mmdebstrap takes the mirror from the machine's own apt configuration.
     let mut command = Command::new("mmdebstrap");
     command
         .args([
@@ -64,7 +63,8 @@ fn make(recipe: &Recipe, packages: &[String], path: &Path) -> Result<(), BuildEr
         ])
         .arg(format!("--include={}", packages.join(",")))
         .arg(&recipe.suite)
-        .arg(path);
+        .arg(path)
+        .args(mirrors(&recipe.suite)?);
     crate::run(&mut command)?;
     // The one thing that maintainer scripts would have made and an image needs: the modules' tables.
     let modules = path.join("usr/lib/modules");
@@ -74,6 +74,34 @@ fn make(recipe: &Recipe, packages: &[String], path: &Path) -> Result<(), BuildEr
     }
     let versions = versions_of(path)?;
     fs::write(path.join(VERSIONS), versions).map_err(BuildError::file("writing", &path.join(VERSIONS)))
+}
+
+/// Lines for apt of the Debian mirrors that this machine itself uses for the suite, its updates and its security
+/// fixes. With none, mmdebstrap takes Debian's own.
+fn mirrors(suite: &str) -> Result<Vec<String>, BuildError> {
+    const FORMAT: &str = "$(ORIGIN) $(CODENAME) $(REPO_URI) $(RELEASE) $(COMPONENT)";
+    let listed = Command::new("apt-get")
+        .args(["indextargets", "--format", FORMAT, "Created-By: Packages"])
+        .output()
+        .map_err(BuildError::file("asking apt for", Path::new("its mirrors")))?;
+    Ok(sources(&String::from_utf8_lossy(&listed.stdout), suite))
+}
+
+fn sources(targets: &str, suite: &str) -> Vec<String> {
+    let mut lines: Vec<String> = targets
+        .lines()
+        .filter_map(|line| match line.split(' ').collect::<Vec<_>>()[..] {
+            ["Debian", codename, uri, release, component]
+                if codename == suite || codename.strip_prefix(suite).is_some_and(|rest| rest.starts_with('-')) =>
+            {
+                Some(format!("deb {uri} {release} {component}"))
+            }
+            _ => None,
+        })
+        .collect();
+    lines.sort();
+    lines.dedup();
+    lines
 }
 
 /// Nothing is configured, so dpkg knows no package; each package's own changelog does.
@@ -106,4 +134,21 @@ fn changelog_version(doc: &Path) -> Option<String> {
 /// Lower-case hexadecimal.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_machines_own_mirrors_are_taken() {
+        let targets = "Debian bookworm http://a/debian/ bookworm main\n\
+                       Debian bookworm-security http://a/debian-security/ bookworm-security main\n\
+                       Debian bookworm-security http://a/debian-security/ bookworm-security main\n\
+                       Debian trixie http://a/debian/ trixie main\n\
+                       Example bookworm http://b/apt bookworm main\n";
+        let expected = ["deb http://a/debian-security/ bookworm-security main", "deb http://a/debian/ bookworm main"];
+        assert_eq!(sources(targets, "bookworm"), expected);
+        assert_eq!(sources("", "bookworm"), [""; 0]);
+    }
 }

@@ -1,7 +1,7 @@
 //! Runs in the test guest: `guest-counter DISK PAGE` writes rising numbers to the disk, each durable before the next,
 //! and says in PAGE how far it is.
 
-use images::counter::{RING_OFFSET, SLOT_BYTES, SLOTS, decode, encode, offset};
+use images::counter::{RING_OFFSET, Record, SLOT_BYTES, SLOTS, decode, encode, offset};
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -29,27 +29,41 @@ fn main() -> ExitCode {
 
 fn count(disk: &Path, page: &Path) -> io::Result<()> {
     let disk = OpenOptions::new().read(true).write(true).open(disk)?;
+    let boot = boot()?;
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let mut number = newest(&disk)?;
     println!("guest-counter: going on after {number}");
     let mut said = Instant::now();
     loop {
         number += 1;
-        disk.write_all_at(&encode(number), offset(number))?;
+        let uptime = uptime()?;
+        disk.write_all_at(&encode(&Record { number, boot, uptime }), offset(number))?;
         disk.sync_data()?;
         if said.elapsed() > Duration::from_millis(500) {
             said = Instant::now();
-            let uptime = fs::read_to_string("/proc/uptime").unwrap_or_default();
-            let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
             // Renamed into place, so that a reader never sees half a line.
             let beside = page.with_extension("new");
-            fs::write(
-                &beside,
-                format!("{} counter {number} uptime {}\n", name.trim(), uptime.split(' ').next().unwrap_or("?")),
-            )?;
+            fs::write(&beside, format!("{} counter {number} uptime {:.2}\n", name.trim(), uptime.as_secs_f64()))?;
             fs::rename(&beside, page)?;
         }
         std::thread::sleep(PAUSE);
     }
+}
+
+/// Drawn anew by the kernel at each boot.
+fn boot() -> io::Result<u64> {
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    let digits: String = id.chars().filter(char::is_ascii_hexdigit).take(16).collect();
+    u64::from_str_radix(&digits, 16).map_err(|err| io::Error::other(format!("boot_id is {id:?}: {err}")))
+}
+
+/// Of all that the guest can read, the clock that neither a migration nor a set date turns back.
+fn uptime() -> io::Result<Duration> {
+    let text = fs::read_to_string("/proc/uptime")?;
+    let seconds = text.split(' ').next().and_then(|word| word.parse().ok());
+    seconds
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .ok_or_else(|| io::Error::other(format!("/proc/uptime is {text:?}")))
 }
 
 fn newest(disk: &File) -> io::Result<u64> {
@@ -57,7 +71,7 @@ fn newest(disk: &File) -> io::Result<u64> {
     let mut sector = [0; SLOT_BYTES];
     for slot in 0..SLOTS {
         disk.read_exact_at(&mut sector, RING_OFFSET + slot * SLOT_BYTES as u64)?;
-        newest = newest.max(decode(&sector).unwrap_or(0));
+        newest = newest.max(decode(&sector).map_or(0, |record| record.number));
     }
     Ok(newest)
 }
