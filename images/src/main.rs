@@ -3,9 +3,9 @@
 //! Exit codes: 0 built or already there, 1 failed, 2 wrong usage or recipe.
 
 use clap::{Args, Parser, Subcommand};
-use images::BuildError;
 use images::recipe::{Kind, Recipe};
 use images::release::{self, Programs};
+use images::{BuildError, counter};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -42,6 +42,11 @@ enum Command {
         /// Where both are made; about 1.5 GB.
         #[arg(long)]
         work: PathBuf,
+    },
+    /// Reads back what the test guest counted on its disk; fails if a write was lost, late or doubled.
+    Counter {
+        /// The disk's image, not written meanwhile.
+        disk: PathBuf,
     },
     /// Copies Debian's boot loaders out; prints their directory.
     Loaders {
@@ -98,6 +103,10 @@ fn main() -> ExitCode {
             eprintln!("images: {err}");
             ExitCode::from(2)
         }
+        Err(Failure::Counter(what)) => {
+            eprintln!("images: {what}");
+            ExitCode::FAILURE
+        }
         Err(Failure::Differs(names)) => {
             eprintln!("images: two builds of the same inputs differ in {names}; compare them below --work");
             ExitCode::FAILURE
@@ -113,6 +122,7 @@ enum Failure {
     Usage(&'static str),
     Build(BuildError),
     Differs(String),
+    Counter(String),
 }
 
 impl<E: Into<BuildError>> From<E> for Failure {
@@ -137,6 +147,13 @@ fn run(command: Command) -> Result<String, Failure> {
                 [] => Ok(format!("{} {}: two builds are the same, byte for byte", recipe.name, recipe.version)),
                 names => Err(Failure::Differs(names.join(", "))),
             }
+        }
+        Command::Counter { disk } => {
+            let bytes =
+                std::fs::read(&disk).map_err(|err| Failure::Counter(format!("reading {}: {err}", disk.display())))?;
+            let found =
+                counter::verify(&bytes).map_err(|err| Failure::Counter(format!("{}: {err}", disk.display())))?;
+            if found.is_good() { Ok(format!("{found:?}")) } else { Err(Failure::Counter(format!("{found:?}"))) }
         }
         Command::Loaders { out } => Ok(release::loaders(&out)?.display().to_string()),
     }
