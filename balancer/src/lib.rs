@@ -17,6 +17,7 @@ pub mod ganeti;
 mod green;
 mod model;
 mod must;
+mod pack;
 mod place;
 mod plan;
 mod planner;

@@ -6,8 +6,9 @@ use crate::draft::Draft;
 use crate::forecast::{Expected, expect};
 use crate::model::Model;
 use crate::must::settle;
+use crate::pack::{pack, power_off};
 use crate::plan::Plan;
-use crate::policy::Policy;
+use crate::policy::{Goal, Policy};
 use crate::schedule::schedule;
 use crate::search::descend;
 use crate::snapshot::{Snapshot, Vm};
@@ -50,6 +51,7 @@ pub(crate) fn think(mut start: Model<'_>) -> Plan {
         remedies: remedies(&model, &stays),
         stays,
         broken: broken(&model),
+        power_off: if model.policy.goal == Goal::Pack { power_off(&model) } else { Vec::new() },
         ..frame(model.at_ms, model.policy)
     }
 }
@@ -57,6 +59,10 @@ pub(crate) fn think(mut start: Model<'_>) -> Plan {
 fn improve(model: &mut Model<'_>, draft: &mut Draft) {
     settle(model, draft);
     descend(model, draft);
+    if model.policy.goal == Goal::Pack {
+        pack(model, draft);
+        return;
+    }
     for _ in 0..SWAPS_MAX {
         if !swap(model, draft) {
             return;

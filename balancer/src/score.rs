@@ -9,7 +9,7 @@
 //! ```text
 //! host = OVERLOAD · (o + o²) · priority · size      o = (p95 of expected use / capacity − enter)⁺
 //!      + Σ_r weight_r · size_r · (use_r/capacity_r − mean_r)²
-//!      + energy · watts + site · (1 − green) · flexible use
+//!      + energy · watts + site · (1 − green) · flexible use + (goal pack) HOST when it runs anything
 //! size_r = capacity_r / mean capacity_r
 //! ```
 
@@ -19,6 +19,9 @@ use crate::snapshot::HostState;
 
 /// Overload outweighs any imbalance: one host one point over its threshold counts as much as one 100 points off average.
 const OVERLOAD: f64 = 100.0;
+
+/// Between two hosts with room, goal pack takes the fuller one; too little to move a VM for.
+const FULLER: f64 = 1e-5;
 
 /// What the score is measured against; the same for one snapshot however VMs are placed.
 #[derive(Debug, Clone, Copy, Default)]
@@ -32,6 +35,8 @@ pub(crate) struct Scale {
     pub(crate) z: f64,
     energy: f64,
     site: f64,
+    /// What a host that runs something counts: above 0 for goal pack.
+    running: f64,
 }
 
 impl Scale {
@@ -60,6 +65,7 @@ impl Scale {
             z: normal_quantile(policy.quantile),
             energy: policy.energy_weight,
             site: policy.site_weight,
+            running: if policy.goal == Goal::Pack { crate::pack::HOST } else { 0.0 },
         }
     }
 
@@ -79,6 +85,11 @@ impl Scale {
                     score += self.weights[r] * host.capacity[r] / self.mean_capacity[r] * off * off;
                 }
             }
+        }
+        if self.running > 0.0 && sums.vms > 0 {
+            // The small part prefers one full host to two half full ones.
+            let used = (sums.load[CPU] / host.capacity[CPU]).min(1.0);
+            score += self.running + FULLER * (1.0 - used * used);
         }
         if self.energy > 0.0 && sums.vms > 0 {
             let used = (sums.load[CPU] / host.capacity[CPU]).min(1.0);
@@ -105,6 +116,19 @@ impl Scale {
         }
         let over = (self.expected_share(host, &host.sums) - host.thresholds.enter).max(0.0);
         heat / weights.max(1e-9) + OVERLOAD * over
+    }
+
+    /// How good a target a host is, lower is better: cold for a goal that spreads, full but with room for goal pack.
+    pub(crate) fn target_order(&self, host: &HostEntry<'_>) -> f64 {
+        if self.running == 0.0 {
+            return self.heat(host);
+        }
+        let share = self.expected_share(host, &host.sums);
+        match host.sums.vms {
+            0 => 1.0,
+            _ if share < host.thresholds.leave => 1.0 - share / host.thresholds.leave,
+            _ => 2.0 + share,
+        }
     }
 
     /// The resource whose use at the source is furthest above that at the target, with both shares.

@@ -10,6 +10,7 @@
 use crate::draft::Draft;
 use crate::model::{HostNo, Model, VmNo};
 use crate::plan::{Reason, Why};
+use crate::policy::Goal;
 use crate::snapshot::HostState;
 use std::collections::BTreeSet;
 
@@ -100,6 +101,11 @@ pub(crate) fn movable(model: &Model<'_>, v: VmNo) -> Result<(), Why> {
 fn best_move(model: &Model<'_>, draft: &mut Draft, cold: &Cold, from: HostNo) -> Option<Found> {
     let mut best: Option<Found> = None;
     let mut seen = BTreeSet::new();
+    // No host's part of the score is below 0, so a move gains at most what its two hosts have now.
+    let coldest = |class: &BTreeSet<(u64, HostNo)>| {
+        class.iter().take(COLDEST + 1).map(|&(_, to)| cold.score[to]).fold(0.0, f64::max)
+    };
+    let ceiling = cold.score[from] + cold.classes.iter().map(coldest).fold(0.0, f64::max);
     for &v in &model.hosts[from].vms {
         let unit = model.rules.unit_of[v];
         let vms = &model.rules.units[unit];
@@ -113,6 +119,9 @@ fn best_move(model: &Model<'_>, draft: &mut Draft, cold: &Cold, from: HostNo) ->
         }
         let cost: f64 = vms.iter().map(|&v| step_cost(model, v)).sum();
         let free_to_choose = vms.iter().all(|&v| model.rules.of_vm[v].is_empty());
+        if free_to_choose && ceiling < cost {
+            continue;
+        }
         for class in (0..cold.classes.len()).filter(|&class| vms.iter().all(|&v| model.rules.fits_class(v, class))) {
             let mut looked_at = 0;
             for &(_, to) in &cold.classes[class] {
@@ -123,7 +132,6 @@ fn best_move(model: &Model<'_>, draft: &mut Draft, cold: &Cold, from: HostNo) ->
                 if looked_at > COLDEST {
                     break;
                 }
-                // No host's part of the score is below 0, so a move gains at most what its two hosts have now.
                 if free_to_choose && cold.score[from] + cold.score[to] < cost {
                     continue;
                 }
@@ -177,13 +185,18 @@ pub(crate) fn reason(model: &Model<'_>, from: HostNo, to: HostNo, vms: &[VmNo]) 
     if model.policy.site_weight > 0.0 && target.green > source.green && vms.iter().any(|&v| model.vms[v].vm.flexible) {
         return Reason::Green { from: source.green, to: target.green };
     }
+    if model.policy.goal == Goal::Pack {
+        return Reason::Pack;
+    }
     let (from, to) = model.scale.widest_gap(source, target);
     Reason::Balance { from, to }
 }
 
-/// Hosts of each class that take VMs, coldest first.
+/// Hosts of each class that take VMs, the best targets first.
 pub(crate) struct Cold {
     classes: Vec<BTreeSet<(u64, HostNo)>>,
+    /// Each host's place in its class.
+    order: Vec<u64>,
     /// Each host's heat in an order that integers share.
     pub(crate) key: Vec<u64>,
     /// Each host's part of the score.
@@ -196,6 +209,7 @@ impl Cold {
             classes: vec![BTreeSet::new(); model.rules.host_classes()],
             key: vec![0; model.hosts.len()],
             score: vec![0.0; model.hosts.len()],
+            order: vec![0; model.hosts.len()],
         };
         for h in 0..model.hosts.len() {
             cold.update(model, h);
@@ -206,11 +220,13 @@ impl Cold {
     pub(crate) fn update(&mut self, model: &Model<'_>, h: HostNo) {
         // Heat is 0 or more, and the bits of such numbers are ordered as they are.
         let key = model.scale.heat(&model.hosts[h]).max(0.0).to_bits();
+        let order = model.scale.target_order(&model.hosts[h]).max(0.0).to_bits();
         if model.hosts[h].host.state == HostState::Active {
             let class = &mut self.classes[model.rules.host_class(h)];
-            class.remove(&(self.key[h], h));
-            class.insert((key, h));
+            class.remove(&(self.order[h], h));
+            class.insert((order, h));
         }
+        self.order[h] = order;
         self.key[h] = key;
         self.score[h] = model.scale.host(&model.hosts[h], &model.hosts[h].sums);
     }

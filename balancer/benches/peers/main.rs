@@ -3,7 +3,12 @@
 //! Names: `hbal`, `scale`, `optimum`, `planetlab`, `forecast`; all without one. `--long` also runs what takes hours (hbal on large clusters).
 //! Each prints one table; times are CPU seconds of one process. What is kept from earlier runs (hbal's outcomes) says so in its row.
 
+mod cloudsim;
+mod forecast;
 mod hbal;
+mod optimum;
+mod planetlab;
+mod policies;
 mod process;
 mod scale;
 
@@ -12,7 +17,13 @@ fn main() {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
     let long = words.iter().any(|word| word == "--long");
     let names: Vec<&str> = words.iter().map(String::as_str).filter(|word| !word.starts_with("--")).collect();
-    let all: [(&str, fn(bool)); 2] = [("hbal", hbal::run), ("scale", scale::run)];
+    let all: [(&str, fn(bool)); 5] = [
+        ("hbal", hbal::run),
+        ("scale", scale::run),
+        ("optimum", optimum::run),
+        ("planetlab", planetlab::run),
+        ("forecast", forecast::run),
+    ];
     for name in &names {
         assert!(
             all.iter().any(|(known, _)| known == name),

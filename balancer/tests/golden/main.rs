@@ -2,6 +2,7 @@
 
 mod rack;
 
+mod pack;
 mod place;
 mod spread;
 mod traps;

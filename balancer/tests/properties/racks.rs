@@ -86,7 +86,7 @@ fn rule() -> impl Strategy<Value = (bool, Ask)> {
 
 /// Policies with up to three rules, so that every pair of kinds comes up.
 pub(crate) fn policies() -> impl Strategy<Value = Policy> {
-    let goal = prop::sample::select(vec![Goal::Spread, Goal::Spread, Goal::Quiet]);
+    let goal = prop::sample::select(vec![Goal::Spread, Goal::Spread, Goal::Quiet, Goal::Pack]);
     let slack = prop::sample::select(vec![0.0, 0.0, 0.1]);
     (vec(rule(), 0..4), goal, slack, 0u32..2, 1u32..3).prop_map(|(rules, goal, slack, spare_hosts, streams)| Policy {
         goal,

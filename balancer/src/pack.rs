@@ -1,0 +1,87 @@
+//! Fewest hosts: empty the ones that others can take over, and say which may be switched off.
+//!
+//! Owns: which hosts are emptied. Never does: relieve overload (the descent has done that), empty a host halfway.
+//!
+//! Hosts are tried from the cheapest to empty to the dearest. Each VM goes to the fullest host that it leaves below its leave threshold at the
+//! policy's quantile; when one VM finds no place, the whole host stays as it is. A host must save more than its moves cost.
+
+use crate::draft::Draft;
+use crate::model::{CPU, HostNo, Model, VmNo};
+use crate::plan::{PowerOff, Reason};
+use crate::search::{keeps_room, movable, step_cost};
+use crate::snapshot::HostState;
+
+/// What an emptied host is worth in the unit of the score, the energy that the policy weighs not counted.
+pub(crate) const HOST: f64 = 0.5;
+
+/// Empties hosts until no further one can be.
+pub(crate) fn pack(model: &mut Model<'_>, draft: &mut Draft) {
+    let mut sources: Vec<(f64, HostNo)> =
+        (0..model.hosts.len()).filter(|&h| is_running(model, h)).map(|h| (expense(model, h), h)).collect();
+    sources.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+    let mut targets: Vec<HostNo> = sources.iter().map(|&(_, h)| h).collect();
+    for (_, from) in sources {
+        let before = model.scale.host(&model.hosts[from], &model.hosts[from].sums);
+        let mark = draft.mark();
+        targets.retain(|&h| h != from);
+        sort_fullest_first(model, &mut targets);
+        if is_running(model, from) && !empty(model, draft, from, &targets, before) {
+            draft.back_to(model, mark);
+            targets.push(from);
+        }
+    }
+}
+
+fn is_running(model: &Model<'_>, h: HostNo) -> bool {
+    model.hosts[h].host.state == HostState::Active && !model.hosts[h].vms.is_empty()
+}
+
+/// What emptying a host would cost; endless when one of its VMs may not go.
+fn expense(model: &Model<'_>, h: HostNo) -> f64 {
+    let cost = |&v: &VmNo| if movable(model, v).is_ok() { step_cost(model, v) } else { f64::INFINITY };
+    // Load is a part of it: what is taken off must find room elsewhere.
+    model.hosts[h].vms.iter().map(cost).sum::<f64>() + model.scale.expected_share(&model.hosts[h], &model.hosts[h].sums)
+}
+
+fn sort_fullest_first(model: &Model<'_>, hosts: &mut [HostNo]) {
+    let share = |h: HostNo| model.scale.expected_share(&model.hosts[h], &model.hosts[h].sums);
+    hosts.sort_by(|&a, &b| share(b).total_cmp(&share(a)).then(a.cmp(&b)));
+}
+
+fn empty(model: &mut Model<'_>, draft: &mut Draft, from: HostNo, targets: &[HostNo], worth: f64) -> bool {
+    let mut vms = model.hosts[from].vms.clone();
+    vms.sort_by(|&a, &b| model.vms[b].load[CPU].total_cmp(&model.vms[a].load[CPU]).then(a.cmp(&b)));
+    let cost: f64 = vms.iter().map(|&v| step_cost(model, v)).sum();
+    if cost >= worth.max(HOST) {
+        return false;
+    }
+    for v in vms {
+        if model.vms[v].place != Some(from) {
+            continue; // went with its unit
+        }
+        let unit = model.rules.units[model.rules.unit_of[v]].clone();
+        if unit.iter().any(|&u| movable(model, u).is_err() || model.vms[u].place != Some(from))
+            || !draft.allows(model, &unit)
+        {
+            return false;
+        }
+        let fits = |h: &&HostNo| model.admit(&unit, **h).is_ok() && keeps_room(model, &unit, **h);
+        let Some(&to) = targets.iter().find(fits) else { return false };
+        for u in unit {
+            draft.shift(model, u, to, Reason::Pack, 0.0);
+        }
+    }
+    true
+}
+
+/// Hosts that run nothing when all moves are done, less those that are kept for failures and for light load. When expected demand is more than
+/// the rest may take, they are needed at once.
+pub(crate) fn power_off(model: &Model<'_>) -> Vec<PowerOff> {
+    let kept = (model.policy.spare_hosts + model.policy.light_hosts) as usize;
+    let active = || model.hosts.iter().filter(|host| host.host.state == HostState::Active);
+    let empty: Vec<_> = active().filter(|host| host.vms.is_empty()).skip(kept).collect();
+    let tight = active()
+        .any(|host| !host.vms.is_empty() && model.scale.expected_share(host, &host.sums) > host.thresholds.enter);
+    let wake_ms = tight.then_some(model.at_ms);
+    empty.into_iter().map(|host| PowerOff { host: host.host.id.clone(), wake_ms }).collect()
+}
