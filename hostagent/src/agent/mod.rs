@@ -11,7 +11,7 @@
 //!   Activate ─> activate ──────────────────────────────────────────────────────> Activated
 //!   Send ─────> look ──> streaming ──> Sent                          (guest suspended until told what next)
 //!                            └─fails──> resume ─────────────────────────────────> Failure
-//!   AbortSend ───(cancel)──> resume ──> Ok          Release ──> destroy ──> detach ──> Ok
+//!   AbortSend ───(cancel)──> resume ──> Ok          Release ──> detach ──> destroy ──> Ok
 //!   AbortReceive (cancel)──> destroy ──> detach ──> Ok
 //! ```
 //! One order at a time acts on a VM; others wait, by number. An order that ends a move cancels the stream.

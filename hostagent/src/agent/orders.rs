@@ -63,6 +63,9 @@ enum Step {
     Resuming {
         after: Option<Failure>,
     },
+    /// The disks of a guest that went: what it had under way waits for a session that the storage has cut, and would
+    /// hold its destruction up.
+    Letting,
     /// The domain goes, then the disks; then this is the end.
     Destroying {
         then: Result<Done, Failure>,
@@ -209,9 +212,8 @@ impl Agent {
                 }
                 (Step::Looking, Op::Survey)
             }
-            Act::Destroy { .. } | Act::Release { .. } => {
-                (Step::Destroying { then: Ok(Done::Ok) }, Op::Destroy { vm: vm.clone() })
-            }
+            Act::Destroy { .. } => (Step::Destroying { then: Ok(Done::Ok) }, Op::Destroy { vm: vm.clone() }),
+            Act::Release { .. } => (Step::Letting, Op::Detach { disks: self.disks(&vm) }),
             Act::Pause { .. } => (Step::Single, Op::Pause { vm: vm.clone() }),
             Act::Unpause { .. } => (Step::Single, Op::Unpause { vm: vm.clone() }),
             Act::AbortSend { .. } => (Step::Resuming { after: None }, Op::Resume { vm: vm.clone() }),
@@ -275,11 +277,14 @@ impl Agent {
                     self.prepare(vm, work, order);
                 }
                 (Ok(_), Cause::Reboot(guest)) => {
-                    let op = Op::Create { guest: guest.clone() };
-                    self.go(vm, work, Step::Creating, op);
+                    // Its files may have gone since, and a guest that came by a move never had them here.
+                    let op = Op::Prepare { guest: guest.clone(), files: true };
+                    self.go(vm, work, Step::Preparing, op);
                 }
             },
             Step::Preparing => match (result, &work.cause) {
+                // The guest is still the owner's to decide about: it shows as gone.
+                (Err(_), Cause::Reboot(_)) => self.report_wanted = true,
                 (Err(why), _) => self.undo(vm, work, why),
                 (Ok(_), Cause::Order(Taken { permit: Some(permit), .. })) => {
                     let op = Op::Receive { permit: permit.clone() };
@@ -297,7 +302,7 @@ impl Agent {
             Step::Creating => match (result, &work.cause) {
                 (Ok(_), _) => self.finish(work, Ok(Done::Ok)),
                 // The guest is still the owner's to decide about: it shows as gone.
-                (Err(_), Cause::Reboot(_)) => {}
+                (Err(_), Cause::Reboot(_)) => self.report_wanted = true,
                 (Err(why), Cause::Order(_)) => self.undo(vm, work, why),
             },
             Step::Asked { until_ms, look_ms: _ } => match result {
@@ -317,6 +322,10 @@ impl Agent {
                 (Ok(_), None) => self.finish(work, Ok(Done::Ok)),
                 (Err(why), None) => self.finish(work, Err(why)),
             },
+            // Whether or not it worked: they are logged out of once more when the domain is gone.
+            Step::Letting => {
+                self.go(vm, work, Step::Destroying { then: Ok(Done::Ok) }, Op::Destroy { vm: vm.clone() });
+            }
             Step::Destroying { then } => match result {
                 Ok(_) => self.detach(vm, work, then),
                 Err(why) => self.finish(work, then.and(Err(why))),
@@ -461,9 +470,12 @@ impl Agent {
         self.go(vm, work, Step::Destroying { then: Err(why) }, Op::Destroy { vm: vm.clone() });
     }
 
+    fn disks(&self, vm: &VmId) -> Vec<DiskAccess> {
+        self.notes.get(vm).and_then(|n| n.guest.as_ref()).map(|g| g.disks.clone()).unwrap_or_default()
+    }
+
     fn detach(&mut self, vm: &VmId, work: Work, then: Result<Done, Failure>) {
-        let disks: Vec<DiskAccess> =
-            self.notes.get(vm).and_then(|n| n.guest.as_ref()).map(|g| g.disks.clone()).unwrap_or_default();
+        let disks = self.disks(vm);
         if disks.is_empty() {
             self.forget_guest(vm);
             self.finish(work, then);
