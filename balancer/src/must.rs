@@ -144,7 +144,8 @@ fn chain(
         return false;
     }
     let targets: Vec<HostNo> = (0..model.hosts.len())
-        .filter(|h| !closed.contains(h) && !(together && first == Some(*h)) && stuck.iter().all(|s| s == h))
+        .filter(|h| !closed.contains(h) && stuck.iter().all(|s| s == h))
+        .filter(|&h| !together || first != Some(h))
         .filter(|&h| vms.iter().all(|&v| model.rules.fits(v, h)))
         .collect();
     let mut best: Option<(f64, HostNo)> = None;

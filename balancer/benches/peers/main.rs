@@ -12,12 +12,15 @@ mod policies;
 mod process;
 mod scale;
 
+/// Prints its table; the long form also runs what takes the peer hours.
+type Benchmark = fn(bool);
+
 fn main() {
     // cargo passes `--bench`.
     let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
     let long = words.iter().any(|word| word == "--long");
     let names: Vec<&str> = words.iter().map(String::as_str).filter(|word| !word.starts_with("--")).collect();
-    let all: [(&str, fn(bool)); 5] = [
+    let all: [(&str, Benchmark); 5] = [
         ("hbal", hbal::run),
         ("scale", scale::run),
         ("optimum", optimum::run),

@@ -140,18 +140,18 @@ impl<'a> State<'a> {
         self.sum = [0.0; METRICS];
         self.squares = [0.0; METRICS];
         for value in &self.value {
-            for k in 0..METRICS {
-                self.sum[k] += value[k];
-                self.squares[k] += value[k] * value[k];
+            for ((sum, squares), value) in self.sum.iter_mut().zip(&mut self.squares).zip(value) {
+                *sum += value;
+                *squares += value * value;
             }
         }
         self.slopes();
     }
 
     fn slopes(&mut self) {
-        for k in 0..METRICS {
+        for (k, weight) in WEIGHT.iter().enumerate() {
             // A metric without spread (no spindles in use) is hbal's 0; any move that touches it must show in full.
-            self.slope[k] = WEIGHT[k] / (2.0 * self.variance(k).sqrt().max(1e-9));
+            self.slope[k] = weight / (2.0 * self.variance(k).sqrt().max(1e-9));
         }
     }
 

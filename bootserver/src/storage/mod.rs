@@ -38,6 +38,8 @@ const NOBODY: &str = "nobody";
 const CUT_POLL: Duration = Duration::from_millis(5);
 /// After this long a cut has failed; it is then asked for again by the rack.
 const CUT_DEADLINE: Duration = Duration::from_secs(10);
+/// How long a running tgtd may take to let us connect, as an initiator does.
+const PORTAL_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long tgtd may take to come up.
 const START_DEADLINE: Duration = Duration::from_secs(15);
 
@@ -152,6 +154,18 @@ impl Tgt {
         disk::make_directory(&config.disks)?;
         let tgt = Self { mgmt: Mgmt::new(config.control_port), config };
         if tgt.targets().await.is_ok() {
+            // Its socket is a file, seen from every network namespace: it may be another appliance's.
+            let portal = tokio::net::TcpStream::connect(tgt.config.portal);
+            if !matches!(tokio::time::timeout(PORTAL_TIMEOUT, portal).await, Ok(Ok(_))) {
+                return Err(StorageError::Start {
+                    portal: tgt.config.portal,
+                    control_port: tgt.config.control_port,
+                    what: "a tgtd that does not listen there has this control port; end it, or set another \
+                           storage.tgt_control_port"
+                        .to_owned(),
+                    log: tgt.config.log,
+                });
+            }
             tracing::info!(control_port = tgt.config.control_port, "took up the running tgtd");
             return Ok(tgt);
         }

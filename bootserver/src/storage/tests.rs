@@ -160,3 +160,11 @@ async fn grants_come_back_with_a_new_tgtd() {
     again.perform(&op).await.expect("and again");
     assert_eq!(rig.capacity("kept", "ha", "ha-1", "0123456789ab").await, Some(8));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tgtd_that_is_anothers_is_not_taken_up() {
+    let rig = rig().await;
+    let elsewhere = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port that is free again");
+    let taken = Tgt::start(TgtConfig { portal: elsewhere, ..rig.tgt.config.clone() }).await;
+    assert!(matches!(&taken, Err(StorageError::Start { what, .. }) if what.contains("tgt_control_port")), "{taken:?}");
+}
