@@ -15,6 +15,7 @@ mod explain;
 mod forecast;
 pub mod ganeti;
 mod green;
+mod groups;
 mod model;
 mod must;
 mod pack;
@@ -22,6 +23,8 @@ mod place;
 mod plan;
 mod planner;
 mod policy;
+mod replay;
+mod responder;
 mod rules;
 mod schedule;
 mod score;
@@ -30,11 +33,13 @@ mod snapshot;
 mod spare;
 mod stays;
 mod swap;
+mod watch;
 
 pub use cooldown::{after_move, resting_until};
 pub use cost::{Measured, predict};
 pub use explain::{HostOption, why_not};
 pub use forecast::{Expected, Tracker};
+pub use groups::{Lent, Relocation, relocate, share_out};
 pub use place::place;
 pub use plan::{
     BrokenRule, Concern, Cost, Move, Placement, Plan, PowerOff, Reason, Refusal, Rejection, Remedy, Stay, Why,
@@ -44,4 +49,7 @@ pub use policy::{
     Ask, CostWeights, Goal, Group, HostSelector, Learnt, Policy, Rest, Rule, Site, Slack, Thresholds, ThresholdsFor,
     VmSelector, Weights,
 };
+pub use replay::{Replay, Replayed, replay};
+pub use responder::{Agreed, Help, Offer, ask, offer, respond};
 pub use snapshot::{Defect, Host, HostState, Moved, Snapshot, Vm, Watts};
+pub use watch::{Trigger, Watch};

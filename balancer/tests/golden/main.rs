@@ -1,5 +1,6 @@
 //! Plans that a person can read: a rack in a few lines, and what is planned for it.
 
+mod behave;
 mod rack;
 
 mod pack;

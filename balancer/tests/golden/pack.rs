@@ -16,24 +16,24 @@ fn the_lightest_hosts_are_emptied() {
         rack,
         &Policy { goal: Goal::Pack, ..Policy::default() },
         expect![[r#"
-        1. mail: b -> a, load becomes more even: source at 0 %, target at 0 %
-        2. dns: c -> a, load becomes more even: source at 0 %, target at 0 % (after 1)
-        b may be switched off
-        c may be switched off
-        d may be switched off
-        score 1.5000 -> 0.5000
-    "#]],
+            1. mail: b -> a, its host can then be switched off
+            2. dns: c -> a, its host can then be switched off (after 1)
+            b may be switched off
+            c may be switched off
+            d may be switched off
+            score 1.5000 -> 0.5000
+        "#]],
     );
     check(
         rack,
         &Policy { goal: Goal::Pack, spare_hosts: 1, ..Policy::default() },
         expect![[r#"
-        1. mail: b -> a, load becomes more even: source at 0 %, target at 0 %
-        2. dns: c -> a, load becomes more even: source at 0 %, target at 0 % (after 1)
-        c may be switched off
-        d may be switched off
-        score 1.5000 -> 0.5000
-    "#]],
+            1. mail: b -> a, its host can then be switched off
+            2. dns: c -> a, its host can then be switched off (after 1)
+            c may be switched off
+            d may be switched off
+            score 1.5000 -> 0.5000
+        "#]],
     );
     check(
         rack,
