@@ -1,0 +1,93 @@
+//! A simulated machine: firmware, the real agent core, and what of it survives what.
+//!
+//! ```text
+//! Off ──power──> Firmware ──address, script──> Joining ──certificate──> Up      agent crash: Up without agent, notes kept
+//!  ^                                                                     │      power cut: nothing kept
+//!  └─────────────────────────────────────────────────────────────────────┘
+//! ```
+
+use hostagent::agent::{Agent, Note};
+use proto::host::{Cpu, Firmware, Inventory};
+use proto::{HostId, Mac, VmId};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+
+pub(crate) struct Host {
+    pub(crate) id: HostId,
+    pub(crate) mac: Mac,
+    pub(crate) stand: Stand,
+    /// Raised with every loss of power: what was on its way to an earlier boot is heard by nobody.
+    pub(crate) boots: u64,
+    pub(crate) key: String,
+    /// None while its process is down.
+    pub(crate) agent: Option<Agent>,
+    /// In RAM: survive the agent, not the power.
+    pub(crate) notes: BTreeMap<VmId, Note>,
+    /// Nothing passes between it and the server until then.
+    pub(crate) cut_off_until_ms: u64,
+    /// The agent dies after so many more actions.
+    pub(crate) dies_after: Option<usize>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Stand {
+    Off,
+    Firmware,
+    Joining { nonce: String, address: Ipv4Addr },
+    Up { nonce: String },
+}
+
+impl Host {
+    pub(crate) fn new(number: u8) -> Self {
+        let mac = Mac([0x52, 0x54, 0, 0x7b, 1, number]);
+        Self {
+            id: HostId::of(mac),
+            mac,
+            stand: Stand::Off,
+            boots: 0,
+            key: String::new(),
+            agent: None,
+            notes: BTreeMap::new(),
+            cut_off_until_ms: 0,
+            dies_after: None,
+        }
+    }
+
+    pub(crate) fn lose_power(&mut self) {
+        self.stand = Stand::Off;
+        self.boots += 1;
+        self.agent = None;
+        self.notes.clear();
+        self.dies_after = None;
+    }
+
+    pub(crate) fn start_agent(&mut self) {
+        if let Stand::Up { nonce } = &self.stand {
+            self.agent = Some(Agent::new(nonce.clone(), self.notes.values().cloned().collect()));
+        }
+    }
+}
+
+pub(crate) fn inventory(mac: Mac) -> Inventory {
+    Inventory {
+        uuid: format!("7b000000-0000-4000-8000-{}", mac.to_string().replace(':', "")),
+        serial: String::new(),
+        product: "simulated".to_owned(),
+        firmware: Firmware::Bios,
+        cpu: Cpu {
+            vendor: "AuthenticAMD".to_owned(),
+            model: "simulated".to_owned(),
+            threads: 8,
+            features: BTreeSet::from(["npt".to_owned()]),
+        },
+        memory_mib: MEMORY_MIB + 512,
+        dom0_mib: 512,
+        nics: Vec::new(),
+        xen: "4.17.7".to_owned(),
+        agent: "0".to_owned(),
+        image: String::new(),
+    }
+}
+
+/// For guests, MiB: a score of the small ones.
+pub(crate) const MEMORY_MIB: u64 = 2048;

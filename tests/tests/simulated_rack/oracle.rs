@@ -1,0 +1,168 @@
+//! What must be true of the physical world, whatever server and agents believe.
+//!
+//! At every moment: a VM runs on one host at most and one host at most can write to its disk; no two machines have one
+//! address; a guest's memory is that with which it was created, carried on by every move, unless its host lost power,
+//! it crashed, or an operator had it stopped. When the faults have ended: every VM is where and what it was asked to be.
+
+use crate::host::Host;
+use crate::rack::Rack;
+use crate::server::{serves, settled};
+use hostagent::hypervisor::sim::World;
+use proto::agent::{DomainState, Part};
+use proto::view::{MovePhase, VmPhase};
+use proto::{HostId, Mac, MoveId, VmId};
+use rack::event::Command;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+
+#[derive(Default)]
+pub(crate) struct Oracle {
+    /// VMs whose making was acknowledged.
+    made: BTreeSet<VmId>,
+    /// VMs whose making was asked for, but not answered.
+    perhaps_made: BTreeSet<VmId>,
+    /// VMs that an operator has had stopped or started since: they may end so or so.
+    handled: BTreeSet<VmId>,
+    /// Whose memory a VM had when it was last seen to run.
+    lineage: BTreeMap<VmId, u64>,
+    /// VMs that may run with new memory: the old was lost or given up.
+    may_begin_anew: BTreeSet<VmId>,
+    addresses: BTreeMap<Ipv4Addr, Mac>,
+    moves: BTreeSet<MoveId>,
+}
+
+/// What a run was good for.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) moves_done: usize,
+    pub(crate) moves_aborted: usize,
+    pub(crate) vms: usize,
+    pub(crate) server_crashes: u64,
+}
+
+impl Oracle {
+    pub(crate) fn asked(&mut self, command: &Command) {
+        match command {
+            // Heard or not: from now on the old memory may go.
+            Command::DestroyVm { vm } | Command::ShutdownVm { vm } | Command::StartVm { vm } => {
+                self.handled.insert(vm.clone());
+                self.may_begin_anew.insert(vm.clone());
+            }
+            _ => {}
+        }
+    }
+
+    pub(crate) fn answered(&mut self, command: &Command, ok: bool, moving: Option<MoveId>) {
+        if let (Command::CreateVm(request), true) = (command, ok) {
+            self.made.insert(request.name.clone());
+        }
+        self.moves.extend(moving);
+    }
+
+    pub(crate) fn not_answered(&mut self, command: &Command) {
+        if let Command::CreateVm(request) = command {
+            self.perhaps_made.insert(request.name.clone());
+        }
+    }
+
+    pub(crate) fn leased(&mut self, mac: Mac, address: Ipv4Addr) {
+        let holder = *self.addresses.entry(address).or_insert(mac);
+        assert_eq!(holder, mac, "{address} was leased to both");
+    }
+
+    /// The memory of these is gone.
+    pub(crate) fn lost_with_host(&mut self, vms: &[VmId]) {
+        self.may_begin_anew.extend(vms.iter().cloned());
+    }
+
+    /// Looks at the physical world.
+    pub(crate) fn look(&mut self, world: &World, hosts: &[Host], now_ms: u64) {
+        let mut running: BTreeMap<&VmId, &HostId> = BTreeMap::new();
+        for host in hosts {
+            for domain in world.domains(&host.id).iter().filter(|d| d.state == DomainState::Running) {
+                if let Some(other) = running.insert(&domain.vm, &host.id) {
+                    panic!("at {now_ms}: {} runs on {other} and on {}", domain.vm, host.id);
+                }
+                let writers: Vec<HostId> = domain.disks.iter().flat_map(|disk| world.writers(disk)).collect();
+                assert!(writers.len() <= 1, "at {now_ms}: the disk of {} is written by {writers:?}", domain.vm);
+                match self.lineage.insert(domain.vm.clone(), domain.lineage) {
+                    Some(before) if before != domain.lineage => {
+                        let may = self.may_begin_anew.remove(&domain.vm);
+                        assert!(may, "at {now_ms}: {} runs with new memory, and the old was not lost", domain.vm);
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// Whether nothing is under way any more, as the server shows it.
+    pub(crate) fn quiet(rack: &Rack) -> bool {
+        let Some(view) = rack.server.view(rack.now_ms) else { return false };
+        view.hosts.len() == rack.hosts.len()
+            && view.hosts.iter().all(|h| serves(h.state))
+            && view.vms.iter().all(|vm| settled(vm.phase))
+            && view.moves.iter().all(|m| matches!(m.phase, MovePhase::Done | MovePhase::Aborted))
+    }
+
+    /// What must be true in the end.
+    pub(crate) fn judge(&self, rack: &Rack) -> Tally {
+        let view = rack.server.view(rack.now_ms).expect("the server is up in the end");
+        for host in &view.hosts {
+            assert!(serves(host.state), "{} is {:?}: {}", host.id, host.state, host.note);
+        }
+        for m in &view.moves {
+            let ended = matches!(m.phase, MovePhase::Done | MovePhase::Aborted);
+            assert!(ended, "move {} of {} is still {:?}", m.id, m.vm, m.phase);
+        }
+        let names: BTreeSet<&VmId> = view.vms.iter().map(|vm| &vm.spec.name).collect();
+        for vm in &self.made {
+            assert!(names.contains(vm), "{vm} was acknowledged and is gone");
+        }
+        for vm in &view.vms {
+            let name = &vm.spec.name;
+            assert!(self.made.contains(name) || self.perhaps_made.contains(name), "nobody asked for {name}");
+            let domains: Vec<_> = rack
+                .hosts
+                .iter()
+                .flat_map(|h| rack.world.domains(&h.id).iter().map(move |d| (&h.id, d)))
+                .filter(|(_, d)| d.vm == *name)
+                .collect();
+            let kept = rack.server.kept_vm(name).expect("what is shown is kept");
+            assert_eq!(
+                (kept.epoch, &kept.owner),
+                (vm.epoch, &vm.owner),
+                "{name}: the store says otherwise than the view"
+            );
+            match vm.phase {
+                VmPhase::Running => {
+                    let [(host, domain)] = domains[..] else {
+                        panic!("{name} is to run, and there are {} domains of it: {domains:?}", domains.len());
+                    };
+                    assert_eq!((domain.state, domain.part), (DomainState::Running, Part::Resident), "{name} on {host}");
+                    assert_eq!(vm.owner.as_ref(), Some(host), "{name} runs elsewhere than at its owner");
+                    let noted = rack.hosts.iter().find(|h| h.id == *host).and_then(|h| h.notes.get(name));
+                    let epoch = noted.and_then(|note| note.guest.as_ref()).map(|guest| guest.epoch);
+                    assert_eq!(epoch, Some(vm.epoch), "{name} runs under another epoch");
+                }
+                VmPhase::Stopped => {
+                    assert!(self.handled.contains(name), "{name} was to run and is stopped: {}", vm.note);
+                    assert!(domains.is_empty(), "{name} is stopped, and there is {domains:?}");
+                }
+                phase => panic!("{name} ends as {phase:?}: {}", vm.note),
+            }
+        }
+        let done = |phase| view.moves.iter().filter(|m| m.phase == phase).count();
+        Tally {
+            moves_done: done(MovePhase::Done),
+            moves_aborted: done(MovePhase::Aborted),
+            vms: view.vms.len(),
+            server_crashes: rack.server.crashes,
+        }
+    }
+
+    /// Moves that were acknowledged.
+    pub(crate) fn moves_asked(&self) -> usize {
+        self.moves.len()
+    }
+}

@@ -1,0 +1,554 @@
+//! The whole simulated rack: server, hosts, the network between them, an operator, and faults, on one clock.
+//!
+//! Owns: time and order. A message is delayed, and with it dropped, doubled and overtaken at random while faults last.
+//! Never does: look away: after every step of the physical world the oracle looks at it.
+
+use crate::host::{Host, MEMORY_MIB, Stand, inventory};
+use crate::oracle::Oracle;
+use crate::random::Random;
+use crate::server::{Asker, Out, Server};
+use hostagent::agent::{AgentAction, AgentEvent};
+use hostagent::hypervisor::sim::{Costs, World};
+use proto::agent::{DomainState, JoinRequest, Report, ReportAnswer};
+use proto::api::{Accepted, Balance, CreateVm, MigrateVm};
+use proto::{DiskId, HostId, VmId};
+use rack::dhcp::{BootRequest, MessageKind};
+use rack::effect::{Answer, JoinDecision, Reply, StorageOp};
+use rack::event::{Command, Entropy, Event, ScriptKind};
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+/// Where the clock begins: anything but zero, so that zero is seen to mean nothing.
+const BEGIN_MS: u64 = 1_000_000;
+const TICK_MS: u64 = 200;
+
+/// Something that is to happen.
+enum Due {
+    Tick,
+    /// A report reaches the server.
+    Report {
+        host: usize,
+        boots: u64,
+        report: Box<Report>,
+    },
+    /// An answer reaches the agent.
+    Answer {
+        host: usize,
+        boots: u64,
+        answer: ReportAnswer,
+    },
+    Join {
+        host: usize,
+        boots: u64,
+    },
+    Joined {
+        host: usize,
+        boots: u64,
+    },
+    Boot {
+        host: usize,
+        boots: u64,
+    },
+    AgentStarts {
+        host: usize,
+        boots: u64,
+    },
+    PowerOn {
+        host: usize,
+    },
+    ServerStarts,
+    Job {
+        disk: DiskId,
+        job: u64,
+        op: StorageOp,
+    },
+    Link {
+        a: HostId,
+        b: HostId,
+    },
+    Operator,
+    Fault,
+}
+
+pub(crate) struct Rack {
+    pub(crate) now_ms: u64,
+    random: Random,
+    pub(crate) server: Server,
+    pub(crate) hosts: Vec<Host>,
+    pub(crate) world: World,
+    pub(crate) oracle: Oracle,
+    queue: BTreeMap<(u64, u64), Due>,
+    queued: u64,
+    pub(crate) faults: bool,
+    operator_stays: bool,
+    /// The server dies amid the next event.
+    server_dies: bool,
+    asked: BTreeMap<u64, Command>,
+    vms: u64,
+    trace: Vec<String>,
+}
+
+impl Rack {
+    pub(crate) fn new(seed: u64, hosts: u8, vms: u64) -> Self {
+        let mut rack = Self {
+            now_ms: BEGIN_MS,
+            random: Random::new(seed),
+            server: Server::new(BEGIN_MS),
+            hosts: (0..hosts).map(Host::new).collect(),
+            world: World::new(Costs::default()),
+            oracle: Oracle::default(),
+            queue: BTreeMap::new(),
+            queued: 0,
+            faults: false,
+            operator_stays: false,
+            server_dies: false,
+            asked: BTreeMap::new(),
+            vms,
+            trace: Vec::new(),
+        };
+        for host in 0..rack.hosts.len() {
+            rack.world.add_host(rack.hosts[host].id.clone(), MEMORY_MIB);
+            rack.after(1, 5_000, Due::PowerOn { host });
+        }
+        rack.after(0, 1, Due::Tick);
+        rack
+    }
+
+    /// Has the operator make all VMs, and then go on asking for moves and drains.
+    pub(crate) fn operator_comes(&mut self) {
+        for n in 0..self.vms {
+            let request = CreateVm {
+                name: vm(n),
+                template: "tiny".to_owned(),
+                memory_mib: Some(64 + 32 * (n % 3)),
+                vcpus: None,
+                disk_mib: None,
+                mac: None,
+                cmdline: String::new(),
+                start: true,
+            };
+            self.command(Command::CreateVm(request));
+            let dirty = self.random.between(0, 3_000_000);
+            self.world.set_dirty(&vm(n), dirty);
+        }
+        self.operator_stays = true;
+        self.after(500, 2_000, Due::Operator);
+    }
+
+    pub(crate) fn faults_begin(&mut self) {
+        self.faults = true;
+        self.after(1, 500, Due::Fault);
+    }
+
+    /// No more faults, and the operator goes; what is down comes up, what is cut is mended.
+    pub(crate) fn faults_end(&mut self) {
+        self.faults = false;
+        self.operator_stays = false;
+        self.server_dies = false;
+        for host in &mut self.hosts {
+            host.cut_off_until_ms = 0;
+            host.dies_after = None;
+        }
+    }
+
+    /// Lets time pass until `until_ms`, or until `enough` says so after a tick.
+    pub(crate) fn run(&mut self, until_ms: u64, enough: impl Fn(&Self) -> bool) {
+        while self.now_ms < until_ms {
+            let wake = self.hosts.iter().filter_map(|h| h.agent.as_ref()).map(|agent| agent.wake_ms()).min();
+            let queued = self.queue.keys().next().map(|&(at, _)| at);
+            let next = [wake, queued, self.world.next_ms()].into_iter().flatten().min().unwrap_or(until_ms);
+            self.now_ms = next.clamp(self.now_ms, until_ms);
+            let mut physical = false;
+            for (_, id, event) in self.world.step(self.now_ms) {
+                physical = true;
+                if let Some(host) = self.hosts.iter().position(|h| h.id == id) {
+                    self.tell(host, event);
+                }
+            }
+            let mut tick = false;
+            while let Some((&(at, n), _)) = self.queue.first_key_value()
+                && at <= self.now_ms
+            {
+                if let Some(due) = self.queue.remove(&(at, n)) {
+                    tick |= matches!(due, Due::Tick);
+                    physical |= matches!(due, Due::Job { .. } | Due::Fault | Due::PowerOn { .. });
+                    self.happen(due);
+                }
+            }
+            for host in 0..self.hosts.len() {
+                if self.hosts[host].agent.as_ref().is_some_and(|agent| agent.wake_ms() <= self.now_ms) {
+                    self.tell(host, AgentEvent::Tick);
+                }
+            }
+            self.deliver();
+            if physical {
+                self.oracle.look(&self.world, &self.hosts, self.now_ms);
+            }
+            if tick && enough(self) {
+                return;
+            }
+        }
+    }
+
+    fn after(&mut self, low_ms: u64, high_ms: u64, due: Due) {
+        let at = self.now_ms + self.random.between(low_ms, high_ms);
+        self.queued += 1;
+        self.queue.insert((at, self.queued), due);
+    }
+
+    fn note(&mut self, text: impl FnOnce() -> String) {
+        if self.trace.len() >= 20_000 {
+            self.trace.drain(..10_000);
+        }
+        let line = format!("{:>9} {}", self.now_ms, text());
+        self.trace.push(line);
+    }
+
+    /// The last of what happened, for a failure's report.
+    pub(crate) fn last(&self, lines: usize) -> String {
+        self.trace[self.trace.len().saturating_sub(lines)..].join("\n")
+    }
+
+    fn cut_off(&self, host: usize) -> bool {
+        self.hosts[host].cut_off_until_ms > self.now_ms
+    }
+
+    /// A message on its way: perhaps lost, perhaps twice, at a pace of its own.
+    fn send(&mut self, host: usize, due: impl Fn() -> Due) {
+        let copies = match self.faults {
+            true if self.random.permille(30) => 0,
+            true if self.random.permille(20) => 2,
+            _ => 1,
+        };
+        for _ in 0..copies {
+            if !self.cut_off(host) {
+                let late = self.faults && self.random.permille(20);
+                self.after(1, if late { 3_000 } else { 8 }, due());
+            }
+        }
+    }
+
+    fn happen(&mut self, due: Due) {
+        match due {
+            Due::Tick => {
+                self.server_event(None, |_| Event::Tick);
+                self.after(TICK_MS, TICK_MS + 1, Due::Tick);
+            }
+            Due::PowerOn { host } => {
+                let h = &mut self.hosts[host];
+                if h.stand == Stand::Off {
+                    h.stand = Stand::Firmware;
+                    let boots = h.boots;
+                    self.world.power_on(&self.hosts[host].id);
+                    self.note(|| format!("host {host} has power"));
+                    self.after(3_000, 9_000, Due::Boot { host, boots });
+                }
+            }
+            Due::Boot { host, boots } => self.boot(host, boots),
+            Due::Join { host, boots } => self.join(host, boots),
+            Due::Joined { host, boots } => {
+                let h = &mut self.hosts[host];
+                if let (true, Stand::Joining { nonce, .. }) = (h.boots == boots, &h.stand) {
+                    h.stand = Stand::Up { nonce: nonce.clone() };
+                    h.start_agent();
+                    self.tell(host, AgentEvent::Connected);
+                }
+            }
+            Due::AgentStarts { host, boots } => {
+                if self.hosts[host].boots == boots && self.hosts[host].agent.is_none() {
+                    self.hosts[host].start_agent();
+                    self.tell(host, AgentEvent::Connected);
+                }
+            }
+            Due::Report { host, boots, report } => {
+                let (id, key) = (self.hosts[host].id.clone(), self.hosts[host].key.clone());
+                if self.hosts[host].boots == boots {
+                    let asker = Asker::Report { host, boots };
+                    self.server_event(Some(asker), |reply| Event::Report { reply, host: id, key, report: *report });
+                }
+            }
+            Due::Answer { host, boots, answer } => {
+                if self.hosts[host].boots == boots {
+                    self.tell(host, AgentEvent::Answer(answer));
+                }
+            }
+            Due::ServerStarts => {
+                if !self.server.is_up() {
+                    self.note(|| "the server starts".to_owned());
+                    self.server.start(self.now_ms);
+                    for host in 0..self.hosts.len() {
+                        self.tell(host, AgentEvent::Connected);
+                    }
+                }
+            }
+            Due::Job { disk, job, op } => {
+                self.perform(&op);
+                self.server.job_ended(&disk);
+                // The storage is real and may fail for reasons of its own; the work was done all the same, or not.
+                let fails = self.faults && self.random.permille(20);
+                let result = if fails { Err("the disk is sulking".to_owned()) } else { Ok(()) };
+                self.server_event(None, |_| Event::StorageDone { job, result });
+            }
+            Due::Link { a, b } => self.world.set_link(&a, &b, true),
+            Due::Operator => self.operator(),
+            Due::Fault => self.fault(),
+        }
+    }
+
+    /// Gives the server an event, amid which it may die.
+    fn server_event(&mut self, asker: Option<Asker>, event: impl FnOnce(rack::event::ReplyTo) -> Event) {
+        let dies = std::mem::take(&mut self.server_dies) && self.server.is_up();
+        let crash = if dies { Some(&mut self.random) } else { None };
+        self.server.ask(asker, event, self.now_ms, crash);
+        if dies {
+            self.server_died();
+        }
+    }
+
+    fn server_died(&mut self) {
+        self.note(|| "THE SERVER DIES".to_owned());
+        // What was under way in the storage is done or not; a command that was not answered may have been heard or not.
+        let jobs: Vec<_> =
+            self.queue.iter().filter(|(_, due)| matches!(due, Due::Job { .. })).map(|(&k, _)| k).collect();
+        for key in jobs {
+            if let Some(Due::Job { op, .. }) = self.queue.remove(&key)
+                && self.random.permille(500)
+            {
+                self.perform(&op);
+            }
+        }
+        for (_, command) in std::mem::take(&mut self.asked) {
+            self.oracle.not_answered(&command);
+        }
+        self.after(500, 12_000, Due::ServerStarts);
+    }
+
+    fn perform(&mut self, op: &StorageOp) {
+        match op {
+            StorageOp::Grant { disk, host, user, .. } => self.world.grant(disk, host, user),
+            StorageOp::Cut { disk, host } => self.world.cut(disk, host),
+            StorageOp::Create { .. }
+            | StorageOp::Clone { .. }
+            | StorageOp::Attach { .. }
+            | StorageOp::Grow { .. }
+            | StorageOp::Delete { .. } => {}
+        }
+    }
+
+    /// What the server has let out since.
+    fn deliver(&mut self) {
+        for (disk, job, op) in self.server.jobs_to_begin() {
+            debug_assert_eq!(&disk, crate::server::disk(&op));
+            let slow = self.faults && self.random.permille(50);
+            self.after(2, if slow { 4_000 } else { 60 }, Due::Job { disk, job, op });
+        }
+        for out in std::mem::take(&mut self.server.out) {
+            match out {
+                Out::Report { host, boots, answer: Ok(answer) } => {
+                    for order in &answer.orders {
+                        self.note(|| format!("to {host}: {} {:?} {:?}", order.id, order.epoch, order.act));
+                    }
+                    self.send(host, || Due::Answer { host, boots, answer: answer.clone() });
+                }
+                Out::Report { host, answer: Err(why), .. } => self.note(|| format!("host {host}: no report: {why:?}")),
+                Out::Join { host, boots, decision } => match decision {
+                    JoinDecision::Issue { .. } => self.send(host, || Due::Joined { host, boots }),
+                    JoinDecision::Waiting => {}
+                    JoinDecision::Refused(why) => {
+                        // It belongs to an older boot, or is to boot again: a machine does that by itself.
+                        self.note(|| format!("host {host} is refused: {why:?}"));
+                        if self.hosts[host].boots == boots {
+                            self.power_cut(host);
+                        }
+                    }
+                },
+                Out::Operator { asked, answer } => {
+                    if let Some(command) = self.asked.remove(&asked) {
+                        self.note(|| format!("operator: {command:?}: {answer:?}"));
+                        let ok = matches!(answer, Ok(Reply::Accepted(_) | Reply::Plan(_)));
+                        let moving = match answer {
+                            Ok(Reply::Accepted(Accepted::Moving { r#move })) => Some(r#move),
+                            _ => None,
+                        };
+                        self.oracle.answered(&command, ok, moving);
+                    }
+                }
+            }
+        }
+    }
+
+    fn boot(&mut self, host: usize, boots: u64) {
+        if self.hosts[host].boots != boots || self.hosts[host].stand != Stand::Firmware {
+            return;
+        }
+        match self.address_and_script(host) {
+            Some((nonce, address)) if !self.cut_off(host) => {
+                let h = &mut self.hosts[host];
+                h.key = format!("key-{host}-{boots}");
+                h.stand = Stand::Joining { nonce, address };
+                self.after(5_000, 15_000, Due::Join { host, boots });
+            }
+            // As a ROM does: again.
+            _ => self.after(2_000, 8_000, Due::Boot { host, boots }),
+        }
+    }
+
+    fn address_and_script(&mut self, host: usize) -> Option<(String, Ipv4Addr)> {
+        let (mac, now_ms) = (self.hosts[host].mac, self.now_ms);
+        let mut request = BootRequest::plain(mac, 1, MessageKind::Discover);
+        (request.architectures, request.user_class) = (vec![0], Some(b"iPXE".to_vec()));
+        let discover = request.clone();
+        let offer = self.server.ask_now(|reply| Event::Dhcp { reply, request: discover }, now_ms)?;
+        let Answer::Dhcp(Some(offer)) = offer else { return None };
+        // yiaddr, RFC 2131 §2.
+        let address = Ipv4Addr::from(<[u8; 4]>::try_from(&offer.packet[16..20]).ok()?);
+        request.kind = MessageKind::Request;
+        (request.requested, request.server) = (Some(address), Some(Ipv4Addr::new(10, 77, 0, 1)));
+        let ack = self.server.ask_now(|reply| Event::Dhcp { reply, request }, now_ms)?;
+        assert!(matches!(ack, Answer::Dhcp(Some(_))), "an address that was offered is not given");
+        self.oracle.leased(mac, address);
+        let entropy = Entropy(self.random.bytes());
+        let kind = ScriptKind::IpxeBios;
+        let script = self.server.ask_now(|reply| Event::Script { reply, mac, from: address, kind, entropy }, now_ms)?;
+        let Answer::Script(Ok(script)) = script else { return None };
+        let (_, rest) = script.split_once("tsubame.join=").expect("a script names its nonce");
+        Some((rest.split_whitespace().next()?.to_owned(), address))
+    }
+
+    fn join(&mut self, host: usize, boots: u64) {
+        let h = &self.hosts[host];
+        let Stand::Joining { nonce, address } = h.stand.clone() else { return };
+        if h.boots != boots {
+            return;
+        }
+        let request = JoinRequest { host: h.id.clone(), nonce, csr_pem: "CSR".to_owned(), inventory: inventory(h.mac) };
+        let key = h.key.clone();
+        if !self.cut_off(host) {
+            let asker = Asker::Join { host, boots };
+            self.server_event(Some(asker), |reply| Event::Join { reply, request, key, from: address });
+        }
+        self.after(1_500, 2_500, Due::Join { host, boots });
+    }
+
+    fn tell(&mut self, host: usize, event: AgentEvent) {
+        let now_ms = self.now_ms;
+        let Some(agent) = self.hosts[host].agent.as_mut() else { return };
+        let actions = agent.apply(event, now_ms);
+        for action in actions {
+            if let Some(left) = &mut self.hosts[host].dies_after {
+                if *left == 0 {
+                    return self.agent_dies(host);
+                }
+                *left -= 1;
+            }
+            match action {
+                AgentAction::KeepNote(note) => drop(self.hosts[host].notes.insert(note.vm.clone(), note)),
+                AgentAction::DropNote(vm) => drop(self.hosts[host].notes.remove(&vm)),
+                AgentAction::Do { job, op } => self.world.begin(&self.hosts[host].id, job, op, now_ms),
+                AgentAction::Post(report) => {
+                    let boots = self.hosts[host].boots;
+                    self.send(host, || Due::Report { host, boots, report: Box::new(report.clone()) });
+                }
+            }
+        }
+    }
+
+    fn agent_dies(&mut self, host: usize) {
+        self.note(|| format!("THE AGENT OF {host} DIES"));
+        let h = &mut self.hosts[host];
+        (h.agent, h.dies_after) = (None, None);
+        let boots = h.boots;
+        self.world.kill_agent(&self.hosts[host].id);
+        self.after(200, 6_000, Due::AgentStarts { host, boots });
+    }
+
+    fn power_cut(&mut self, host: usize) {
+        self.note(|| format!("HOST {host} LOSES POWER"));
+        let id = self.hosts[host].id.clone();
+        let there: Vec<VmId> = self.world.domains(&id).iter().map(|d| d.vm.clone()).collect();
+        self.oracle.lost_with_host(&there);
+        self.hosts[host].lose_power();
+        self.world.power_off(&id);
+        self.after(2_000, 30_000, Due::PowerOn { host });
+    }
+
+    fn command(&mut self, command: Command) {
+        if !self.server.is_up() {
+            return;
+        }
+        self.queued += 1;
+        let asked = self.queued;
+        self.asked.insert(asked, command.clone());
+        self.oracle.asked(&command);
+        self.server_event(Some(Asker::Operator(asked)), |reply| Event::Operator { reply, command });
+    }
+
+    fn operator(&mut self) {
+        let vm = vm(self.random.next() % self.vms);
+        let host = self.hosts[self.random.below(self.hosts.len())].id.clone();
+        let to = (self.random.permille(700)).then(|| host.clone());
+        let command = match self.random.below(20) {
+            0 | 1 => Command::DrainHost { host },
+            2..5 => Command::UndrainHost { host },
+            5 => Command::Balance(Balance { dry_run: false }),
+            6 => Command::DestroyVm { vm },
+            7 => Command::ShutdownVm { vm },
+            8..11 => Command::StartVm { vm },
+            _ => Command::MigrateVm { vm, request: MigrateVm { to } },
+        };
+        self.command(command);
+        if self.operator_stays {
+            self.after(100, 700, Due::Operator);
+        }
+    }
+
+    fn fault(&mut self) {
+        if !self.faults {
+            return;
+        }
+        let host = self.random.below(self.hosts.len());
+        match self.random.below(12) {
+            0 => self.power_cut_if_on(host),
+            1 => self.server_dies = true,
+            2..4 => self.hosts[host].dies_after = Some(self.random.below(4)),
+            4..6 => {
+                if self.hosts[host].agent.is_some() {
+                    self.agent_dies(host);
+                }
+            }
+            6..8 => {
+                let ms = self.random.between(500, 25_000);
+                self.note(|| format!("host {host} is cut off for {ms} ms"));
+                self.hosts[host].cut_off_until_ms = self.now_ms + ms;
+            }
+            8..10 => {
+                let (a, b) = (self.hosts[host].id.clone(), self.hosts[self.random.below(self.hosts.len())].id.clone());
+                if a != b {
+                    self.world.set_link(&a, &b, false);
+                    self.after(500, 20_000, Due::Link { a, b });
+                }
+            }
+            // A guest crashes by itself; it is to be started again.
+            _ => {
+                let id = self.hosts[host].id.clone();
+                let running = self.world.domains(&id).iter().find(|d| d.state == DomainState::Running);
+                if let Some(vm) = running.map(|d| d.vm.clone()) {
+                    self.note(|| format!("guest {vm} crashes"));
+                    self.oracle.lost_with_host(std::slice::from_ref(&vm));
+                    self.world.guest_ends(&id, &vm, DomainState::Crashed, false);
+                }
+            }
+        }
+        self.after(50, 900, Due::Fault);
+    }
+
+    fn power_cut_if_on(&mut self, host: usize) {
+        if self.hosts[host].stand != Stand::Off {
+            self.power_cut(host);
+        }
+    }
+}
+
+pub(crate) fn vm(n: u64) -> VmId {
+    format!("vm-{n}").parse().expect("a name")
+}
