@@ -219,7 +219,11 @@ impl Rack {
             record.firmware = Some(firmware);
         }
         let nonce = self.nonce_for_script(&host, entropy, now);
-        self.script_step(&host, now);
+        // Xen reads its configuration after it was loaded itself: that is no new beginning, unless nothing came before.
+        let began = self.hosts.get(&host).is_some_and(|h| h.steps.iter().any(|s| s.step == BootStepKind::Script));
+        if kind != ScriptKind::XenCfg || !began {
+            self.script_step(&host, now);
+        }
         self.note_host_state(&host, now);
         let boot = script::Boot { host: &host, mac, address: lease, nonce: &nonce };
         Ok(match kind {
