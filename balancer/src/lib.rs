@@ -25,6 +25,7 @@ mod planner;
 mod policy;
 mod replay;
 mod responder;
+mod revalidate;
 mod rules;
 mod schedule;
 mod score;
@@ -51,5 +52,6 @@ pub use policy::{
 };
 pub use replay::{Replay, Replayed, replay};
 pub use responder::{Agreed, Help, Offer, ask, offer, respond};
+pub use revalidate::{Stale, revalidate};
 pub use snapshot::{Defect, Host, HostState, Moved, Snapshot, Vm, Watts};
 pub use watch::{Trigger, Watch};

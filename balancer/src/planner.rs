@@ -4,10 +4,10 @@
 
 use crate::draft::Draft;
 use crate::forecast::{Expected, expect};
-use crate::model::Model;
+use crate::model::{Model, VmNo};
 use crate::must::settle;
 use crate::pack::{pack, power_off};
-use crate::plan::Plan;
+use crate::plan::{Plan, Reason};
 use crate::policy::{Goal, Policy};
 use crate::schedule::schedule;
 use crate::search::descend;
@@ -37,6 +37,13 @@ pub(crate) fn think(mut start: Model<'_>) -> Plan {
         let mut model = start.clone();
         let mut draft = Draft::new(&model);
         improve(&mut model, &mut draft);
+        let optional = optional(&model, &draft);
+        if !optional.is_empty() && start.survives(start.policy.spare_hosts) && !model.survives(model.policy.spare_hosts)
+        {
+            // Moves that only make things nicer may not cost the room kept for failures.
+            start.hold(&optional);
+            continue;
+        }
         match schedule(&model, &draft) {
             Ok(moves) => break (model, draft, moves),
             // Each time fewer VMs are free to move, so this ends.
@@ -54,6 +61,15 @@ pub(crate) fn think(mut start: Model<'_>) -> Plan {
         power_off: if model.policy.goal == Goal::Pack { power_off(&model) } else { Vec::new() },
         ..frame(model.at_ms, model.policy)
     }
+}
+
+/// Displaced VMs whose moves need not be.
+fn optional(model: &Model<'_>, draft: &Draft) -> Vec<VmNo> {
+    let may_wait = |v: &VmNo| {
+        let reason = draft.reasons[*v].as_ref();
+        !matches!(reason, Some(Reason::Drain | Reason::Rule { .. } | Reason::Group { .. } | Reason::Room { .. }))
+    };
+    model.displaced().into_iter().filter(may_wait).collect()
 }
 
 fn improve(model: &mut Model<'_>, draft: &mut Draft) {

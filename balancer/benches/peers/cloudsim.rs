@@ -44,6 +44,7 @@ pub(crate) struct Vm {
     last: Option<(f64, f64, f64, bool)>,
     asked: f64,
     lost_moving: f64,
+    lost: f64,
 }
 
 pub(crate) struct Cloud {
@@ -62,6 +63,8 @@ pub(crate) struct Outcome {
     pub(crate) migrations: usize,
     pub(crate) otf: f64,
     pub(crate) pdm: f64,
+    /// Demand not served, whatever the cause: what SLAV, a product of two shares, does not show.
+    pub(crate) unserved: f64,
 }
 
 impl Outcome {
@@ -118,6 +121,7 @@ impl Cloud {
             last: None,
             asked: 0.0,
             lost_moving: 0.0,
+            lost: 0.0,
         };
         let hosts = (0..800).map(host).collect();
         let mut cloud = Self {
@@ -307,6 +311,7 @@ impl Cloud {
             migrations: self.migrations,
             otf: sum(|host| host.violated_s) / sum(|host| host.active_s),
             pdm: self.vms.iter().map(|vm| vm.lost_moving).sum::<f64>() / asked,
+            unserved: self.vms.iter().map(|vm| vm.lost).sum::<f64>() / asked,
         }
     }
 }
@@ -315,6 +320,7 @@ impl Vm {
     fn note(&mut self, now: f64, got: f64, wants: f64) {
         if let Some((at, had, wanted, moving)) = self.last.filter(|last| last.0 < now) {
             self.asked += wanted * (now - at);
+            self.lost += (wanted - had).max(0.0) * (now - at);
             if had < wanted && moving {
                 self.lost_moving += (wanted - had) * (now - at);
             }

@@ -51,7 +51,7 @@ pub(crate) fn run(_long: bool) {
     println!("## 4. PlanetLab in CloudSim's data centre\n");
     println!("Our parameters were chosen on {}.\n", CHOSEN_ON.join(" and "));
     println!(
-        "| day | policy | kWh | migrations | OTF % | PDM % | SLAV % | ESV | CPU s | beside CloudSim's print |\n|---|---|---|---|---|---|---|---|---|---|"
+        "| day | policy | kWh | migrations | OTF % | PDM % | SLAV % | ESV | unserved % | CPU s | beside CloudSim's print |\n|---|---|---|---|---|---|---|---|---|---|---|"
     );
     for name in REPORTED_ON.iter().chain(&CHOSEN_ON) {
         let Some(traces) = day(name) else { continue };
@@ -67,13 +67,14 @@ pub(crate) fn run(_long: bool) {
             let begun = cpu_seconds();
             let outcome = replay();
             println!(
-                "| {name} | {policy} | {:.2} | {} | {:.2} | {:.3} | {:.5} | {:.2e} | {:.1} | {} |",
+                "| {name} | {policy} | {:.2} | {} | {:.2} | {:.3} | {:.5} | {:.2e} | {:.3} | {:.1} | {} |",
                 outcome.kwh,
                 outcome.migrations,
                 outcome.otf * 100.0,
                 outcome.pdm * 100.0,
                 outcome.slav() * 100.0,
                 outcome.esv(),
+                outcome.unserved * 100.0,
                 cpu_seconds() - begun,
                 against.map_or(String::new(), |(kwh, migrations)| beside(kwh, migrations, &outcome)),
             );

@@ -23,21 +23,33 @@ fn hosts_are_lent_by_load_and_taken_back() {
         c 8G 4c group=lab: lab2 1G 0.1c group=lab
         d 8G 4c
     ";
-    lend(day, vec![group("shop", 1.0, 1, 3), group("lab", 1.0, 1, 3)], expect![[r#"
+    lend(
+        day,
+        vec![group("shop", 1.0, 1, 3), group("lab", 1.0, 1, 3)],
+        expect![[r#"
         d: pool -> shop
         b: lab -> shop
-    "#]]);
-    lend(day, vec![group("shop", 1.0, 1, 2), group("lab", 1.0, 3, 3)], expect![[r#"
+    "#]],
+    );
+    lend(
+        day,
+        vec![group("shop", 1.0, 1, 2), group("lab", 1.0, 3, 3)],
+        expect![[r#"
         d: pool -> lab
-    "#]]);
+    "#]],
+    );
     let night = "
         a 8G 4c group=shop: shop1 4G 0.1c group=shop
         b 8G 4c group=shop
         c 8G 4c group=lab: lab1 4G 3c group=lab, lab2 4G 3c group=lab
     ";
-    lend(night, vec![group("shop", 1.0, 1, 3), group("lab", 1.0, 1, 3)], expect![[r#"
+    lend(
+        night,
+        vec![group("shop", 1.0, 1, 3), group("lab", 1.0, 1, 3)],
+        expect![[r#"
         b: shop -> lab
-    "#]]);
+    "#]],
+    );
     check(
         "
         a 8G 4c group=lab: shop1 4G 1c group=shop
@@ -64,7 +76,8 @@ fn a_group_goes_to_another_site_as_a_whole_or_not_at_all() {
         1. web1: a -> b, rule "group web to site south" asks for it
         2. web2: a -> c, rule "group web to site south" asks for it (after 1)
         score 0.0000 -> 0.0000
-    "#]].assert_eq(&show(&there.plan));
+    "#]]
+    .assert_eq(&show(&there.plan));
     let rack = rack.replace("c 4G", "c 2G");
     let not = relocate(&snapshot(&rack), &Policy::default(), "web", "south");
     assert!(!not.possible && not.lent.is_empty());
@@ -90,13 +103,21 @@ fn flexible_vms_follow_the_sun_when_it_is_worth_it() {
         ..Policy::default()
     };
     let calm = rack.replace("web 2G 2c", "web 2G 1c");
-    check(&calm, &policy(0.9), expect![[r#"
+    check(
+        &calm,
+        &policy(0.9),
+        expect![[r#"
         1. batch: a -> b, its site's green score is 0.09, the other site's 0.81
         score 0.0455 -> 0.0095
-    "#]]);
-    check(&calm, &policy(0.15), expect![[r#"
+    "#]],
+    );
+    check(
+        &calm,
+        &policy(0.15),
+        expect![[r#"
         score 0.0455 -> 0.0455
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -116,17 +137,20 @@ fn the_first_offer_that_fits_wins() {
     };
     expect![[r#"
         small: a -> d
-    "#]].assert_eq(&told(&["b", "d", "c"]));
+    "#]]
+    .assert_eq(&told(&["b", "d", "c"]));
     expect![[r#"
         small: a -> c
-    "#]].assert_eq(&told(&["b", "c", "d"]));
+    "#]]
+    .assert_eq(&told(&["b", "c", "d"]));
     expect![""].assert_eq(&told(&["b"]));
     expect![[r#"
         1. small: a -> c, its host is expected at 112 % of its processors, above 90 %
         big stays: its host is expected at 112 % of its processors, above 90 %, but other moves settle it
         tiny stays: its host is expected at 112 % of its processors, above 90 %, but other moves settle it
         score 27.5625 -> 0.0000
-    "#]].assert_eq(&show(&plan(&rack, &Policy { goal: Goal::Quiet, ..Policy::default() })));
+    "#]]
+    .assert_eq(&show(&plan(&rack, &Policy { goal: Goal::Quiet, ..Policy::default() })));
 }
 
 /// Moves in a day of 5-minute samples, for loads that invite a planner to move VMs to and fro.
@@ -168,5 +192,6 @@ fn loads_that_swing_do_not_make_vms_flap() {
         noise Spread: 24 moves in a day, at most 6 of one VM
         noise Pack: 6 moves in a day, at most 2 of one VM
         noise Quiet: 3 moves in a day, at most 1 of one VM
-    "#]].assert_eq(&told);
+    "#]]
+    .assert_eq(&told);
 }

@@ -3,7 +3,7 @@
 mod execute;
 mod racks;
 
-use balancer::{Goal, Host, HostState, Plan, Policy, Snapshot, Vm, place, plan};
+use balancer::{Goal, Host, HostState, Plan, Planner, Policy, Snapshot, Vm, place, plan};
 use execute::{execute, settled};
 use proptest::prelude::*;
 use racks::{policies, racks};
@@ -23,6 +23,24 @@ fn calm(snapshot: &Snapshot, policy: &Policy) -> bool {
             .vms
             .iter()
             .all(|vm| snapshot.hosts.iter().any(|host| Some(&host.id) == vm.host.as_ref() && host.group == vm.group))
+}
+
+/// Whether each host's VMs fit on the others, the largest first into the largest hole.
+fn survives(rack: &Snapshot) -> bool {
+    let used = |host: &Host| {
+        rack.vms.iter().filter(|vm| vm.host.as_ref() == Some(&host.id)).map(|vm| vm.memory_mib).sum::<u64>()
+    };
+    rack.hosts.iter().all(|failed| {
+        let mut holes: Vec<u64> =
+            rack.hosts.iter().filter(|h| h.id != failed.id).map(|h| h.memory_mib - used(h)).collect();
+        let mut lost: Vec<u64> =
+            rack.vms.iter().filter(|vm| vm.host.as_ref() == Some(&failed.id)).map(|vm| vm.memory_mib).collect();
+        lost.sort_unstable_by(|a, b| b.cmp(a));
+        lost.into_iter().all(|mib| {
+            holes.sort_unstable();
+            holes.last_mut().filter(|hole| **hole >= mib).map(|hole| *hole -= mib).is_some()
+        })
+    })
 }
 
 proptest! {
@@ -65,6 +83,23 @@ proptest! {
         let turn = turn.min(other.vms.len());
         other.vms.rotate_left(turn);
         prop_assert_eq!(plan(&rack, &policy), plan(&other, &policy));
+    }
+
+    #[test]
+    fn what_is_remembered_changes_nothing(rack in racks(), other in racks(), policy in policies()) {
+        let mut planner = Planner::default();
+        for rack in [&rack, &other, &rack] {
+            prop_assert_eq!(planner.plan(rack, &policy), plan(rack, &policy));
+        }
+    }
+
+    #[test]
+    fn room_for_failures_is_not_spent_on_balance(rack in racks()) {
+        let policy = Policy { spare_hosts: 1, ..Policy::default() };
+        prop_assume!(rack.hosts.iter().all(|host| host.state == HostState::Active));
+        if survives(&rack) {
+            prop_assert!(survives(&settled(&rack, &plan(&rack, &policy))));
+        }
     }
 
     #[test]

@@ -17,6 +17,23 @@ pub(crate) enum Command {
     Plan(PlanArgs),
     /// Say for one VM why it moves or stays, and what every host would be for it.
     Explain(ExplainArgs),
+    /// Play the snapshot's recorded load through a policy: what would have happened.
+    Replay(ReplayArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ReplayArgs {
+    /// Snapshot of the rack with histories, YAML or JSON.
+    pub(crate) snapshot: PathBuf,
+    /// Policy, YAML or JSON; the default policy without it.
+    #[arg(long)]
+    pub(crate) policy: Option<PathBuf>,
+    /// Plan every so many samples.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub(crate) every: usize,
+    /// How to show it.
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    pub(crate) output: Output,
 }
 
 #[derive(Debug, clap::Args)]

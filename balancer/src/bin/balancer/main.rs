@@ -6,6 +6,7 @@
 mod args;
 mod ganeti;
 mod read;
+mod replay;
 mod snapshot;
 
 use args::{Args, Command};
@@ -20,6 +21,7 @@ fn main() -> ExitCode {
             (None, None) => Ok(()), // clap asks for one of the two
         },
         Command::Explain(explain) => snapshot::explain(&explain),
+        Command::Replay(args) => replay::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -66,7 +66,7 @@ pub(crate) fn explain(args: &ExplainArgs) -> Result<(), CommandError> {
     Ok(())
 }
 
-fn read(file: &Path, policy: Option<&Path>) -> Result<(Snapshot, Policy), CommandError> {
+pub(crate) fn read(file: &Path, policy: Option<&Path>) -> Result<(Snapshot, Policy), CommandError> {
     let snapshot: Snapshot = parse(file)?;
     let defect = |path: &Path| {
         let path = path.to_owned();

@@ -1,0 +1,33 @@
+//! `balancer replay`: recorded load through a policy.
+
+use crate::args::{Output, ReplayArgs};
+use crate::read::CommandError;
+use crate::snapshot::{read, show};
+
+pub(crate) fn run(args: &ReplayArgs) -> Result<(), CommandError> {
+    let (snapshot, policy) = read(&args.snapshot, args.policy.as_deref())?;
+    let defect = |defect: balancer::Defect| CommandError::Defect {
+        path: args.snapshot.clone(),
+        what: format!("{}: {}", defect.path, defect.found),
+        expected: defect.expected,
+    };
+    let done = balancer::replay(&snapshot, &policy, args.every).map_err(defect)?;
+    if args.output != Output::Table {
+        return show(args.output, &done);
+    }
+    for step in &done.moves {
+        println!("{:>14}  {}: {} -> {}, {}", step.at_ms, step.vm, step.from, step.to, step.why);
+    }
+    println!(
+        "{} samples, {} plans, {} moves, {} MiB moved",
+        done.samples,
+        done.plans,
+        done.moves.len(),
+        done.moved_mib
+    );
+    println!("                     with plans   without");
+    println!("overload, host-s   {:>12.0} {:>9.0}", done.overload_host_s, done.overload_host_s_without);
+    println!("unserved, core-s   {:>12.0} {:>9.0}", done.unserved_core_s, done.unserved_core_s_without);
+    println!("running, host-s    {:>12.0}", done.running_host_s);
+    Ok(())
+}
