@@ -54,20 +54,31 @@ fn check(folder: &Path, line: &str, expected: Expect) {
 #[test]
 fn plan_and_explain() {
     let here = folder("plan", &[("rack.yaml", RACK), ("quiet.yaml", "goal: quiet\n")]);
-    check(&here, "plan rack.yaml", expect![[r#"
+    check(
+        &here,
+        "plan rack.yaml",
+        expect![[r#"
           no  vm    from  to     after   MiB sent  why
            1  web   a     b          -       1024  its host is expected at 112 % of its processors, above 90 %
         db stays: its host is expected at 112 % of its processors, above 90 %, but other moves settle it
         1 moves, score 28.2305 -> 0.0117
         exit 0
-    "#]]);
-    check(&here, "plan rack.yaml --max-vms 0", expect![[r#"
+    "#]],
+    );
+    check(
+        &here,
+        "plan rack.yaml --max-vms 0",
+        expect![[r#"
         db stays: its host is expected at 112 % of its processors, above 90 %, but the plan's limit was reached
         web stays: its host is expected at 112 % of its processors, above 90 %, but the plan's limit was reached
         0 moves, score 28.2305 -> 28.2305
         exit 0
-    "#]]);
-    check(&here, "plan rack.yaml --policy quiet.yaml -o yaml", expect![[r#"
+    "#]],
+    );
+    check(
+        &here,
+        "plan rack.yaml --policy quiet.yaml -o yaml",
+        expect![[r#"
         moves:
         - vm: web
           from: a
@@ -100,14 +111,22 @@ fn plan_and_explain() {
         made_ms: 0
         expires_ms: 300000
         exit 0
-    "#]]);
-    check(&here, "explain rack.yaml db", expect![[r#"
+    "#]],
+    );
+    check(
+        &here,
+        "explain rack.yaml db",
+        expect![[r#"
         db stays: its host is expected at 112 % of its processors, above 90 %, but other moves settle it
           a has it
           b could take it: gain 28.21875, cost 0.00632
         exit 0
-    "#]]);
-    check(&here, "replay rack.yaml", expect![[r#"
+    "#]],
+    );
+    check(
+        &here,
+        "replay rack.yaml",
+        expect![[r#"
                      0  web: a -> b, its host is expected at 112 % of its processors, above 90 %
         3 samples, 1 plans, 1 moves, 1024 MiB moved
                              with plans   without
@@ -115,7 +134,8 @@ fn plan_and_explain() {
         unserved, core-s            150       450
         running, host-s            1500
         exit 0
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -131,38 +151,62 @@ fn wrong_files() {
     ];
     let here = folder("wrong", &wrong.each_ref().map(|(name, text)| (*name, text.as_str())));
     for (line, expected) in [
-        ("plan lots.yaml", expect![[r#"
+        (
+            "plan lots.yaml",
+            expect![[r#"
             balancer: lots.yaml: vms[1].memory_mib: invalid type: string "lots", expected u64 at line 8 column 35
             exit 2
-        "#]]),
-        ("plan nan.yaml", expect![[r#"
+        "#]],
+        ),
+        (
+            "plan nan.yaml",
+            expect![[r#"
             balancer: nan.yaml: vms[db].cpu_cores: NaN; expected a finite number, 0 or more
             exit 2
-        "#]]),
-        ("plan nowhere.yaml", expect![[r#"
+        "#]],
+        ),
+        (
+            "plan nowhere.yaml",
+            expect![[r#"
             balancer: nowhere.yaml: vms[db].host: host "z"; expected the id of a host of this snapshot
             exit 2
-        "#]]),
-        ("plan field.json", expect![[r#"
+        "#]],
+        ),
+        (
+            "plan field.json",
+            expect![[r#"
             balancer: field.json: hosts[0].memory: unknown field `memory`, expected one of `id`, `state`, `memory_mib`, `cpu_cores`, `net_bytes_s`, `io_bytes_s`, `migration_bytes_s`, `cpu_features`, `networks`, `storages`, `site`, `labels`, `group`, `moves_in`, `moves_out`, `watts` at line 1 column 31
             exit 2
-        "#]]),
-        ("plan cut.json", expect![[r#"
+        "#]],
+        ),
+        (
+            "plan cut.json",
+            expect![[r#"
             balancer: cut.json: hosts: EOF while parsing a list at line 1 column 11
             exit 2
-        "#]]),
-        ("plan rack.yaml --policy quantile.yaml", expect![[r#"
+        "#]],
+        ),
+        (
+            "plan rack.yaml --policy quantile.yaml",
+            expect![[r#"
             balancer: quantile.yaml: quantile: 2; expected a number from 0.5 to 0.999
             exit 2
-        "#]]),
-        ("plan missing.yaml", expect![[r#"
+        "#]],
+        ),
+        (
+            "plan missing.yaml",
+            expect![[r#"
             balancer: reading missing.yaml: No such file or directory (os error 2)
             exit 2
-        "#]]),
-        ("explain rack.yaml nobody", expect![[r#"
+        "#]],
+        ),
+        (
+            "explain rack.yaml nobody",
+            expect![[r#"
             balancer: rack.yaml: no VM nobody; expected the id of a VM of the snapshot
             exit 2
-        "#]]),
+        "#]],
+        ),
     ] {
         check(&here, line, expected);
     }
@@ -181,17 +225,25 @@ fn ganeti() {
     ];
     let here = folder("ganeti", &files.each_ref().map(|(name, text)| (*name, text.as_str())));
     for (line, expected) in [
-        ("plan --ganeti c.data --util c.util --score ganeti", expect![[r#"
+        (
+            "plan --ganeti c.data --util c.util --score ganeti",
+            expect![[r#"
             gnt-instance migrate -f --target-node n2 db
             score 1.21250000 -> 0.21250000, 1 instances and 1024 MiB moved
             exit 0
-        "#]]),
-        ("plan --ganeti c.data --util c.util --score ganeti --max-mib 1024", expect![[r#"
+        "#]],
+        ),
+        (
+            "plan --ganeti c.data --util c.util --score ganeti --max-mib 1024",
+            expect![[r#"
             gnt-instance migrate -f --target-node n2 db
             score 1.21250000 -> 0.21250000, 1 instances and 1024 MiB moved
             exit 0
-        "#]]),
-        ("plan --ganeti c.data --score ganeti --max-vms 0 -o json", expect![[r#"
+        "#]],
+        ),
+        (
+            "plan --ganeti c.data --score ganeti --max-vms 0 -o json",
+            expect![[r#"
             {
               "moved": 0,
               "moved_mib": 0,
@@ -200,27 +252,43 @@ fn ganeti() {
               "steps": 0
             }
             exit 0
-        "#]]),
-        ("plan --ganeti few.data --score ganeti", expect![[r#"
+        "#]],
+        ),
+        (
+            "plan --ganeti few.data --score ganeti",
+            expect![[r#"
             balancer: few.data: line 4: "N"; expected processors (field 7): a number, 0 or more
             exit 2
-        "#]]),
-        ("plan --ganeti word.data --score ganeti", expect![[r#"
+        "#]],
+        ),
+        (
+            "plan --ganeti word.data --score ganeti",
+            expect![[r#"
             balancer: word.data: line 4: "much"; expected memory (field 2): a number, 0 or more
             exit 2
-        "#]]),
-        ("plan --ganeti home.data --score ganeti", expect![[r#"
+        "#]],
+        ),
+        (
+            "plan --ganeti home.data --score ganeti",
+            expect![[r#"
             balancer: home.data: line 6: node "n9" (field 7); expected a node of the cluster
             exit 2
-        "#]]),
-        ("plan --ganeti c.data --util who.util --score ganeti", expect![[r#"
+        "#]],
+        ),
+        (
+            "plan --ganeti c.data --util who.util --score ganeti",
+            expect![[r#"
             balancer: who.util: line 1: instance "mail"; expected an instance of the cluster
             exit 2
-        "#]]),
-        ("plan --ganeti c.data --util three.util --score ganeti", expect![[r#"
+        "#]],
+        ),
+        (
+            "plan --ganeti c.data --util three.util --score ganeti",
+            expect![[r#"
             balancer: three.util: line 1: 3 loads; expected an instance and its four loads
             exit 2
-        "#]]),
+        "#]],
+        ),
     ] {
         check(&here, line, expected);
     }
