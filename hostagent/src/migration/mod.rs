@@ -79,6 +79,14 @@ fn broke(what: &str, vm: &impl Display, why: impl Display) -> Failure {
     failure(FailureKind::Stream, format!("{what} {vm}: {why}"))
 }
 
+/// A connection's fault, in few words: rustls explains an end without `close_notify` at length, and it is the usual end of a killed peer.
+fn lost(what: &str, error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::UnexpectedEof => format!("{what}: the connection has ended"),
+        _ => format!("{what}: {error}"),
+    }
+}
+
 async fn within<T>(seconds: u64, what: impl Future<Output = T>) -> Result<T, String> {
     tokio::time::timeout(Duration::from_secs(seconds), what).await.map_err(|_| format!("no answer within {seconds} s"))
 }

@@ -6,7 +6,7 @@ use super::{ANSWER_S, Answer, READ_BYTES, XL_ENDS_S, broke, line, tune, within};
 use crate::agent::failure;
 use crate::carry;
 use crate::frame::{self, Frame, Note};
-use crate::hypervisor::xl::{Xl, exe, kill};
+use crate::hypervisor::xl::{Xl, exe, kill, orphan};
 use crate::hypervisor::{Completion, OpResult, Progress};
 use crate::identity::common_name;
 use proto::VmId;
@@ -36,6 +36,7 @@ pub async fn send(
     progress: impl Fn(Progress),
 ) -> OpResult {
     let vm = &permit.vm;
+    orphan::none_left(&["migrate", vm.as_str()]).await;
     let domid = xl.resident(vm)?;
     let stream = connect(xl, permit, signed).await?;
     let (reader, writer) = tokio::io::split(stream);
@@ -56,6 +57,7 @@ pub async fn send(
             ended = child.wait() => Err(format!("xl migrate ended early ({ended:?}): {}", xl.said(vm))),
             _ = cancel => Err("called off".to_owned()),
         }?;
+        tracing::info!(%vm, ms = begun.elapsed().as_millis() as u64, "the target holds the guest");
         if xl.state(domid) != Some(DomainState::Suspended) {
             return Err("the target is ready, but the guest is not suspended here".to_owned());
         }
@@ -196,7 +198,7 @@ async fn listen(mut reader: ReadHalf<TlsStream<TcpStream>>, mut to_xl: pipe::Sen
             Ok(Some(Frame::Note(Note::Failed { why }))) => return Err(format!("the target: {why}")),
             Ok(Some(Frame::Note(other))) => return Err(format!("the target says {other:?}")),
             Ok(None) => return Err("the target closed the connection".to_owned()),
-            Err(e) => return Err(format!("reading from the target: {e}")),
+            Err(e) => return Err(super::lost("reading from the target", &e)),
         }
     }
 }
@@ -217,7 +219,7 @@ impl<P: Fn(Progress)> Pump<'_, P> {
         mut to: WriteHalf<TlsStream<TcpStream>>,
         mut frozen: oneshot::Receiver<()>,
     ) -> Result<(), String> {
-        let lost = |e: std::io::Error| format!("writing to the target: {e}");
+        let lost = |e: std::io::Error| super::lost("writing to the target", &e);
         let mut changes = self.xl.changes();
         let mut buffer = vec![0; READ_BYTES];
         let mut bucket = Bucket::new(self.rate_bytes_s);
@@ -247,6 +249,7 @@ impl<P: Fn(Progress)> Pump<'_, P> {
                     let seen = Instant::now();
                     if self.xl.state(self.domid) == Some(DomainState::Suspended) {
                         stopped = true;
+                        tracing::info!(domid = self.domid, bytes = self.sent.load(Ordering::Relaxed), "the guest stands still");
                         let ago_ms = seen.elapsed().as_millis() as u64;
                         frame::write_note(&mut to, &Note::Stopped { ago_ms }).await.map_err(lost)?;
                         (self.progress)(Progress { stage: Stage::Stopped, bytes: self.sent.load(Ordering::Relaxed) });

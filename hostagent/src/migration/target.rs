@@ -4,7 +4,7 @@
 
 use super::{ANSWER_S, Answer, READ_BYTES, XL_ENDS_S, broke, line, tune, within};
 use crate::frame::{self, Frame, Note};
-use crate::hypervisor::xl::{Xl, kill};
+use crate::hypervisor::xl::{Xl, kill, orphan};
 use crate::hypervisor::{Completion, OpResult, Progress};
 use crate::identity::common_name;
 use crate::permit;
@@ -61,6 +61,7 @@ async fn whole(
     progress: &impl Fn(Progress),
     begun: &mut bool,
 ) -> Result<Completion, String> {
+    orphan::none_left(&["migrate-receive"]).await;
     let port = permit.target_port;
     let listener = listen(port).map_err(|e| format!("listening on port {port}: {e}"))?;
     progress(Progress { stage: Stage::Listening, bytes: 0 });
@@ -187,12 +188,13 @@ impl Reception {
                     }
                     Ok(Some(Frame::Note(Note::Stopped { ago_ms }))) => {
                         *stopped_ms = Some(uptime_ms().saturating_sub(ago_ms));
+                        tracing::info!(bytes = *bytes, "the guest stands still at the source");
                         progress(Progress { stage: Stage::Stopped, bytes: *bytes });
                     }
                     Ok(Some(Frame::Note(Note::Frozen))) => return Ok(()),
                     Ok(Some(Frame::Note(other))) => return Err(format!("the source says {other:?}")),
                     Ok(None) => return Err("the source closed the connection".to_owned()),
-                    Err(e) => return Err(format!("reading from the source: {e}")),
+                    Err(e) => return Err(super::lost("reading from the source", &e)),
                 }
             }
         };
@@ -222,6 +224,7 @@ impl Reception {
             }
             // It would destroy its copy when this agent's pipes end; all that it has left to do is to wait.
             kill(child).await;
+            tracing::info!("the guest is here whole; READY is held back");
             frame::write_note(&mut writer, &Note::Ready).await.map_err(|e| format!("writing to the source: {e}"))
         };
         tokio::pin!(feeding);

@@ -3,6 +3,7 @@
 //! Owns: what of the host the operations share (the way to Xen, names, cancels). Never does: deciding; remembering guests.
 
 mod config;
+pub mod orphan;
 mod survey;
 
 pub use config::{is_interface, uuid};
@@ -310,6 +311,7 @@ impl Xl {
     }
 
     async fn resume(&self, vm: &VmId) -> Result<(), Failure> {
+        orphan::none_left(&["migrate", vm.as_str()]).await;
         let away = format!("{vm}--migratedaway");
         let domain = self.find(vm, |name| name == away || name == vm.as_str())?;
         if survey::state(&domain) == DomainState::Suspended {
