@@ -35,7 +35,8 @@ test:
 bench-boot bench-migrate: page
 	@tests/make/bench $@
 
-bench-balancer: setup
+bench-balancer:
+	@tests/make/setup ganeti-htools
 	cargo bench -p balancer
 
 clean:
