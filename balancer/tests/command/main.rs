@@ -58,22 +58,22 @@ fn plan_and_explain() {
         &here,
         "plan rack.yaml",
         expect![[r#"
-          no  vm    from  to     after   MiB sent  why
-           1  web   a     b          -       1024  its host is expected at 112 % of its processors, above 90 %
-        db stays: its host is expected at 112 % of its processors, above 90 %, but other moves settle it
-        1 moves, score 28.2305 -> 0.0117
-        exit 0
-    "#]],
+              no  vm    from  to     after   MiB sent  why
+               1  web   a     b          -       1024  its host is expected at 112 % of its processors, above 90 %
+            db stays: its host is expected at 112 % of its processors, above 90 %, but other moves settle it
+            moves: 1, score 28.2305 -> 0.0117
+            exit 0
+        "#]],
     );
     check(
         &here,
         "plan rack.yaml --max-vms 0",
         expect![[r#"
-        db stays: its host is expected at 112 % of its processors, above 90 %, but the plan's limit was reached
-        web stays: its host is expected at 112 % of its processors, above 90 %, but the plan's limit was reached
-        0 moves, score 28.2305 -> 28.2305
-        exit 0
-    "#]],
+            db stays: its host is expected at 112 % of its processors, above 90 %, but the plan's limit was reached
+            web stays: its host is expected at 112 % of its processors, above 90 %, but the plan's limit was reached
+            moves: 0, score 28.2305 -> 28.2305
+            exit 0
+        "#]],
     );
     check(
         &here,

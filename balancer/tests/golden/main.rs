@@ -3,6 +3,7 @@
 mod behave;
 mod rack;
 
+mod keep;
 mod pack;
 mod place;
 mod spread;

@@ -110,7 +110,7 @@ fn table(plan: &Plan) {
     for line in plan.power_off.iter().map(ToString::to_string).chain(plan.remedies.iter().map(ToString::to_string)) {
         println!("{line}");
     }
-    println!("{} moves, score {:.4} -> {:.4}", plan.moves.len(), plan.score_before, plan.score_after);
+    println!("moves: {}, score {:.4} -> {:.4}", plan.moves.len(), plan.score_before, plan.score_after);
 }
 
 pub(crate) fn show(output: Output, what: &impl Serialize) -> Result<(), CommandError> {
