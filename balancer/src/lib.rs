@@ -11,6 +11,7 @@ mod contradict;
 mod cooldown;
 mod cost;
 mod draft;
+mod drain;
 mod explain;
 mod forecast;
 pub mod ganeti;
@@ -38,6 +39,7 @@ mod watch;
 
 pub use cooldown::{after_move, resting_until};
 pub use cost::{Measured, predict};
+pub use drain::{Drain, drain};
 pub use explain::{HostOption, why_not};
 pub use forecast::{Expected, Tracker};
 pub use groups::{Lent, Relocation, relocate, share_out};

@@ -15,14 +15,22 @@ fn a_host_is_kept_lightly_loaded() {
         b 8G 4c: mail 2G 1c, dns 2G 0.5c
         c 8G 4c: one 4G 0.2c
     ";
-    check(rack, &Policy { goal: Goal::Quiet, light_hosts: 1, ..Policy::default() }, expect![[r#"
+    check(
+        rack,
+        &Policy { goal: Goal::Quiet, light_hosts: 1, ..Policy::default() },
+        expect![[r#"
         1. db: a -> b, a host is kept lightly loaded
         score 0.0000 -> 0.0000
-    "#]]);
-    check(rack, &Policy { light_hosts: 1, ..Policy::default() }, expect![[r#"
+    "#]],
+    );
+    check(
+        rack,
+        &Policy { light_hosts: 1, ..Policy::default() },
+        expect![[r#"
         1. db: a -> c, a host is kept lightly loaded
         score 0.1079 -> 0.0704
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -31,20 +39,29 @@ fn slack_is_not_planned_into() {
         a 8G 4c: web 4G 2c, db 4G 1c
         b 8G 4c label=disk:ssd: mail 2G 0.1c
     ";
-    check(rack, &Policy::default(), expect![[r#"
+    check(
+        rack,
+        &Policy::default(),
+        expect![[r#"
         1. db: a -> b, load becomes more even: source at 75 %, target at 2 %
         score 0.4034 -> 0.0409
-    "#]]);
-    check(rack, &Policy { slack: vec![Slack { hosts: ssd(), share: 0.5 }], ..Policy::default() }, expect![[r#"
+    "#]],
+    );
+    check(
+        rack,
+        &Policy { slack: vec![Slack { hosts: ssd(), share: 0.5 }], ..Policy::default() },
+        expect![[r#"
         score 0.4034 -> 0.4034
-    "#]]);
+    "#]],
+    );
     let vm = Vm::new("new".parse().expect("a name"), 4096, 1);
     let tight = Policy { slack: vec![Slack { hosts: ssd(), share: 0.5 }], ..Policy::default() };
     let refused = place(&snapshot(rack), &tight, &vm).expect_err("a is full and b keeps half free");
     expect![[r#"
         a has 0 MiB free of the 4096 MiB needed
         b keeps 50 % free
-    "#]].assert_eq(&refused.iter().map(|r| format!("{r}\n")).collect::<String>());
+    "#]]
+    .assert_eq(&refused.iter().map(|r| format!("{r}\n")).collect::<String>());
 }
 
 #[test]
@@ -59,12 +76,20 @@ fn a_label_has_thresholds_of_its_own() {
         thresholds_for: vec![ThresholdsFor { hosts: ssd(), thresholds: own }],
         ..Policy::default()
     };
-    check(rack, &policy, expect![[r#"
+    check(
+        rack,
+        &policy,
+        expect![[r#"
         1. db: a -> b, its host is expected at 62 % of its processors, above 50 %
         web stays: its host is expected at 62 % of its processors, above 50 %, but other moves settle it
         score 14.0625 -> 0.0000
-    "#]]);
-    check(rack, &Policy { goal: Goal::Quiet, ..Policy::default() }, expect![[r#"
+    "#]],
+    );
+    check(
+        rack,
+        &Policy { goal: Goal::Quiet, ..Policy::default() },
+        expect![[r#"
         score 0.0000 -> 0.0000
-    "#]]);
+    "#]],
+    );
 }

@@ -81,6 +81,30 @@ fn a_drain_that_is_impossible() {
 }
 
 #[test]
+fn a_drain_is_asked_for_before_it_is_begun() {
+    let rack = crate::rack::snapshot("a 4G 4c: web 2G 1c\nb 4G 4c: db 3G 1c\nc 2G 4c");
+    let ask = |host: &str| {
+        let answer = balancer::drain(&rack, &Policy::default(), &host.parse().expect("a name"));
+        format!("{}\n{}", if answer.possible { "possible" } else { "impossible" }, crate::rack::show(&answer.plan))
+    };
+    expect![[r#"
+        possible
+        1. web: a -> c, its host is being emptied
+        score 0.0000 -> 0.0000
+    "#]].assert_eq(&ask("a"));
+    expect![[r#"
+        possible
+        1. web: a -> c, makes room for db
+        2. db: b -> a, its host is being emptied (after 1)
+        score 0.0000 -> 0.0000
+    "#]].assert_eq(&ask("b"));
+    expect![[r#"
+        possible
+        score 0.0000 -> 0.0000
+    "#]].assert_eq(&ask("c"));
+}
+
+#[test]
 fn a_new_host_without_the_features() {
     let rack = "
         a 8G 4c feature=avx: web 1G 2c feature=avx, db 1G 2c feature=avx
