@@ -152,17 +152,22 @@ impl Model<'_> {
 
     /// How much the score falls when these VMs go from one host, where they all are, to another.
     pub(crate) fn gain(&self, vms: &[VmNo], from: HostNo, to: HostNo) -> f64 {
-        let (source, target) = (&self.hosts[from], &self.hosts[to]);
-        let (mut less, mut more) = (source.sums, target.sums);
-        let mut preferences = 0.0;
-        for &v in vms {
-            less = less.without(&self.vms[v]);
-            more = more.with(&self.vms[v]);
-            preferences += self.preference_change(v, to, vms);
-        }
-        let before = self.scale.host(source, &source.sums) + self.scale.host(target, &target.sums);
-        let after = self.scale.host(source, &less) + self.scale.host(target, &more);
-        before - after - crate::rules::PREFERENCE * preferences
+        self.release(vms, from) + self.intake(vms, to)
+    }
+
+    /// The source's part of the gain: how much the score of a host falls when these VMs, which it has, are gone.
+    pub(crate) fn release(&self, vms: &[VmNo], from: HostNo) -> f64 {
+        let host = &self.hosts[from];
+        let less = vms.iter().fold(host.sums, |sums, &v| sums.without(&self.vms[v]));
+        self.scale.host(host, &host.sums) - self.scale.host(host, &less)
+    }
+
+    /// The target's part of the gain, with the change of preferences; seldom above 0.
+    pub(crate) fn intake(&self, vms: &[VmNo], to: HostNo) -> f64 {
+        let host = &self.hosts[to];
+        let more = vms.iter().fold(host.sums, |sums, &v| sums.with(&self.vms[v]));
+        let preferences: f64 = vms.iter().map(|&v| self.preference_change(v, to, vms)).sum();
+        self.scale.host(host, &host.sums) - self.scale.host(host, &more) - crate::rules::PREFERENCE * preferences
     }
 
     /// Whether a host is expected above its threshold, with what it is expected at.

@@ -101,11 +101,10 @@ pub(crate) fn movable(model: &Model<'_>, v: VmNo) -> Result<(), Why> {
 fn best_move(model: &Model<'_>, draft: &mut Draft, cold: &Cold, from: HostNo) -> Option<Found> {
     let mut best: Option<Found> = None;
     let mut seen = BTreeSet::new();
-    // No host's part of the score is below 0, so a move gains at most what its two hosts have now.
     let coldest = |class: &BTreeSet<(u64, HostNo)>| {
         class.iter().take(COLDEST + 1).map(|&(_, to)| cold.score[to]).fold(0.0, f64::max)
     };
-    let ceiling = cold.score[from] + cold.classes.iter().map(coldest).fold(0.0, f64::max);
+    let ceiling = cold.classes.iter().map(coldest).fold(0.0, f64::max);
     for &v in &model.hosts[from].vms {
         let unit = model.rules.unit_of[v];
         let vms = &model.rules.units[unit];
@@ -119,7 +118,9 @@ fn best_move(model: &Model<'_>, draft: &mut Draft, cold: &Cold, from: HostNo) ->
         }
         let cost: f64 = vms.iter().map(|&v| step_cost(model, v)).sum();
         let free_to_choose = vms.iter().all(|&v| model.rules.of_vm[v].is_empty());
-        if free_to_choose && ceiling < cost {
+        let release = model.release(vms, from);
+        // No host's part of the score is below 0, so a target brings at most what it has now.
+        if free_to_choose && release + ceiling < cost {
             continue;
         }
         for class in (0..cold.classes.len()).filter(|&class| vms.iter().all(|&v| model.rules.fits_class(v, class))) {
@@ -132,10 +133,10 @@ fn best_move(model: &Model<'_>, draft: &mut Draft, cold: &Cold, from: HostNo) ->
                 if looked_at > COLDEST {
                     break;
                 }
-                if free_to_choose && cold.score[from] + cold.score[to] < cost {
+                if free_to_choose && release + cold.score[to] < cost {
                     continue;
                 }
-                let gain = model.gain(vms, from, to);
+                let gain = release + model.intake(vms, to);
                 let back: f64 =
                     vms.iter().filter(|&&v| model.vms[v].home == Some(to)).map(|&v| model.vms[v].cost.score).sum();
                 let found = Found { unit, to, gain, net: gain - cost + back };

@@ -91,17 +91,20 @@ fn a_drain_is_asked_for_before_it_is_begun() {
         possible
         1. web: a -> c, its host is being emptied
         score 0.0000 -> 0.0000
-    "#]].assert_eq(&ask("a"));
+    "#]]
+    .assert_eq(&ask("a"));
     expect![[r#"
         possible
         1. web: a -> c, makes room for db
         2. db: b -> a, its host is being emptied (after 1)
         score 0.0000 -> 0.0000
-    "#]].assert_eq(&ask("b"));
+    "#]]
+    .assert_eq(&ask("b"));
     expect![[r#"
         possible
         score 0.0000 -> 0.0000
-    "#]].assert_eq(&ask("c"));
+    "#]]
+    .assert_eq(&ask("c"));
 }
 
 #[test]
