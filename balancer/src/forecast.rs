@@ -27,7 +27,7 @@ const FADE: f64 = 0.985;
 const AHEAD_MAX: usize = 12;
 
 /// Milliseconds of a day, the season that machines used by people have.
-const DAY_MS: u64 = 86_400_000;
+pub(crate) const DAY_MS: u64 = 86_400_000;
 
 /// Expected use over the horizon.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]

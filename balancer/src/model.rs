@@ -28,6 +28,7 @@ pub(crate) type VmNo = usize;
 #[derive(Debug, Clone)]
 pub(crate) struct Model<'a> {
     pub(crate) at_ms: u64,
+    pub(crate) sample_ms: u64,
     pub(crate) policy: &'a Policy,
     pub(crate) hosts: Vec<HostEntry<'a>>,
     pub(crate) vms: Vec<VmEntry<'a>>,
@@ -120,7 +121,15 @@ impl<'a> Model<'a> {
             vms.push(VmEntry::new(vm, home, expected(vm), crate::cost::predict(vm, rate, policy)));
         }
         let rules = RuleBook::new(policy, &hosts, &vms);
-        let mut model = Self { at_ms: snapshot.at_ms, policy, hosts, vms, rules, scale: Scale::default() };
+        let mut model = Self {
+            at_ms: snapshot.at_ms,
+            sample_ms: snapshot.sample_ms,
+            policy,
+            hosts,
+            vms,
+            rules,
+            scale: Scale::default(),
+        };
         for v in 0..model.vms.len() {
             if let Some(home) = model.vms[v].home {
                 model.put(v, home);

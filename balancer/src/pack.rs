@@ -6,7 +6,8 @@
 //! policy's quantile; when one VM finds no place, the whole host stays as it is. A host must save more than its moves cost.
 
 use crate::draft::Draft;
-use crate::model::{CPU, HostNo, Model, VmNo};
+use crate::forecast::DAY_MS;
+use crate::model::{CPU, HostEntry, HostNo, Model, VmNo};
 use crate::plan::{PowerOff, Reason};
 use crate::search::{keeps_room, movable, step_cost};
 use crate::snapshot::HostState;
@@ -74,14 +75,40 @@ fn empty(model: &mut Model<'_>, draft: &mut Draft, from: HostNo, targets: &[Host
     true
 }
 
-/// Hosts that run nothing when all moves are done, less those that are kept for failures and for light load. When expected demand is more than
-/// the rest may take, they are needed at once.
+/// Hosts that run nothing when all moves are done, less those that are kept for failures and for light load. Each is needed again when
+/// the demand of the same time yesterday is more than the hosts before it may take.
 pub(crate) fn power_off(model: &Model<'_>) -> Vec<PowerOff> {
     let kept = (model.policy.spare_hosts + model.policy.light_hosts) as usize;
     let active = || model.hosts.iter().filter(|host| host.host.state == HostState::Active);
-    let empty: Vec<_> = active().filter(|host| host.vms.is_empty()).skip(kept).collect();
-    let tight = active()
-        .any(|host| !host.vms.is_empty() && model.scale.expected_share(host, &host.sums) > host.thresholds.enter);
-    let wake_ms = tight.then_some(model.at_ms);
-    empty.into_iter().map(|host| PowerOff { host: host.host.id.clone(), wake_ms }).collect()
+    let takes = |host: &HostEntry<'_>| host.capacity[CPU] * host.thresholds.leave;
+    let mut room: f64 = active().filter(|host| !host.vms.is_empty()).map(takes).sum();
+    let demand = demand_ahead(model);
+    let mut off = Vec::new();
+    for (i, host) in active().filter(|host| host.vms.is_empty()).enumerate() {
+        if i >= kept {
+            let needed = demand.iter().position(|&cores| cores > room);
+            let wake_ms = needed.map(|step| model.at_ms.saturating_add((step as u64 + 1) * model.sample_ms));
+            off.push(PowerOff { host: host.host.id.clone(), wake_ms });
+        }
+        room += takes(host);
+    }
+    off
+}
+
+/// Cores that all VMs together are expected to use at each sample of the coming day: what each used at that time yesterday, and what it is expected to
+/// use anyway where nothing was recorded. Empty when no VM has a day of history.
+fn demand_ahead(model: &Model<'_>) -> Vec<f64> {
+    let day = DAY_MS.checked_div(model.sample_ms).and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
+    if day == 0 || !model.vms.iter().any(|entry| entry.vm.cpu_history.len() >= day) {
+        return Vec::new();
+    }
+    let mut demand = vec![0.0; day];
+    for entry in &model.vms {
+        let history = &entry.vm.cpu_history;
+        for (step, sum) in demand.iter_mut().enumerate() {
+            let yesterday = (history.len() + step + 1).checked_sub(day).and_then(|i| history.get(i));
+            *sum += yesterday.map_or(entry.load[CPU], |&cores| f64::from(cores));
+        }
+    }
+    demand
 }

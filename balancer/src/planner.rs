@@ -63,13 +63,13 @@ pub(crate) fn think(mut start: Model<'_>) -> Plan {
     }
 }
 
-/// Displaced VMs whose moves need not be.
+/// Displaced VMs whose moves need not be. What makes room is needed when anything is.
 fn optional(model: &Model<'_>, draft: &Draft) -> Vec<VmNo> {
-    let may_wait = |v: &VmNo| {
-        let reason = draft.reasons[*v].as_ref();
-        !matches!(reason, Some(Reason::Drain | Reason::Rule { .. } | Reason::Group { .. } | Reason::Room { .. }))
-    };
-    model.displaced().into_iter().filter(may_wait).collect()
+    let displaced = model.displaced();
+    let must = |v: &VmNo| matches!(draft.reasons[*v], Some(Reason::Drain | Reason::Rule { .. } | Reason::Group { .. }));
+    let any = displaced.iter().any(must);
+    let needed = |v: &VmNo| must(v) || (any && matches!(draft.reasons[*v], Some(Reason::Room { .. })));
+    displaced.into_iter().filter(|v| !needed(v)).collect()
 }
 
 fn improve(model: &mut Model<'_>, draft: &mut Draft) {

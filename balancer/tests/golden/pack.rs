@@ -1,6 +1,6 @@
 //! Fewest hosts, and fewest moves.
 
-use crate::rack::check;
+use crate::rack::{check, show, snapshot};
 use balancer::{Goal, Policy};
 use expect_test::expect;
 
@@ -76,4 +76,24 @@ fn overload_wakes_a_host_only_when_no_other_has_room() {
         score 12.0000 -> 1.5000
     "#]],
     );
+}
+
+#[test]
+fn hosts_are_woken_for_the_demand_of_the_same_time_yesterday() {
+    let mut rack = snapshot("a 64G 4c: v0 2G, v1 2G\nb 64G 4c: v2 2G\nc 64G 4c");
+    rack.sample_ms = 3_600_000;
+    rack.at_ms = 100 * 3_600_000;
+    for vm in &mut rack.vms {
+        // Two days: busy from the eighth hour to the sixteenth; it is midnight.
+        vm.cpu_history = (0..48).map(|hour| if (8..16).contains(&(hour % 24)) { 1.8 } else { 0.1 }).collect();
+        vm.cpu_cores = 0.1;
+    }
+    let plan = balancer::plan(&rack, &Policy { goal: Goal::Pack, ..Policy::default() });
+    expect![[r#"
+        1. v2: b -> a, its host can then be switched off
+        b may be switched off until 388800000 ms
+        c may be switched off
+        score 1.0000 -> 0.5000
+    "#]]
+    .assert_eq(&show(&plan));
 }
