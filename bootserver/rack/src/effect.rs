@@ -153,7 +153,7 @@ pub enum StorageOp {
         initiator: String,
         /// Address it must come from.
         address: Ipv4Addr,
-        /// CHAP user; unlike any used before for this disk.
+        /// CHAP user; unlike any used before, for this disk or another.
         user: String,
         /// CHAP secret, 12 to 16 bytes.
         secret: Secret,

@@ -115,7 +115,8 @@ impl Rack {
             portal: self.policy.portal,
             target: format!("{}:{disk}", self.policy.iqn_prefix),
             lun: 1,
-            user: format!("{host}-{epoch}-{number}"),
+            // The disk is in it as well: tgtd's accounts are all in one table, and one that is there is not made again.
+            user: format!("{host}-{disk}-{epoch}-{number}"),
             // 96 bits in 16 characters: what RFC 7143 asks for, and the most that every initiator takes.
             secret: Secret(base64url(digest.get(..12).unwrap_or_default())),
         })

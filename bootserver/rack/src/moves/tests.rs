@@ -118,8 +118,8 @@ fn a_move_from_its_begin_to_its_end() {
     two.check(
         &effects,
         expect![[r#"
-        storage: Grant a-0 to h525400aabb02 as h525400aabb02-2-2
-        move Preparing, a Moving at Some("h525400aabb01") epoch 1"#]],
+            storage: Grant a-0 to h525400aabb02 as h525400aabb02-a-0-2-2
+            move Preparing, a Moving at Some("h525400aabb01") epoch 1"#]],
     );
     let effects = two.storage(effects);
     two.check(

@@ -119,9 +119,9 @@ fn from_making_to_deleting() {
     check(
         &effects,
         expect![[r#"
-        storage: Grant a-0 to h525400aabb01 as h525400aabb01-1-1
-        order under epoch 1: Start
-    "#]],
+            storage: Grant a-0 to h525400aabb01 as h525400aabb01-a-0-1-1
+            order under epoch 1: Start
+        "#]],
     );
     let start = order(&effects).expect("told");
     let shown = domain("a", 1, DomainState::Running, Part::Resident);
@@ -175,10 +175,10 @@ fn from_making_to_deleting() {
     check(
         &effects,
         expect![[r#"
-        storage: Create { disk: DiskId("a-0"), size_mib: 64 }
-        storage: Grant a-0 to h525400aabb01 as h525400aabb01-2-2
-        order under epoch 2: Start
-    "#]],
+            storage: Create { disk: DiskId("a-0"), size_mib: 64 }
+            storage: Grant a-0 to h525400aabb01 as h525400aabb01-a-0-2-2
+            order under epoch 2: Start
+        "#]],
     );
 }
 
