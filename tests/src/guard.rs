@@ -4,10 +4,11 @@
 //! every log there is.
 
 use anyhow::{Result, anyhow, bail};
+use nix::libc::{c_int, c_void, siginfo_t};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
 /// How often a condition is looked at.
@@ -40,7 +41,10 @@ impl Guard {
         loop {
             match condition() {
                 Ok(Some(value)) => return Ok(value),
-                Ok(None) if interrupted() => bail!("interrupted while waiting for {what}"),
+                Ok(None) if interrupted() => {
+                    let (signal, sender) = (SIGNAL.load(Ordering::Relaxed), SENDER.load(Ordering::Relaxed));
+                    bail!("interrupted by signal {signal} of process {sender} while waiting for {what}")
+                }
                 Ok(None) if began.elapsed() < self.limit => std::thread::sleep(LOOK_EVERY),
                 Ok(None) => {
                     let s = self.limit.as_secs();
@@ -52,17 +56,22 @@ impl Guard {
     }
 }
 
-static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+/// The signal that asked to end, and who sent it; 0 for none.
+static SIGNAL: AtomicI32 = AtomicI32::new(0);
+static SENDER: AtomicI32 = AtomicI32::new(0);
 
-extern "C" fn interrupt(_: nix::libc::c_int) {
-    INTERRUPTED.store(true, Ordering::Relaxed);
+extern "C" fn interrupt(signal: c_int, info: *mut siginfo_t, _: *mut c_void) {
+    // SAFETY: the kernel hands a valid siginfo_t to a handler set with SA_SIGINFO.
+    SENDER.store(unsafe { (*info).si_pid() }, Ordering::Relaxed);
+    SIGNAL.store(signal, Ordering::Relaxed);
 }
 
 /// Lets Ctrl-C, SIGTERM and a closed terminal end every wait as an error, so that all is taken away on the way out.
 pub fn heed_interrupts() -> Result<()> {
-    let action = SigAction::new(SigHandler::Handler(interrupt), SaFlags::SA_RESTART, SigSet::empty());
+    let action =
+        SigAction::new(SigHandler::SigAction(interrupt), SaFlags::SA_RESTART | SaFlags::SA_SIGINFO, SigSet::empty());
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
-        // SAFETY: the handler only stores to an atomic, which is async-signal-safe.
+        // SAFETY: the handler only stores to atomics, which is async-signal-safe.
         unsafe { sigaction(signal, &action) }?;
     }
     Ok(())
@@ -70,7 +79,7 @@ pub fn heed_interrupts() -> Result<()> {
 
 /// Whether it was asked to end.
 pub fn interrupted() -> bool {
-    INTERRUPTED.load(Ordering::Relaxed)
+    SIGNAL.load(Ordering::Relaxed) != 0
 }
 
 /// The last lines of every log below a directory.

@@ -64,7 +64,11 @@ fn run(seed: u64) -> Tally {
 
 #[test]
 fn every_vm_runs_once_whatever_fails() {
-    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
+    // make exports a variable that was not given as an empty one.
+    let number = |name: &str| {
+        let text = std::env::var(name).ok().filter(|text| !text.is_empty())?;
+        Some(text.parse::<u64>().unwrap_or_else(|why| panic!("{name}={text:?}: a whole number was expected: {why}")))
+    };
     let seeds: Vec<u64> = match number("SEED") {
         Some(seed) => vec![seed],
         None => (1..=number("SEEDS").unwrap_or(SEEDS)).collect(),
