@@ -113,7 +113,7 @@ fn prepare_plain(rack: &VirtualRack, parts: &Parts) -> Result<()> {
         "ramdisk=\"/tmp/initrd\"".to_owned(),
         format!("cmdline=\"console=hvc0 quiet guest.name=plain guest.ip={PLAIN_ADDRESS}/24\""),
         format!("disk=[\"format=raw,vdev=xvda,access=rw,target={device}\"]"),
-        "vif=[\"mac=00:16:3e:00:00:96,bridge=xenbr0\"]".to_owned(),
+        "vif=[\"mac=00:16:3e:00:00:96,bridge=xenbr0,script=vif-bridge\"]".to_owned(),
     ];
     for (at, line) in config.iter().enumerate() {
         sh(rack, 1, &format!("echo '{line}' {} /tmp/plain.cfg", if at == 0 { ">" } else { ">>" }))?;
