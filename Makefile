@@ -12,7 +12,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := build
 .PHONY: run test build page image setup clean bench-boot bench-migrate bench-balancer
 
-export HOSTS FIRMWARE VMS PORT SEED SEEDS TSUBAME_ACCEL WHOLE_RACK
+export HOSTS FIRMWARE VMS PORT SEED SEEDS TSUBAME_ACCEL
 
 setup:
 	@tests/make/setup

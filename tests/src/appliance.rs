@@ -9,7 +9,7 @@ use crate::process::{Process, in_namespace};
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
 use std::fs::{self, File, OpenOptions};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
@@ -166,6 +166,11 @@ impl Drop for Appliance {
     }
 }
 
+/// Of the guest that boots its own disk and so has its address by DHCP.
+pub const OWN_DISK_MAC: &str = "00:16:3e:00:00:0d";
+/// Reserved for it.
+pub const OWN_DISK_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 180);
+
 fn render(parts: &Parts, choices: &Choices, state: &Path, tgt_control_port: u16) -> String {
     let guest = parts.guest.display();
     format!(
@@ -173,6 +178,7 @@ fn render(parts: &Parts, choices: &Choices, state: &Path, tgt_control_port: u16)
 state: {state}
 interface: {BRIDGE}
 subnet: {{ network: 10.77.0.0/24, address: {SERVER}, pool: 10.77.0.50-10.77.0.99 }}
+reservations: {{ "{OWN_DISK_MAC}": {OWN_DISK_ADDRESS} }}
 join: {join}
 release: {release}
 loaders: {loaders}
@@ -183,6 +189,11 @@ templates:
     initrd: {guest}/initrd
     cmdline: "console=hvc0 quiet"
     memory_mib: 96
+    disk_mib: 64
+  own-disk:
+    loader: {guest}/grub-pvh
+    disk_image: {guest}/guest-disk.img
+    memory_mib: 128
     disk_mib: 64
 listen: {{ operator: {operator} }}
 storage: {{ tgt_control_port: {tgt_control_port}, stop_with_server: false }}

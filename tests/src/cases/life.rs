@@ -1,9 +1,11 @@
 //! VMs from their making to what is left on their disks; page and command on the way.
 
 use super::Trial;
+use crate::appliance::{OWN_DISK_ADDRESS, OWN_DISK_MAC};
 use crate::process::run;
 use crate::rack::Guest;
 use anyhow::{Context, Result, ensure};
+use proto::api::CreateVm;
 use proto::view::{HostView, VmPhase};
 use std::process::Command;
 
@@ -49,6 +51,31 @@ pub(super) fn pause_shutdown_start(trial: &mut Trial) -> Result<()> {
     Ok(())
 }
 
+/// Nobody hands it a kernel: Debian's grub for PVH guests finds kernel and menu on the VM's own disk, a clone of the template's.
+pub(super) fn own_disk(trial: &mut Trial) -> Result<()> {
+    let rack = &trial.rack;
+    let guest = Guest { name: "own-disk".parse()?, address: OWN_DISK_ADDRESS };
+    rack.operator.create_vm(&CreateVm {
+        name: guest.name.clone(),
+        template: "own-disk".to_owned(),
+        memory_mib: None,
+        vcpus: None,
+        disk_mib: None,
+        mac: Some(OWN_DISK_MAC.parse()?),
+        cmdline: String::new(),
+        start: true,
+    })?;
+    rack.await_vm(&guest.name, VmPhase::Running)?;
+    let counted = rack.await_counting(&guest)?;
+    println!("        {} counts, {counted} so far, at the address that its DHCP client was given", guest.name);
+    rack.operator.vm_do(&guest.name, "destroy")?;
+    rack.await_vm(&guest.name, VmPhase::Stopped)?;
+    rack.operator.delete_vm(&guest.name)?;
+    rack.guard.wait("the VM to be deleted", || {
+        Ok(rack.operator.rack()?.vms.iter().all(|vm| vm.spec.name != guest.name).then_some(()))
+    })
+}
+
 pub(super) fn command_agrees(trial: &mut Trial) -> Result<()> {
     let ca = trial.rack.dir().join("ca.pem");
     std::fs::write(&ca, trial.rack.appliance.ca_pem(&trial.rack.guard)?)?;
@@ -86,7 +113,7 @@ pub(super) fn page(trial: &mut Trial) -> Result<()> {
 
 pub(super) fn disks_are_whole(trial: &mut Trial) -> Result<()> {
     for guest in &trial.guests {
-        trial.rack.operator.vm_do(&guest.name, "shutdown")?;
+        trial.ask("a shutdown to be taken on", || trial.rack.operator.vm_do(&guest.name, "shutdown"))?;
     }
     for guest in &trial.guests {
         let view = trial.rack.await_vm(&guest.name, VmPhase::Stopped)?;

@@ -5,8 +5,9 @@ mod join;
 mod life;
 mod moves;
 
-use crate::rack::{Guest, VirtualRack};
+use crate::rack::{Guest, VirtualRack, refusal};
 use anyhow::{Context, Result};
+use proto::api::Refusal;
 use proto::{HostId, VmId};
 use std::path::PathBuf;
 
@@ -26,6 +27,7 @@ pub const CASES: &[Case] = &[
     Case { name: "a_second_copy_of_a_used_join_is_refused", run: join::second_copy_is_refused },
     Case { name: "vms_are_created_and_answer", run: life::vms_answer },
     Case { name: "a_vm_is_paused_shut_down_and_started", run: life::pause_shutdown_start },
+    Case { name: "a_guest_boots_its_own_disk", run: life::own_disk },
     Case { name: "the_command_shows_what_the_api_says", run: life::command_agrees },
     Case { name: "a_uefi_host_boots_by_its_own_pxe", run: join::uefi_host_boots },
     Case { name: "a_vm_moves_by_itself_onto_a_new_host", run: moves::moves_by_itself },
@@ -65,6 +67,17 @@ impl Trial {
         let hosts = self.rack.operator.rack()?.hosts;
         let other = hosts.into_iter().find(|h| h.id != *host && h.state == proto::view::HostState::Active);
         Ok(other.context("there is no other active host")?.id)
+    }
+
+    /// Does what an operator asks for, once no move of the planner's is in its way.
+    fn ask<T>(&self, what: &str, mut request: impl FnMut() -> Result<T>) -> Result<T> {
+        self.rack.guard.wait(what, || match request() {
+            Ok(done) => Ok(Some(done)),
+            Err(err) => match refusal(&err) {
+                Some(Refusal::MoveUnderWay { .. }) => Ok(None),
+                _ => Err(err),
+            },
+        })
     }
 
     /// On how many hosts Xen itself says that a VM's domain is there and not paused, dying or shut down, under its own name.

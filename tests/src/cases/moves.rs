@@ -1,11 +1,9 @@
 //! Moves, with ping and counter as judges.
 
 use super::Trial;
-use crate::operator::Refused;
 use crate::ping::{EVERY, Pinger};
 use crate::rack::Guest;
 use anyhow::{Result, bail, ensure};
-use proto::api::Refusal;
 use proto::view::{HostState, MovePhase, MoveView, VmPhase};
 use proto::{HostId, MoveId};
 
@@ -67,18 +65,12 @@ pub(super) fn there_and_back(trial: &mut Trial) -> Result<()> {
     Ok(())
 }
 
-/// Asks for a move of a guest to another host; one that the planner has begun between the same hosts ends first.
+/// Asks for a move of a guest to another host.
 fn ask_move(trial: &Trial, guest: &Guest) -> Result<(MoveId, HostId, HostId)> {
-    trial.rack.guard.wait("a move to be taken on", || {
+    trial.ask("a move to be taken on", || {
         let source = trial.owner(&guest.name)?;
         let target = trial.host_other_than(&source)?;
-        match trial.rack.operator.migrate(&guest.name, Some(&target)) {
-            Ok(id) => Ok(Some((id, source, target))),
-            Err(err) => match err.downcast_ref::<Refused>() {
-                Some(Refused { refusal: Refusal::MoveUnderWay { .. }, .. }) => Ok(None),
-                _ => Err(err),
-            },
-        }
+        Ok((trial.rack.operator.migrate(&guest.name, Some(&target))?, source, target))
     })
 }
 

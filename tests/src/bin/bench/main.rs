@@ -67,8 +67,8 @@ fn run(args: &Args) -> Result<()> {
         guest: args.guest.clone(),
         loaders: args.loaders.clone(),
     };
-    // Nothing moves but what is measured.
-    let choices = Choices { join: "all", balance_ms: 3_600_000, migration_rate_mbit: 0 };
+    // No planner: nothing moves but what is measured.
+    let choices = Choices { join: "all", balance_ms: 0, migration_rate_mbit: 0 };
     let mut rack = VirtualRack::start(Purpose::Test, &parts, &choices, 0).context("starting the virtual rack")?;
     rack.set_up()?;
     match args.what {

@@ -1,11 +1,12 @@
 //! Our moves beside plain `xl migrate`: the same two hosts, guest, disk server and ping.
 //!
-//! The plain guest has Xen's own hotplug scripts, a disk that both hosts are logged in to beforehand, and its stream goes over
-//! `nc`, without TLS. Its name starts with a capital, which no VM of ours may have: so no agent takes it for one.
+//! The sides take turns, each with the other's guest at rest beside it. The plain guest has Xen's own hotplug scripts, a disk
+//! that both hosts are logged in to beforehand, and its stream goes over `nc`, without TLS. Its name starts with a capital, which no
+//! VM of ours may have: so no agent takes it for one.
 
 use super::{median, ratio};
 use anyhow::{Context, Result, bail, ensure};
-use proto::view::{HostState, MovePhase, VmPhase};
+use proto::view::{HostState, MovePhase};
 use sha2::{Digest, Sha256};
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -38,18 +39,18 @@ pub(super) fn measure(rack: &mut VirtualRack, parts: &Parts, rounds: u32) -> Res
     }
     let guest = Guest::number(1)?;
     rack.run_guest(&guest)?;
-    let ours = (0..rounds).map(|_| ours(rack, &guest)).collect::<Result<Vec<_>>>()?;
-    rack.operator.vm_do(&guest.name, "destroy")?;
-    rack.await_vm(&guest.name, VmPhase::Stopped)?;
     prepare_plain(rack, parts)?;
-    let plain = (0..rounds).map(|round| plain(rack, round % 2 == 0)).collect::<Result<Vec<_>>>()?;
+    let (mut our, mut others) = (Vec::new(), Vec::new());
+    for round in 0..rounds {
+        our.push(ours(rack, &guest)?);
+        others.push(plain(rack, round % 2 == 0)?);
+    }
     println!("\nA guest of 96 MiB, median of {rounds}");
     let totals = |of: &[Took]| of.iter().map(|t| t.total).collect();
     let stills = |of: &[Took]| of.iter().map(|t| t.still).collect();
-    let (our_total, our_still) =
-        (median("ours: total", totals(&ours))?, median("ours: still, by ping", stills(&ours))?);
-    let total = median("xl migrate over nc: total", totals(&plain))?;
-    let still = median("xl migrate over nc: still, by ping", stills(&plain))?;
+    let (our_total, our_still) = (median("ours: total", totals(&our))?, median("ours: still, by ping", stills(&our))?);
+    let total = median("xl migrate over nc: total", totals(&others))?;
+    let still = median("xl migrate over nc: still, by ping", stills(&others))?;
     ratio("total, ours to plain", our_total, total);
     ratio("still, ours to plain", our_still, still);
     Ok(())
