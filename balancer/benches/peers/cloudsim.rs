@@ -2,7 +2,8 @@
 //!
 //! Written after CloudSim's PowerDatacenter, HostDynamicWorkload, VmSchedulerTimeSharedOverSubscription and Helper; what looks odd here is odd there:
 //! a VM that is coming in counts as asking in full while it gets a tenth; memory binds only at the first placement; a VM without
-//! demand at two samples is gone for good; the first five minutes cost no energy.
+//! demand at two samples is gone for good; the first five minutes cost no energy. Sums and products are taken in CloudSim's order: on one segment of
+//! the power curve all hosts cost the same but for rounding, and rounding decides among them.
 
 use std::collections::VecDeque;
 
@@ -78,20 +79,29 @@ impl Outcome {
 }
 
 impl Vm {
-    /// What it asks for now, MIPS.
-    pub(crate) fn wants(&self, now: f64) -> f64 {
+    /// What it asks for now, share of its own MIPS.
+    fn share(&self, now: f64) -> f64 {
         let (lower, upper) = ((now / STEP_S).floor(), (now / STEP_S).ceil());
         let (a, b) = (self.trace[lower as usize], self.trace[(upper as usize).min(self.trace.len() - 1)]);
-        (a + (b - a) * (now / STEP_S - lower)) * self.mips
+        if lower == upper { a } else { a + (b - a) / ((upper - lower) * STEP_S) * (now - lower * STEP_S) }
+    }
+
+    /// What it asks for now, MIPS.
+    pub(crate) fn wants(&self, now: f64) -> f64 {
+        self.share(now) * self.mips
     }
 }
 
 impl Host {
     pub(crate) fn power(&self, used: f64) -> f64 {
         let table = &POWER[self.kind];
-        let tenths = (used / self.total).clamp(0.0, 1.0) * 10.0;
-        let i = (tenths.floor() as usize).min(9);
-        table[i] + (table[i + 1] - table[i]) * (tenths - i as f64)
+        let share = (used / self.total).clamp(0.0, 1.0);
+        if share % 0.1 == 0.0 {
+            return table[(share * 10.0) as usize];
+        }
+        let (below, above) = ((share * 10.0).floor(), (share * 10.0).ceil());
+        let delta = (table[above as usize] - table[below as usize]) / 10.0;
+        table[below as usize] + delta * (share - below / 10.0) * 100.0
     }
 }
 
@@ -200,9 +210,8 @@ impl Cloud {
             self.hosts[from].guests.retain(|&g| g != v);
         }
         self.hosts[to].incoming.retain(|&g| g != v);
-        if !self.hosts[to].guests.contains(&v) {
-            self.hosts[to].guests.push(v);
-        }
+        self.hosts[to].guests.retain(|&g| g != v);
+        self.hosts[to].guests.push(v);
         self.vms[v].host = Some(to);
         self.vms[v].moving = false;
     }
@@ -220,7 +229,7 @@ impl Cloud {
             }
             let due = ((self.now - 0.1) % STEP_S).abs() < 1e-6;
             for vm in self.vms.iter_mut().filter(|vm| due && vm.host.is_some()) {
-                vm.history.push_front(vm.wants(self.now) / vm.mips);
+                vm.history.push_front(vm.share(self.now));
                 vm.history.truncate(HISTORY);
             }
         }

@@ -1,6 +1,6 @@
 //! The balancer beside its peers: `cargo bench -p balancer --bench peers -- [NAME…] [--long]`.
 //!
-//! Names: `hbal`, `scale`, `optimum`, `planetlab`, `forecast`; all without one. `--long` also runs what takes hours (hbal on large clusters).
+//! Names: `hbal`, `hbal-large`, `scale`, `optimum`, `planetlab`, `forecast`; all without one. `--long` also runs what takes hours (hbal on a large cluster).
 //! Each prints one table; times are CPU seconds of one process. What is kept from earlier runs (hbal's outcomes) says so in its row.
 
 mod cloudsim;
@@ -20,8 +20,9 @@ fn main() {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
     let long = words.iter().any(|word| word == "--long");
     let names: Vec<&str> = words.iter().map(String::as_str).filter(|word| !word.starts_with("--")).collect();
-    let all: [(&str, Benchmark); 5] = [
+    let all: [(&str, Benchmark); 6] = [
         ("hbal", hbal::run),
+        ("hbal-large", hbal::run_large),
         ("scale", scale::run),
         ("optimum", optimum::run),
         ("planetlab", planetlab::run),

@@ -1,7 +1,7 @@
-//! CloudSim's own policies: overload by threshold or local regression, minimum migration time, power-aware best fit decreasing (Beloglazov and
-//! Buyya 2012; PowerVmAllocationPolicyMigrationAbstract).
+//! CloudSim's own policies: overload by threshold, interquartile range, median absolute deviation or local regression, minimum migration time,
+//! power-aware best fit decreasing (Beloglazov and Buyya 2012; PowerVmAllocationPolicyMigrationAbstract and those after it).
 
-use crate::cloudsim::{Cloud, STEP_S};
+use crate::cloudsim::{Cloud, HISTORY, STEP_S};
 use std::collections::HashSet;
 
 /// When a host is overloaded.
@@ -9,9 +9,19 @@ use std::collections::HashSet;
 pub(crate) enum Detect {
     /// Asked for more than this share.
     Threshold(f64),
+    /// Asked for more than 1 less so many interquartile ranges of its history.
+    QuartileRange(f64),
+    /// Asked for more than 1 less so many median absolute deviations of its history.
+    MedianDeviation(f64),
     /// A line through the last ten samples, times this, reaches 1.
     Regression(f64),
 }
+
+/// What is asked of a host before its history is long enough for any of them to judge it by.
+const FALLBACK: f64 = 0.7;
+
+/// Samples that range and deviation need; the regression needs ten.
+const SAMPLES_LEAST: usize = 12;
 
 /// Who is where while a decision is thought out.
 struct Thought<'a> {
@@ -19,8 +29,6 @@ struct Thought<'a> {
     detect: Detect,
     guests: Vec<Vec<usize>>,
     wants: Vec<f64>,
-    asked: Vec<f64>,
-    capped: Vec<f64>,
 }
 
 pub(crate) fn decide(cloud: &Cloud, detect: Detect) -> Vec<(usize, usize)> {
@@ -53,53 +61,64 @@ impl<'a> Thought<'a> {
     fn new(cloud: &'a Cloud, detect: Detect) -> Self {
         let wants: Vec<f64> = cloud.vms.iter().map(|vm| vm.wants(cloud.now)).collect();
         let guests: Vec<Vec<usize>> = cloud.hosts.iter().map(|host| host.guests.clone()).collect();
-        let sum = |f: &dyn Fn(usize, usize) -> f64| {
-            guests.iter().enumerate().map(|(h, vms)| vms.iter().map(|&v| f(h, v)).sum()).collect()
-        };
-        let asked = sum(&|_, v| wants[v]);
-        let capped = sum(&|h, v| wants[v].min(cloud.hosts[h].pe));
-        Self { cloud, detect, guests, wants, asked, capped }
+        Self { cloud, detect, guests, wants }
     }
 
     fn add(&mut self, v: usize, h: usize) {
         self.guests[h].push(v);
-        self.asked[h] += self.wants[v];
-        self.capped[h] += self.wants[v].min(self.cloud.hosts[h].pe);
     }
 
     fn remove(&mut self, v: usize, h: usize) {
         self.guests[h].retain(|&g| g != v);
-        self.asked[h] -= self.wants[v];
-        self.capped[h] -= self.wants[v].min(self.cloud.hosts[h].pe);
     }
 
     fn used(&self, h: usize) -> f64 {
-        if self.guests[h].is_empty() { 0.0 } else { self.capped[h].min(self.cloud.hosts[h].total) }
+        let host = &self.cloud.hosts[h];
+        self.guests[h].iter().map(|&v| self.wants[v].min(host.pe)).sum::<f64>().min(host.total)
+    }
+
+    /// What guests ask for, share of the host.
+    fn asked(&self, h: usize) -> f64 {
+        self.guests[h].iter().map(|&v| self.wants[v]).sum::<f64>() / self.cloud.hosts[h].total
     }
 
     fn is_over(&self, h: usize) -> bool {
-        let above = |share: f64| self.asked[h] / self.cloud.hosts[h].total > share;
+        let above = |share: f64| self.asked(h) > share;
         match self.detect {
             Detect::Threshold(share) => above(share),
+            Detect::QuartileRange(safety) => above(self.tolerated(h, safety, quartile_range)),
+            Detect::MedianDeviation(safety) => above(self.tolerated(h, safety, median_deviation)),
             Detect::Regression(safety) => {
-                let longest = self.guests[h].iter().map(|&v| self.cloud.vms[v].history.len()).max().unwrap_or(0);
-                if longest < 10 {
-                    return above(0.7);
+                let newest_first = self.history(h);
+                if newest_first.len() < 10 {
+                    return above(FALLBACK);
                 }
-                let at = |i: usize| {
-                    let share =
-                        |&v: &usize| self.cloud.vms[v].history.get(i).map_or(0.0, |u| u * self.cloud.vms[v].mips);
-                    self.guests[h].iter().map(share).sum::<f64>() / self.cloud.hosts[h].total
-                };
-                let y: Vec<f64> = (0..10).rev().map(at).collect();
-                let mean = y.iter().sum::<f64>() / 10.0;
-                let slope = y.iter().enumerate().map(|(i, y)| (i as f64 - 4.5) * (y - mean)).sum::<f64>() / 82.5;
+                let line = Line::through(newest_first[..10].iter().rev().copied());
                 let ram = self.guests[h].iter().map(|&v| self.cloud.vms[v].ram).fold(0.0, f64::max);
                 let ahead = (ram / (1_000_000.0 / 16_000.0) / STEP_S).ceil();
-                let predicted = mean - slope * 5.5 + slope * (10.0 + ahead);
-                predicted * safety >= 1.0
+                line.at(10.0 + ahead) * safety >= 1.0
             }
         }
+    }
+
+    /// The share that a host may be asked for, by how much its history varies.
+    fn tolerated(&self, h: usize, safety: f64, spread: fn(Vec<f64>) -> f64) -> f64 {
+        let history = self.history(h);
+        if history.len() < SAMPLES_LEAST { FALLBACK } else { 1.0 - safety * spread(history) }
+    }
+
+    /// What the guests that a host has now asked for before, wherever they were then: shares of the host, newest first, without the zeros at the end.
+    fn history(&self, h: usize) -> Vec<f64> {
+        let mut shares = vec![0.0; HISTORY];
+        for &v in &self.guests[h] {
+            let vm = &self.cloud.vms[v];
+            for (share, used) in shares.iter_mut().zip(&vm.history) {
+                *share += used * vm.mips / self.cloud.hosts[h].total;
+            }
+        }
+        let longest = shares.iter().rposition(|share| *share != 0.0).map_or(1, |last| last + 1);
+        shares.truncate(longest);
+        shares
     }
 
     fn quickest(&self, h: usize) -> Option<usize> {
@@ -126,8 +145,6 @@ impl<'a> Thought<'a> {
                 self.add(v, h);
                 let over = self.is_over(h);
                 self.guests[h].pop();
-                self.asked[h] -= self.wants[v];
-                self.capped[h] -= self.wants[v].min(host.pe);
                 if over {
                     continue;
                 }
@@ -171,4 +188,53 @@ impl<'a> Thought<'a> {
             moves.extend(found);
         }
     }
+}
+
+/// A straight line by least squares, summed as Apache Commons Math's SimpleRegression does.
+struct Line {
+    intercept: f64,
+    slope: f64,
+}
+
+impl Line {
+    /// Through these values at 1, 2, 3, …
+    fn through(values: impl Iterator<Item = f64>) -> Self {
+        let (mut n, mut x_mean, mut y_mean, mut xx, mut xy) = (0.0, 0.0, 0.0, 0.0, 0.0);
+        for (i, y) in values.enumerate() {
+            let x = i as f64 + 1.0;
+            if i == 0 {
+                (x_mean, y_mean) = (x, y);
+            } else {
+                let (dx, dy, part) = (x - x_mean, y - y_mean, n / (1.0 + n));
+                (xx, xy) = (xx + dx * dx * part, xy + dx * dy * part);
+                (x_mean, y_mean) = (x_mean + dx / (1.0 + n), y_mean + dy / (1.0 + n));
+            }
+            n += 1.0;
+        }
+        let slope = xy / xx;
+        Self { intercept: y_mean - slope * x_mean, slope }
+    }
+
+    fn at(&self, x: f64) -> f64 {
+        self.intercept + self.slope * x
+    }
+}
+
+/// CloudSim's MathUtil.iqr.
+fn quartile_range(mut data: Vec<f64>) -> f64 {
+    data.sort_by(f64::total_cmp);
+    let quartile = |share: f64| data[(share * (data.len() as f64 + 1.0)).round() as usize - 1];
+    quartile(0.75) - quartile(0.25)
+}
+
+/// CloudSim's MathUtil.mad.
+fn median_deviation(data: Vec<f64>) -> f64 {
+    let middle = median(data.clone());
+    median(data.into_iter().map(|x| (middle - x).abs()).collect())
+}
+
+fn median(mut data: Vec<f64>) -> f64 {
+    data.sort_by(f64::total_cmp);
+    let (low, high) = (data[(data.len() - 1) / 2], data[data.len() / 2]);
+    low + (high - low) / 2.0
 }
