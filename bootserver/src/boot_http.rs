@@ -23,6 +23,7 @@ use http::{HeaderMap, Method, Response, StatusCode, header};
 use proto::Mac;
 use rack::effect::{Answer, ScriptRefusal};
 use rack::event::{Entropy, Event, ScriptKind};
+use rack::names;
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -85,7 +86,7 @@ impl BootHttp {
         }
         if let Some(script) = path.strip_prefix("/boot/") {
             // A HEAD must not begin a boot.
-            return match script_wanted(script) {
+            return match names::script(script) {
                 Some(_) if method == Method::HEAD => text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n"),
                 Some((mac, kind)) => self.script(mac, kind, from).await,
                 None => text(StatusCode::NOT_FOUND, "no such script\n"),
@@ -121,44 +122,9 @@ impl BootHttp {
     }
 }
 
-/// `MAC.ipxe`, `MAC-efi.ipxe` or `MAC/xen.cfg`.
-fn script_wanted(path: &str) -> Option<(Mac, ScriptKind)> {
-    let (mac, kind) = if let Some(mac) = path.strip_suffix("-efi.ipxe") {
-        (mac, ScriptKind::IpxeUefi)
-    } else if let Some(mac) = path.strip_suffix(".ipxe") {
-        (mac, ScriptKind::IpxeBios)
-    } else {
-        (path.strip_suffix("/xen.cfg")?, ScriptKind::XenCfg)
-    };
-    Some((mac.parse().ok()?, kind))
-}
-
 fn text(status: StatusCode, text: &str) -> warp::reply::Response {
     let mut response: Response<_> = text.to_owned().into_response();
     *response.status_mut() = status;
     response.headers_mut().insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
     response
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn scripts() {
-        let mac = Mac([0x52, 0x54, 0, 0xaa, 0xbb, 1]);
-        for (path, wanted) in [
-            ("52-54-00-aa-bb-01.ipxe", Some((mac, ScriptKind::IpxeBios))),
-            ("52-54-00-aa-bb-01-efi.ipxe", Some((mac, ScriptKind::IpxeUefi))),
-            ("52-54-00-aa-bb-01/xen.cfg", Some((mac, ScriptKind::XenCfg))),
-            ("52:54:00:AA:BB:01/xen.cfg", Some((mac, ScriptKind::XenCfg))),
-            ("52-54-00-aa-bb.ipxe", None),
-            ("52-54-00-aa-bb-01/../xen.cfg", None),
-            ("52-54-00-aa-bb-01", None),
-            (".ipxe", None),
-            ("", None),
-        ] {
-            assert_eq!(script_wanted(path), wanted, "{path}");
-        }
-    }
 }

@@ -11,9 +11,10 @@ mod check;
 pub mod files;
 mod form;
 mod line;
+mod subnets;
 
 use files::ServedFile;
-use rack::policy::Policy;
+use rack::policy::{Policy, Serves};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -104,9 +105,17 @@ impl Config {
         check::check(file, &text)
     }
 
+    /// Whether another server gives out the addresses of any subnet.
+    pub fn is_a_proxy(&self) -> bool {
+        self.policy.subnets().any(|subnet| subnet.serves == Serves::Proxy)
+    }
+
     /// The rack's part, once the CA is known by the digest of its certificate (base64url of sha256, 43 characters).
     pub fn policy(&self, ca_digest: String) -> Policy {
         let mut policy = self.policy.clone();
+        for subnet in &mut policy.relayed {
+            subnet.ca_digest.clone_from(&ca_digest);
+        }
         policy.subnet.ca_digest = ca_digest;
         policy
     }

@@ -1,4 +1,5 @@
-//! DHCP on the wire: one UDP socket on port 67 of one interface.
+//! DHCP on the wire: UDP port 67 of one interface, port 4011 where another server gives out the addresses, and an ear for
+//! other servers.
 //!
 //! Owns: receiving, and getting each reply to its client by the four ways of RFC 2131 §4.1. Never does: decide.
 //!
@@ -6,19 +7,21 @@
 //! It leaves as a frame through a packet socket. The other way, writing the client into the kernel's neighbour table
 //! (SIOCSARP), would change the state of the whole machine for every packet, and a stranger could fill that table.
 
+mod ear;
 mod frame;
 
 use crate::rack_task::Handle;
+use ear::Ear;
 use nix::sys::socket::{
     AddressFamily, ControlMessage, LinkAddr, MsgFlags, SockFlag, SockType, SockaddrIn, SockaddrLike, bind, sendmsg,
     sendto, setsockopt, socket, sockopt,
 };
-use rack::dhcp::{Destination, DhcpReply, decode};
+use rack::dhcp::{Destination, DhcpReply, Port, decode};
 use rack::effect::Answer;
 use rack::event::Event;
 use std::ffi::OsString;
 use std::io::{self, IoSlice};
-use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use tokio::sync::{Semaphore, watch};
@@ -27,47 +30,62 @@ use tokio::sync::{Semaphore, watch};
 const UNDER_WAY_MAX: usize = 512;
 const SERVER_PORT: u16 = 67;
 const CLIENT_PORT: u16 = 68;
+/// PXE 2.1 §2.2.5.
+const BINL_PORT: u16 = 4011;
 
 /// The sockets.
 pub struct Dhcp {
     socket: tokio::net::UdpSocket,
+    binl: Option<tokio::net::UdpSocket>,
+    ear: Ear,
     out: Arc<Out>,
 }
 
 /// The ways out.
 struct Out {
     udp: UdpSocket,
+    binl: Option<UdpSocket>,
     packet: OwnedFd,
     index: u32,
     server: Ipv4Addr,
 }
 
 impl Dhcp {
-    /// Opens the sockets on an interface (needs CAP_NET_BIND_SERVICE and CAP_NET_RAW). `server` is our address there.
-    pub fn open(interface: &str, server: Ipv4Addr) -> io::Result<Self> {
+    /// Opens the sockets on an interface (needs CAP_NET_BIND_SERVICE and CAP_NET_RAW). `server` is our address there;
+    /// `binl` opens port 4011 as well.
+    pub fn open(interface: &str, server: Ipv4Addr, binl: bool) -> io::Result<Self> {
+        let udp = udp(interface, SERVER_PORT)?;
+        let binl = if binl { Some(self::udp(interface, BINL_PORT)?) } else { None };
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        let udp = socket(AddressFamily::Inet, SockType::Datagram, flags, None)?;
-        setsockopt(&udp, sockopt::ReuseAddr, &true)?;
-        setsockopt(&udp, sockopt::Broadcast, &true)?;
-        setsockopt(&udp, sockopt::BindToDevice, &OsString::from(interface))?;
-        // A rack that gets its power back asks all at once.
-        setsockopt(&udp, sockopt::RcvBuf, &(1 << 20))?;
-        bind(udp.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, SERVER_PORT)))?;
-        let udp = UdpSocket::from(udp);
         // Protocol 0: it sends, and receives nothing.
         let packet = socket(AddressFamily::Packet, SockType::Datagram, flags, None)?;
         let index = nix::net::if_::if_nametoindex(interface)?;
-        let out = Arc::new(Out { udp: udp.try_clone()?, packet, index, server });
-        Ok(Self { socket: tokio::net::UdpSocket::from_std(udp)?, out })
+        let copy = binl.as_ref().map(UdpSocket::try_clone).transpose()?;
+        let out = Arc::new(Out { udp: udp.try_clone()?, binl: copy, packet, index, server });
+        Ok(Self {
+            socket: tokio::net::UdpSocket::from_std(udp)?,
+            binl: binl.map(tokio::net::UdpSocket::from_std).transpose()?,
+            ear: Ear::open(index)?,
+            out,
+        })
     }
 
     /// Serves until `stop` turns true.
-    pub async fn serve(self, rack: Handle, mut stop: watch::Receiver<bool>) {
+    pub async fn serve(mut self, rack: Handle, mut stop: watch::Receiver<bool>) {
         let room = Arc::new(Semaphore::new(UNDER_WAY_MAX));
-        let mut packet = [0; 2048];
+        let (mut packet, mut to_binl) = ([0; 2048], [0; 2048]);
         loop {
-            let received = tokio::select! {
-                received = self.socket.recv_from(&mut packet) => received,
+            // Each branch only waits: nothing is lost when another comes first.
+            let (received, is_binl) = tokio::select! {
+                received = self.socket.recv_from(&mut packet) => (received, false),
+                received = receive(self.binl.as_ref(), &mut to_binl) => (received, true),
+                heard = self.ear.next() => match heard {
+                    Ok(reply) => {
+                        rack.tell(Event::DhcpHeard { reply });
+                        continue;
+                    }
+                    Err(err) => (Err(err), false),
+                },
                 _ = stop.wait_for(|&stop| stop) => return,
             };
             let (length, from) = match received {
@@ -79,9 +97,15 @@ impl Dhcp {
                     continue;
                 }
             };
-            let request = match decode(&packet[..length]) {
-                Ok(request) => request,
-                Err(err) => {
+            let packet = if is_binl { &to_binl } else { &packet };
+            let request = match (decode(&packet[..length]), from) {
+                (Ok(mut request), SocketAddr::V4(from)) => {
+                    request.port = if is_binl { Port::Binl { from } } else { Port::Server };
+                    request
+                }
+                // The sockets are IPv4's.
+                (Ok(_), SocketAddr::V6(_)) => continue,
+                (Err(err), _) => {
                     tracing::debug!(%from, %err, "a packet that is no request");
                     continue;
                 }
@@ -102,12 +126,34 @@ impl Dhcp {
     }
 }
 
+/// A UDP socket on one port of one interface, non-blocking.
+fn udp(interface: &str, port: u16) -> io::Result<UdpSocket> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let udp = socket(AddressFamily::Inet, SockType::Datagram, flags, None)?;
+    setsockopt(&udp, sockopt::ReuseAddr, &true)?;
+    setsockopt(&udp, sockopt::Broadcast, &true)?;
+    setsockopt(&udp, sockopt::BindToDevice, &OsString::from(interface))?;
+    // A rack that gets its power back asks all at once.
+    setsockopt(&udp, sockopt::RcvBuf, &(1 << 20))?;
+    bind(udp.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port)))?;
+    Ok(UdpSocket::from(udp))
+}
+
+/// Receives from a socket, if there is one.
+async fn receive(socket: Option<&tokio::net::UdpSocket>, into: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+    match socket {
+        Some(socket) => socket.recv_from(into).await,
+        None => std::future::pending().await,
+    }
+}
+
 impl Out {
     fn send(&self, reply: &DhcpReply) -> io::Result<()> {
         let (to, port) = match reply.to {
             Destination::Relay(relay) => (relay, SERVER_PORT),
             Destination::Client(client) => (client, CLIENT_PORT),
             Destination::Broadcast => (Ipv4Addr::BROADCAST, CLIENT_PORT),
+            Destination::Binl(from) => (*from.ip(), from.port()),
             Destination::Unicast(address, mac) => {
                 let from = SocketAddrV4::new(self.server, SERVER_PORT);
                 let datagram = frame::datagram(from, SocketAddrV4::new(address, CLIENT_PORT), &reply.packet);
@@ -123,7 +169,9 @@ impl Out {
         };
         let to = SockaddrIn::from(SocketAddrV4::new(to, port));
         let parts = [IoSlice::new(&reply.packet)];
-        sendmsg(self.udp.as_raw_fd(), &parts, &[ControlMessage::Ipv4PacketInfo(&info)], MsgFlags::empty(), Some(&to))?;
+        let asked_by_binl = matches!(reply.to, Destination::Binl(_));
+        let socket = self.binl.as_ref().filter(|_| asked_by_binl).unwrap_or(&self.udp);
+        sendmsg(socket.as_raw_fd(), &parts, &[ControlMessage::Ipv4PacketInfo(&info)], MsgFlags::empty(), Some(&to))?;
         Ok(())
     }
 }

@@ -166,7 +166,7 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<(), RunE
         }),
     );
 
-    let dhcp = Dhcp::open(&config.interface, address)
+    let dhcp = Dhcp::open(&config.interface, address, config.is_a_proxy())
         .map_err(|err| RunError::Listen { what: format!("DHCP, port 67 on {}", config.interface), err })?;
     let serving = dhcp.serve(rack.clone(), stop.clone());
     service(

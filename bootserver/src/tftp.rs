@@ -72,13 +72,6 @@ async fn serve_on(socket: UdpSocket, files: Files) -> Result<(), async_tftp::Err
         .await
 }
 
-/// The file a client means: `\` is `/`, one leading `/` means nothing, and some ROMs leave 0xFF (or what a reader of
-/// text made of it) at the end.
-fn wanted(name: &str) -> String {
-    let name = name.trim_end_matches(['\u{ff}', '\u{fffd}']).replace('\\', "/");
-    name.strip_prefix('/').unwrap_or(&name).to_owned()
-}
-
 struct Files {
     loaders: Loaders,
     transfers: Transfers,
@@ -94,7 +87,7 @@ impl Handler for Files {
         client: &SocketAddr,
         path: &Path,
     ) -> Result<(Self::Reader, Option<u64>), packet::Error> {
-        let name = wanted(&path.to_string_lossy());
+        let name = rack::names::tftp_file(&path.to_string_lossy());
         let Some(content) = self.loaders.get(&name).cloned() else {
             tracing::info!(%client, name, "TFTP: no such file");
             return Err(packet::Error::FileNotFound);

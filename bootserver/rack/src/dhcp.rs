@@ -1,37 +1,47 @@
 //! DHCP as the rack sees it: what a client asked and what it is told.
 //!
-//! Owns: the types, and three pure steps: [`wire`] reads a packet, [`decide`] says what becomes of it, [`reply`]
-//! writes the answer. Never does: keep leases (that is `lease`), send, or look at a clock.
+//! Owns: the types, and pure steps: [`wire`] reads a packet, [`clients`] knows who asks and what is peculiar to it,
+//! [`decide`] says what becomes of a packet, [`reply`] writes the answer; `serve` takes them in turn for the rack, and
+//! `foreign` minds other servers. Never does: keep leases (that is `lease`), send, or look at a clock.
 //!
 //! ```text
-//! client            server                     states of one exchange, RFC 2131 §3
-//! DISCOVER  ->
-//!           <-  OFFER                          an offer is kept in memory only
-//! REQUEST   ->
-//!           <-  ACK                            the lease is durable before this leaves
-//! REQUEST   ->  (T1 = half of the lease)
-//!           <-  ACK
+//! full: we lease               proxy: another server leases, we only name what to boot (PXE 2.1 §2.2.3)
+//! client          server       client           the other server     we
+//! DISCOVER ->                  DISCOVER ->
+//!          <- OFFER                     <- OFFER with an address
+//!                                       <- - - - - - - - - - - - -  OFFER without one
+//! REQUEST  ->                  REQUEST  ->      (heard by us: so the machine's address is known)
+//!          <- ACK                       <- ACK
+//!                              REQUEST to port 4011 (UEFI) ------->
+//!                                       <- - - - - - - - - - - - -  ACK with the file
 //! ```
+//! An offer is kept in memory only; a lease is durable before its ACK leaves.
 
+pub mod clients;
 pub mod decide;
+mod foreign;
 pub mod reply;
+mod serve;
 pub mod wire;
 
 use proto::Mac;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
-pub use wire::{DecodeError, decode};
+pub(crate) use foreign::Foreign;
+pub use wire::{DecodeError, decode, decode_reply};
 
 /// A DHCP packet of a client, checked and decoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BootRequest {
     /// Client's hardware address.
     pub mac: Mac,
-    /// Transaction.
+    /// Where it came in.
+    pub port: Port,
+    /// Transaction; echoed.
     pub xid: u32,
     /// What it is about, option 53.
     pub kind: MessageKind,
-    /// Seconds since the client began; echoed.
+    /// Seconds since the client began, by its own word; a reply has 0 there (RFC 2131 §4.3.1 table 3).
     pub secs: u16,
     /// The client can hear broadcasts only, until it has an address.
     pub broadcast: bool,
@@ -39,6 +49,8 @@ pub struct BootRequest {
     pub ciaddr: Ipv4Addr,
     /// The relay agent it came through; 0.0.0.0 for none.
     pub giaddr: Ipv4Addr,
+    /// The client's network by the relay's word, when `giaddr` is not of it (RFC 3527).
+    pub link: Option<Ipv4Addr>,
     /// The address it asks for, option 50.
     pub requested: Option<Ipv4Addr>,
     /// The server it means, option 54.
@@ -68,12 +80,14 @@ impl BootRequest {
     pub fn plain(mac: Mac, xid: u32, kind: MessageKind) -> Self {
         Self {
             mac,
+            port: Port::Server,
             xid,
             kind,
             secs: 0,
             broadcast: false,
             ciaddr: Ipv4Addr::UNSPECIFIED,
             giaddr: Ipv4Addr::UNSPECIFIED,
+            link: None,
             requested: None,
             server: None,
             parameters: Vec::new(),
@@ -87,6 +101,42 @@ impl BootRequest {
             ipxe_options: false,
         }
     }
+}
+
+/// The port that a packet came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Port {
+    /// 67.
+    Server,
+    /// 4011, where clients that have an address from another server ask for what to boot (BINL, PXE 2.1 §2.2.5).
+    Binl {
+        /// Where it came from; the answer goes back there.
+        from: SocketAddrV4,
+    },
+}
+
+/// What another server was heard to say to a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServerReply {
+    /// The client.
+    pub mac: Mac,
+    /// What it is about.
+    pub kind: ServerKind,
+    /// Who says it, option 54.
+    pub server: Option<Ipv4Addr>,
+    /// The address it gives; absent in a proxy's.
+    pub address: Option<Ipv4Addr>,
+    /// It names something to boot, or calls itself a boot server.
+    pub boots: bool,
+}
+
+/// A server's DHCP message types, RFC 2131 §3.1 table 2.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)] // named as in the RFC
+pub enum ServerKind {
+    Offer,
+    Ack,
+    Nak,
 }
 
 /// A client's DHCP message types, RFC 2131 §3.1 table 2.
@@ -120,4 +170,6 @@ pub enum Destination {
     Broadcast,
     /// To an address the client does not answer ARP for yet: the frame goes to its hardware address.
     Unicast(Ipv4Addr, Mac),
+    /// From port 4011, to where the question came from.
+    Binl(SocketAddrV4),
 }

@@ -1,6 +1,6 @@
 //! What happens to the rack. The shell turns packets, requests and results into these; nothing else does.
 
-use crate::dhcp::BootRequest;
+use crate::dhcp::{BootRequest, ServerReply};
 use proto::agent::{JoinRequest, Report};
 use proto::api::{Balance, CreateDisk, CreateVm, GrowDisk, MigrateVm, RegisterHost};
 use proto::{DiskId, HostId, Mac, VmId};
@@ -31,6 +31,11 @@ pub enum Event {
         reply: ReplyTo,
         /// What was asked.
         request: BootRequest,
+    },
+    /// Another server was heard to answer a client on our network.
+    DhcpHeard {
+        /// What it said.
+        reply: ServerReply,
     },
     /// A host asks for its boot script or xen.cfg. Answered by [`crate::effect::Answer::Script`].
     Script {

@@ -207,7 +207,9 @@ impl Rack {
     }
 
     fn forget_host(&mut self, host: &HostId) {
-        self.hosts.remove(host);
+        if let Some(record) = self.hosts.remove(host) {
+            self.forget_learnt(record.mac);
+        }
         if let Some(mut live) = self.live.remove(host) {
             if let Some(held) = live.held.take() {
                 self.answer(held.reply, crate::effect::Answer::Report(Err(JoinRefusal::Removed)));

@@ -9,10 +9,12 @@
 //!   ^                |                   |
 //!   +---- 60 s ------+                   +--DECLINE--> quarantined --10 min--> free
 //! ```
+//! A quarantine is kept over restarts, as is a lease. Where another server gives out the addresses, what a machine was
+//! heard to take is kept as its lease, so that all else may ask here for a machine's address.
 
 use crate::event::Now;
 use crate::policy::Subnet;
-use crate::record::LeaseRecord;
+use crate::record::{LeaseRecord, QuarantineRecord};
 use crate::table::Table;
 use proto::Mac;
 use sha2::{Digest, Sha256};
@@ -30,35 +32,59 @@ struct Offer {
     until_mono_ms: u64,
 }
 
+/// Addresses to give out.
+struct Pool {
+    first: Ipv4Addr,
+    last: Ipv4Addr,
+    /// How many of them are leased.
+    leased: u64,
+}
+
+impl Pool {
+    fn holds(&self, address: Ipv4Addr) -> bool {
+        (self.first..=self.last).contains(&address)
+    }
+
+    fn size(&self) -> u64 {
+        u64::from(u32::from(self.last).saturating_sub(u32::from(self.first))) + 1
+    }
+}
+
 /// All leases.
 pub(crate) struct Leases {
-    /// First and last address to give out, and how many of them are leased.
-    pool: (Ipv4Addr, Ipv4Addr),
-    leased_in_pool: u64,
+    /// One for each subnet whose addresses are given out here; they do not overlap.
+    pools: Vec<Pool>,
     pub(crate) table: Table<LeaseRecord>,
     by_address: BTreeMap<Ipv4Addr, Mac>,
     by_expiry: BTreeSet<(u64, Mac)>,
     offers: BTreeMap<Ipv4Addr, Offer>,
     offered_to: BTreeMap<Mac, Ipv4Addr>,
-    quarantine: BTreeMap<Ipv4Addr, u64>,
+    pub(crate) quarantine: Table<QuarantineRecord>,
 }
 
 impl Leases {
-    pub(crate) fn new(pool: (Ipv4Addr, Ipv4Addr)) -> Self {
+    /// No leases, over pools each named by its first and last address.
+    pub(crate) fn new(pools: impl IntoIterator<Item = (Ipv4Addr, Ipv4Addr)>) -> Self {
         Self {
-            pool,
-            leased_in_pool: 0,
+            pools: pools.into_iter().map(|(first, last)| Pool { first, last, leased: 0 }).collect(),
             table: Table::default(),
             by_address: BTreeMap::new(),
             by_expiry: BTreeSet::new(),
             offers: BTreeMap::new(),
             offered_to: BTreeMap::new(),
-            quarantine: BTreeMap::new(),
+            quarantine: Table::default(),
         }
     }
 
-    fn in_pool(&self, address: Ipv4Addr) -> bool {
-        (self.pool.0..=self.pool.1).contains(&address)
+    /// Counts an address as leased or no more so.
+    fn count(&mut self, address: Ipv4Addr, leased: bool) {
+        if let Some(pool) = self.pools.iter_mut().find(|pool| pool.holds(address)) {
+            pool.leased = if leased { pool.leased + 1 } else { pool.leased.saturating_sub(1) };
+        }
+    }
+
+    fn quarantined(&self, address: Ipv4Addr, now: Now) -> bool {
+        self.quarantine.get(&address).is_some_and(|record| in_force(record, now))
     }
 
     /// Takes in a record from the store; false when its address is another's already.
@@ -66,10 +92,17 @@ impl Leases {
         if self.by_address.insert(record.address, record.mac).is_some() {
             return false;
         }
-        self.leased_in_pool += u64::from(self.in_pool(record.address));
+        self.count(record.address, true);
         self.by_expiry.insert((record.expires_ms, record.mac));
         self.table.load(version, record);
         true
+    }
+
+    /// How much is remembered of each kind.
+    #[cfg(test)]
+    pub(crate) fn sizes(&self) -> [usize; 6] {
+        let (book, index) = (self.table.len(), self.by_address.len());
+        [book, index, self.by_expiry.len(), self.offers.len(), self.offered_to.len(), self.quarantine.len()]
     }
 
     /// A machine's address, expired or not.
@@ -98,9 +131,7 @@ impl Leases {
             return Some(lease);
         }
         let usable = |address: Ipv4Addr| {
-            address != subnet.server
-                && !reserved_for_another(subnet, address, mac)
-                && self.quarantine.get(&address).is_none_or(|&until| until <= now.mono_ms)
+            address != subnet.server && !reserved_for_another(subnet, address, mac) && !self.quarantined(address, now)
         };
         if let Some(&offered) = self.offered_to.get(&mac)
             && free(offered)
@@ -108,15 +139,15 @@ impl Leases {
         {
             return Some(offered);
         }
-        let (first, last) = (u32::from(self.pool.0), u32::from(self.pool.1));
-        let count = u64::from(last.checked_sub(first)?) + 1;
+        let pool = self.pools.iter().find(|pool| pool.first == subnet.pool.0 && pool.last == subnet.pool.1)?;
+        let (first, count) = (u32::from(pool.first), pool.size());
         let start = hash(mac) % count;
         let in_turn = (0..count).map(|step| nth(first, (start + step) % count));
         let unoffered = |address: Ipv4Addr| {
             self.offers.get(&address).is_none_or(|offer| offer.mac == mac || offer.until_mono_ms <= now.mono_ms)
         };
         // When every address is leased there is nothing to find: do not look at each.
-        if self.leased_in_pool < count {
+        if pool.leased < count {
             let mut offered = None;
             for address in in_turn.filter(|&a| free(a) && usable(a)) {
                 if unoffered(address) {
@@ -124,19 +155,20 @@ impl Leases {
                 }
                 offered.get_or_insert(address);
             }
-            if let Some(taken) = self.oldest_expired(mac, subnet, now, usable, known) {
+            if let Some(taken) = self.oldest_expired(mac, subnet, pool, now, usable, known) {
                 return Some(taken);
             }
             // An offer binds nobody: whoever asks for the address first has it.
             return offered;
         }
-        self.oldest_expired(mac, subnet, now, usable, known)
+        self.oldest_expired(mac, subnet, pool, now, usable, known)
     }
 
     fn oldest_expired(
         &self,
         mac: Mac,
         subnet: &Subnet,
+        pool: &Pool,
         now: Now,
         usable: impl Fn(Ipv4Addr) -> bool,
         known: impl Fn(Mac) -> bool,
@@ -146,7 +178,7 @@ impl Leases {
             .take_while(|(expires_ms, _)| *expires_ms <= now.unix_ms)
             .filter(|(_, holder)| *holder != mac && !subnet.reservations.contains_key(holder) && !known(*holder))
             .filter_map(|(_, holder)| self.address_of(*holder))
-            .find(|&address| self.in_pool(address) && usable(address))
+            .find(|&address| pool.holds(address) && usable(address))
     }
 
     /// Holds an address for a machine that was offered it; in memory only.
@@ -187,11 +219,29 @@ impl Leases {
         }
         self.remove(mac);
         let expires_ms = needed_ms.saturating_add(u64::from(lease_s) * 1000);
-        self.by_address.insert(address, mac);
-        self.leased_in_pool += u64::from(self.in_pool(address));
-        self.by_expiry.insert((expires_ms, mac));
-        self.table.put(LeaseRecord { mac, address, expires_ms });
+        self.insert(LeaseRecord { mac, address, expires_ms });
         true
+    }
+
+    fn insert(&mut self, lease: LeaseRecord) {
+        self.by_address.insert(lease.address, lease.mac);
+        self.count(lease.address, true);
+        self.by_expiry.insert((lease.expires_ms, lease.mac));
+        self.table.put(lease);
+    }
+
+    /// Notes an address that another server has leased to a machine; of no end here, as only that server knows it. Whoever
+    /// had it before, by our book, has it no more.
+    pub(crate) fn learn(&mut self, mac: Mac, address: Ipv4Addr) {
+        self.forget_offer(mac);
+        if self.by_address.get(&address) == Some(&mac) {
+            return;
+        }
+        if let Some(holder) = self.mac_at(address) {
+            self.remove(holder);
+        }
+        self.remove(mac);
+        self.insert(LeaseRecord { mac, address, expires_ms: u64::MAX });
     }
 
     /// The machine has given its address back: it may go to another, but comes back to this one while it is free.
@@ -209,11 +259,20 @@ impl Leases {
     pub(crate) fn decline(&mut self, mac: Mac, address: Ipv4Addr, now: Now) {
         self.forget_offer(mac);
         self.remove(mac);
-        self.quarantine.retain(|_, until| *until > now.mono_ms);
+        self.end_quarantines(now);
         // Whoever invents addresses must not put the whole pool out of use by declining them.
-        let pool = u64::from(u32::from(self.pool.1).saturating_sub(u32::from(self.pool.0))) + 1;
-        if (self.quarantine.len() as u64) < pool.div_ceil(4) {
-            self.quarantine.insert(address, now.mono_ms + QUARANTINE_MS);
+        let Some(pool) = self.pools.iter().find(|pool| pool.holds(address)) else { return };
+        let held = self.quarantine.values().filter(|record| pool.holds(record.address)).count() as u64;
+        if held < pool.size().div_ceil(4) {
+            self.quarantine.put(QuarantineRecord { address, until_ms: now.unix_ms.saturating_add(QUARANTINE_MS) });
+        }
+    }
+
+    fn end_quarantines(&mut self, now: Now) {
+        let ended: Vec<_> =
+            self.quarantine.values().filter(|record| !in_force(record, now)).map(|record| record.address).collect();
+        for address in ended {
+            self.quarantine.remove(&address);
         }
     }
 
@@ -221,13 +280,14 @@ impl Leases {
     pub(crate) fn remove(&mut self, mac: Mac) {
         if let Some(lease) = self.table.remove(&mac) {
             self.by_address.remove(&lease.address);
-            self.leased_in_pool -= u64::from(self.in_pool(lease.address));
+            self.count(lease.address, false);
             self.by_expiry.remove(&(lease.expires_ms, mac));
         }
     }
 
-    /// Drops offers that nobody took up.
+    /// Drops offers that nobody took up, and ends quarantines.
     pub(crate) fn tick(&mut self, now: Now) {
+        self.end_quarantines(now);
         let offered_to = &mut self.offered_to;
         self.offers.retain(|_, offer| {
             let keep = offer.until_mono_ms > now.mono_ms;
@@ -237,6 +297,11 @@ impl Leases {
             keep
         });
     }
+}
+
+/// A quarantine that ends later than one can is from before the clock was set back: nothing is known of it any more.
+fn in_force(record: &QuarantineRecord, now: Now) -> bool {
+    (now.unix_ms.saturating_add(1)..=now.unix_ms.saturating_add(QUARANTINE_MS)).contains(&record.until_ms)
 }
 
 fn reserved_for_another(subnet: &Subnet, address: Ipv4Addr, mac: Mac) -> bool {
@@ -281,8 +346,8 @@ mod tests {
 
     #[test]
     fn the_same_machine_gets_the_same_address_whatever_came_before() {
-        let alone = take(&mut Leases::new(subnet().pool), &subnet(), 7, 0, &[]);
-        let mut leases = Leases::new(subnet().pool);
+        let alone = take(&mut Leases::new([subnet().pool]), &subnet(), 7, 0, &[]);
+        let mut leases = Leases::new([subnet().pool]);
         assert_eq!(take(&mut leases, &subnet(), 7, 0, &[]), alone);
         leases.release(mac(7), now(1));
         assert_eq!(take(&mut leases, &subnet(), 7, 2, &[]), alone);
@@ -291,7 +356,7 @@ mod tests {
     #[test]
     fn a_full_pool_takes_the_oldest_expired_and_never_a_known_machines() {
         let subnet = small(3);
-        let mut leases = Leases::new(subnet.pool);
+        let mut leases = Leases::new([subnet.pool]);
         let first: Vec<_> = (1..=3).map(|n| take(&mut leases, &subnet, n, u64::from(n), &[]).expect("room")).collect();
         assert_eq!(take(&mut leases, &subnet, 4, 100, &[]), None, "nothing has expired");
         // Machine 1's lease is the oldest, but it is known: machine 2 loses its own.
@@ -302,7 +367,7 @@ mod tests {
 
     #[test]
     fn an_unchanged_renewal_within_what_was_written_ahead_writes_nothing() {
-        let mut leases = Leases::new(subnet().pool);
+        let mut leases = Leases::new([subnet().pool]);
         let address = take(&mut leases, &subnet(), 1, 0, &[]).expect("room");
         let written = |leases: &mut Leases, at_s: u64| {
             assert!(leases.lease(mac(1), address, 3600, now(at_s)));
@@ -321,7 +386,7 @@ mod tests {
         let mut subnet = small(2);
         let [first, second] = [subnet.pool.0, subnet.pool.1];
         subnet.reservations.insert(mac(9), first);
-        let mut leases = Leases::new(subnet.pool);
+        let mut leases = Leases::new([subnet.pool]);
         assert_eq!(take(&mut leases, &subnet, 1, 0, &[]), Some(second), "the first is kept for another");
         assert_eq!(take(&mut leases, &subnet, 2, 0, &[]), None);
         assert_eq!(take(&mut leases, &subnet, 9, 0, &[]), Some(first));
@@ -329,9 +394,52 @@ mod tests {
         assert_eq!(take(&mut leases, &subnet, 1, 2, &[]), None, "found in use");
         assert_eq!(take(&mut leases, &subnet, 1, 700, &[]), Some(second), "and free again later");
         // Offers bind nobody: with all offered, whoever asks first is served.
-        let mut leases = Leases::new(subnet.pool);
+        let mut leases = Leases::new([subnet.pool]);
         leases.offer(mac(3), second, now(0));
         assert_eq!(take(&mut leases, &subnet, 4, 0, &[]), Some(second));
+    }
+
+    #[test]
+    fn a_quarantine_outlives_a_restart_and_ends() {
+        let subnet = small(1);
+        let mut leases = Leases::new([subnet.pool]);
+        let address = take(&mut leases, &subnet, 1, 0, &[]).expect("room");
+        leases.decline(mac(1), address, now(1));
+        let kept = leases.quarantine.get(&address).expect("quarantined").clone();
+        let mut restarted = Leases::new([subnet.pool]);
+        restarted.quarantine.load(1, kept);
+        assert_eq!(take(&mut restarted, &subnet, 2, 500, &[]), None);
+        restarted.tick(now(601));
+        assert_eq!(restarted.quarantine.len(), 0, "and is forgotten");
+        assert_eq!(take(&mut restarted, &subnet, 2, 601, &[]), Some(address));
+    }
+
+    #[test]
+    fn pools_are_apart() {
+        let (near, mut far) = (small(2), small(2));
+        far.network = Ipv4Addr::new(10, 78, 0, 0);
+        far.pool = (Ipv4Addr::new(10, 78, 0, 50), Ipv4Addr::new(10, 78, 0, 51));
+        let mut leases = Leases::new([near.pool, far.pool]);
+        for n in 1..=2 {
+            let address = take(&mut leases, &near, n, 0, &[]).expect("room");
+            assert!(near.contains(address));
+        }
+        assert_eq!(take(&mut leases, &near, 3, 0, &[]), None);
+        assert!(far.contains(take(&mut leases, &far, 3, 0, &[]).expect("room")));
+        // A machine that is carried over there gets an address of there, and its old one is free.
+        assert!(far.contains(take(&mut leases, &far, 1, 1, &[]).expect("room")));
+        assert!(near.contains(take(&mut leases, &near, 4, 2, &[]).expect("room")));
+    }
+
+    #[test]
+    fn addresses_of_another_server() {
+        let mut leases = Leases::new([]);
+        let address = Ipv4Addr::new(10, 77, 0, 60);
+        leases.learn(mac(1), address);
+        assert_eq!((leases.address_of(mac(1)), leases.mac_at(address)), (Some(address), Some(mac(1))));
+        leases.learn(mac(2), address);
+        assert_eq!((leases.address_of(mac(1)), leases.address_of(mac(2))), (None, Some(address)));
+        assert_eq!(leases.propose(mac(3), &subnet(), now(0), |_| false), None, "nothing is given out");
     }
 
     proptest! {
@@ -343,7 +451,7 @@ mod tests {
             let mut subnet = small(size);
             subnet.reservations.insert(mac(0), Ipv4Addr::new(10, 77, 0, 50));
             subnet.reservations.insert(mac(1), Ipv4Addr::new(10, 77, 0, 200));
-            let mut leases = Leases::new(subnet.pool);
+            let mut leases = Leases::new([subnet.pool]);
             let mut at_s = 0;
             // What each machine believes to have, and until when.
             let mut held: BTreeMap<u8, (Ipv4Addr, u64)> = BTreeMap::new();
@@ -375,8 +483,10 @@ mod tests {
                     _ => {}
                 }
                 leases.tick(now(at_s));
-                let in_pool = leases.by_address.keys().filter(|a| leases.in_pool(**a)).count() as u64;
-                prop_assert_eq!(in_pool, leases.leased_in_pool);
+                let pool = &leases.pools[0];
+                let in_pool = leases.by_address.keys().filter(|a| pool.holds(**a)).count() as u64;
+                prop_assert_eq!(in_pool, pool.leased);
+                prop_assert!(leases.quarantine.len() as u64 <= pool.size().div_ceil(4));
                 prop_assert_eq!(leases.by_address.len(), leases.table.len());
                 prop_assert_eq!(leases.by_expiry.len(), leases.table.len());
             }

@@ -22,6 +22,7 @@ mod log;
 #[cfg(test)]
 mod model;
 mod moves;
+pub mod names;
 mod orders;
 pub mod policy;
 pub mod record;
@@ -37,10 +38,10 @@ use event::{Command, Event, Now, ReplyTo};
 use host::Live;
 use lease::Leases;
 use log::Log;
-use policy::Policy;
+use policy::{Policy, Serves};
 use proto::api::{Accepted, Refusal};
 use proto::{HostId, Mac, MoveId, OrderId, VmId};
-use record::{Counters, DiskRecord, HostRecord, LeaseRecord, Loaded, MoveRecord, Record, VmRecord};
+use record::{Counters, DiskRecord, HostRecord, LeaseRecord, Loaded, MoveRecord, QuarantineRecord, Record, VmRecord};
 use std::collections::{BTreeMap, BTreeSet};
 use table::{Kept, Table};
 
@@ -51,6 +52,7 @@ const LOOK_AGAIN_MS: u64 = 1000;
 pub struct Rack {
     policy: Policy,
     leases: Leases,
+    foreign: dhcp::Foreign,
     hosts: Table<HostRecord>,
     disks: Table<DiskRecord>,
     vms: Table<VmRecord>,
@@ -95,7 +97,8 @@ impl Rack {
         script::bios_budget(&policy)
             .map_err(|err| RestoreError { key: "(configuration)".to_owned(), what: err.to_string() })?;
         let mut rack = Self {
-            leases: Leases::new(policy.subnet.pool),
+            leases: Leases::new(policy.subnets().filter(|s| s.serves == Serves::Full).map(|s| s.pool)),
+            foreign: dhcp::Foreign::default(),
             policy,
             hosts: Table::default(),
             disks: Table::default(),
@@ -133,6 +136,7 @@ impl Rack {
         let wrong = |what: String| RestoreError { key: format!("{}/{}", key.kind.as_str(), key.name), what };
         let named = match &record {
             Record::Lease(r) => LeaseRecord::name(&r.id()),
+            Record::Quarantine(r) => QuarantineRecord::name(&r.id()),
             Record::Host(r) => HostRecord::name(&r.id()),
             Record::Disk(r) => DiskRecord::name(&r.id()),
             Record::Vm(r) => VmRecord::name(&r.id()),
@@ -153,6 +157,7 @@ impl Rack {
                     return Err(wrong(format!("{address} is leased to another machine as well")));
                 }
             }
+            Record::Quarantine(r) => self.leases.quarantine.load(version, r),
             Record::Host(r) => self.hosts.load(version, r),
             Record::Disk(r) => self.disks.load(version, r),
             Record::Vm(r) => {
@@ -220,6 +225,7 @@ impl Rack {
                 let answer = self.dhcp(&request, now);
                 self.answer(reply, Answer::Dhcp(answer));
             }
+            Event::DhcpHeard { reply } => self.dhcp_heard(reply, now),
             Event::Script { reply, mac, from, kind, entropy } => {
                 let answer = self.script(mac, from, kind, entropy, now);
                 self.answer(reply, Answer::Script(answer));
@@ -316,6 +322,7 @@ impl Rack {
         let rest = std::mem::take(&mut self.effects);
         let mut effects = Vec::new();
         self.leases.table.commit(&mut effects);
+        self.leases.quarantine.commit(&mut effects);
         self.hosts.commit(&mut effects);
         self.disks.commit(&mut effects);
         self.vms.commit(&mut effects);

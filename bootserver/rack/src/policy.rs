@@ -7,8 +7,10 @@ use std::net::Ipv4Addr;
 /// The rack's part of the configuration.
 #[derive(Debug, Clone)]
 pub struct Policy {
-    /// The network that machines boot on.
+    /// The network that machines boot on, to which we are attached.
     pub subnet: Subnet,
+    /// Networks that reach us through relay agents. Servers, ports and CA are those of `subnet`.
+    pub relayed: Vec<Subnet>,
     /// Who is let in.
     pub join: JoinMode,
     /// The dom0 release to boot.
@@ -31,16 +33,28 @@ pub struct Policy {
     pub migration_port: u16,
 }
 
-/// A subnet served in full DHCP mode.
+/// Who gives out a subnet's addresses.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Serves {
+    /// We do.
+    #[default]
+    Full,
+    /// Another server does; we only name what to boot.
+    Proxy,
+}
+
+/// A subnet on which machines boot.
 #[derive(Debug, Clone)]
 pub struct Subnet {
+    /// Who gives out its addresses.
+    pub serves: Serves,
     /// Network address.
     pub network: Ipv4Addr,
     /// Bits.
     pub prefix: u8,
     /// Our own address on it: DHCP server identifier, TFTP and HTTP server.
     pub server: Ipv4Addr,
-    /// First and last address to give out.
+    /// First and last address to give out; by another server, the first and last that a machine may have.
     pub pool: (Ipv4Addr, Ipv4Addr),
     /// Addresses kept for machines, in or outside the pool.
     pub reservations: BTreeMap<Mac, Ipv4Addr>,
@@ -68,6 +82,28 @@ impl Subnet {
     pub fn contains(&self, address: Ipv4Addr) -> bool {
         let mask = u32::from(self.mask());
         u32::from(address) & mask == u32::from(self.network) & mask
+    }
+}
+
+impl Policy {
+    /// The subnets by number: 0 is ours, then the relayed ones.
+    pub fn subnets(&self) -> impl Iterator<Item = &Subnet> {
+        std::iter::once(&self.subnet).chain(&self.relayed)
+    }
+
+    /// The number of the subnet that an address is of.
+    pub fn link_of(&self, address: Ipv4Addr) -> Option<usize> {
+        self.subnets().position(|subnet| subnet.contains(address))
+    }
+
+    /// A subnet by its number; ours for a number that there is not.
+    pub fn link(&self, number: usize) -> &Subnet {
+        self.subnets().nth(number).unwrap_or(&self.subnet)
+    }
+
+    /// The subnet that an address is of; ours for an address of none.
+    pub fn subnet_at(&self, address: Ipv4Addr) -> &Subnet {
+        self.link_of(address).map_or(&self.subnet, |number| self.link(number))
     }
 }
 

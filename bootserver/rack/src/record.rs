@@ -36,6 +36,7 @@ pub struct Key {
 #[allow(missing_docs)] // named as the records are
 pub enum Kind {
     Lease,
+    Quarantine,
     Host,
     Disk,
     Vm,
@@ -46,12 +47,14 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds, in the order in which they are loaded.
-    pub const ALL: [Self; 7] = [Self::Lease, Self::Host, Self::Disk, Self::Vm, Self::Move, Self::Log, Self::Counters];
+    pub const ALL: [Self; 8] =
+        [Self::Lease, Self::Quarantine, Self::Host, Self::Disk, Self::Vm, Self::Move, Self::Log, Self::Counters];
 
     /// The kind's name in the store.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Lease => "lease",
+            Self::Quarantine => "quarantine",
             Self::Host => "host",
             Self::Disk => "disk",
             Self::Vm => "vm",
@@ -68,6 +71,7 @@ impl Kind {
 #[allow(missing_docs, clippy::large_enum_variant)] // named as the records are; kept boxed nowhere, moved seldom
 pub enum Record {
     Lease(LeaseRecord),
+    Quarantine(QuarantineRecord),
     Host(HostRecord),
     Disk(DiskRecord),
     Vm(VmRecord),
@@ -112,6 +116,15 @@ pub struct LeaseRecord {
     pub address: Ipv4Addr,
     /// Unix milliseconds; written well ahead so that a renewal is not a write each time.
     pub expires_ms: u64,
+}
+
+/// An address that a machine found in use by another, and that is given to nobody for a while.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuarantineRecord {
+    /// Which.
+    pub address: Ipv4Addr,
+    /// Until when, Unix milliseconds.
+    pub until_ms: u64,
 }
 
 /// A machine.

@@ -67,7 +67,7 @@ fn dashed(mac: Mac) -> String {
 
 /// dom0's kernel command line.
 fn dom0_args(policy: &Policy, boot: Boot<'_>) -> String {
-    let subnet = &policy.subnet;
+    let subnet = policy.subnet_at(boot.address);
     let mut args = String::with_capacity(BIOS_BYTES_MAX);
     let mut add = |name: &str, value: &dyn std::fmt::Display| {
         if !args.is_empty() {
@@ -157,16 +157,17 @@ pub fn bios_budget(policy: &Policy) -> Result<(), BudgetError> {
         }
     }
     let mac = Mac([0; 6]);
-    let longest = [policy.subnet.pool.0, policy.subnet.pool.1]
-        .into_iter()
-        .chain(policy.subnet.reservations.values().copied())
-        .max_by_key(|address| address.to_string().len())
-        .unwrap_or(Ipv4Addr::BROADCAST);
     let nonce = "x".repeat(crate::host::NONCE_CHARS);
-    let boot = Boot { host: &HostId::of(mac), mac, address: longest, nonce: &nonce };
+    let longest = |address| dom0_args(policy, Boot { host: &HostId::of(mac), mac, address, nonce: &nonce }).len();
+    let kernel_args = policy
+        .subnets()
+        .flat_map(|subnet| [subnet.pool.0, subnet.pool.1].into_iter().chain(subnet.reservations.values().copied()))
+        .map(longest)
+        .max()
+        .unwrap_or(BIOS_BYTES_MAX);
     let base = base(&policy.subnet).len();
     // Each is kept as its URL, a space, its arguments and an end.
-    let args = [(&release.xen, release.xen_args.len()), (&release.kernel, dom0_args(policy, boot).len())];
+    let args = [(&release.xen, release.xen_args.len()), (&release.kernel, kernel_args)];
     let bytes = args.iter().map(|(path, args)| base + path.len() + 1 + args + 1).sum::<usize>()
         + base
         + release.image.len()

@@ -3,10 +3,13 @@
 //! Owns: the version of each record, so that every change is a compare-and-set. Never does: know what a record means.
 
 use crate::effect::Effect;
-use crate::record::{Change, Counters, DiskRecord, HostRecord, Key, Kind, LeaseRecord, MoveRecord, Record, VmRecord};
+use crate::record::{
+    Change, Counters, DiskRecord, HostRecord, Key, Kind, LeaseRecord, MoveRecord, QuarantineRecord, Record, VmRecord,
+};
 use proto::event::LogEvent;
 use proto::{DiskId, HostId, Mac, MoveId, VmId};
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::ops::Bound;
 
 /// A record that is kept in a table of its kind.
@@ -40,6 +43,7 @@ macro_rules! kept {
 }
 
 kept!(LeaseRecord, Lease, Mac, |r| r.mac, |id| id.to_string());
+kept!(QuarantineRecord, Quarantine, Ipv4Addr, |r| r.address, |id| id.to_string());
 kept!(HostRecord, Host, HostId, |r| r.id.clone(), |id| id.to_string());
 kept!(DiskRecord, Disk, DiskId, |r| r.name.clone(), |id| id.to_string());
 kept!(VmRecord, Vm, VmId, |r| r.spec.name.clone(), |id| id.to_string());

@@ -4,7 +4,7 @@ use crate::Rack;
 use crate::dhcp::{BootRequest, DhcpReply, MessageKind};
 use crate::effect::{Answer, Effect, JoinDecision, Reply, ScriptRefusal, StorageOp};
 use crate::event::{Command, Entropy, Event, Now, ReplyTo, ScriptKind};
-use crate::policy::{JoinMode, Policy, Release, Subnet, Template};
+use crate::policy::{JoinMode, Policy, Release, Serves, Subnet, Template};
 use proto::agent::{DomainState, DomainSurvey, HostStats, JoinRequest, Part, Report};
 use proto::api::Refusal;
 use proto::host::{Cpu, Firmware, Inventory};
@@ -15,6 +15,7 @@ use std::net::Ipv4Addr;
 
 pub(crate) fn subnet() -> Subnet {
     Subnet {
+        serves: Serves::Full,
         network: Ipv4Addr::new(10, 77, 0, 0),
         prefix: 24,
         server: Ipv4Addr::new(10, 77, 0, 1),
@@ -40,6 +41,7 @@ pub(crate) fn policy() -> Policy {
     };
     Policy {
         subnet: subnet(),
+        relayed: Vec::new(),
         join: JoinMode::All,
         release: Release {
             name: "dom0-1".to_owned(),

@@ -1,13 +1,13 @@
 //! From the form to the domain type: every check that takes more than one value, the machine or the disk.
 
 use super::files::{Manifest, ServedFile};
-use super::form::{Form, Join, Network, Range, Template};
+use super::form::{Form, Join, Template};
 use super::line::line_of;
 use super::{Config, ConfigError, Listen, Storage};
 use rack::policy::{self, JoinMode, Policy};
 use std::collections::BTreeMap;
 use std::fmt::Display;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
@@ -29,14 +29,14 @@ pub(super) fn check(file: &Path, text: &str) -> Result<Config, ConfigError> {
     checker.config(form)
 }
 
-struct Checker<'a> {
+pub(super) struct Checker<'a> {
     file: &'a Path,
     text: &'a str,
 }
 
 impl Checker<'_> {
     /// `key` is parted by `/`, as a MAC or a file name may hold dots and colons.
-    fn wrong<T>(&self, key: &str, what: impl Display) -> Result<T, ConfigError> {
+    pub(super) fn wrong<T>(&self, key: &str, what: impl Display) -> Result<T, ConfigError> {
         Err(ConfigError {
             file: self.file.to_owned(),
             line: line_of(self.text, key),
@@ -45,7 +45,13 @@ impl Checker<'_> {
         })
     }
 
-    fn range(&self, key: &str, given: u64, fits: RangeInclusive<u64>, unit: &str) -> Result<(), ConfigError> {
+    pub(super) fn range(
+        &self,
+        key: &str,
+        given: u64,
+        fits: RangeInclusive<u64>,
+        unit: &str,
+    ) -> Result<(), ConfigError> {
         if fits.contains(&given) {
             return Ok(());
         }
@@ -96,68 +102,6 @@ impl Checker<'_> {
             );
         }
         Ok(())
-    }
-
-    fn subnet(&self, form: &Form) -> Result<policy::Subnet, ConfigError> {
-        let given = &form.subnet;
-        let network: Network = given.network.parse().or_else(|what: String| self.wrong("subnet/network", what))?;
-        let pool: Range = given.pool.parse().or_else(|what: String| self.wrong("subnet/pool", what))?;
-        let subnet = policy::Subnet {
-            network: network.address,
-            prefix: network.prefix,
-            server: given.address,
-            pool: (pool.first, pool.last),
-            reservations: form.reservations.clone(),
-            gateway: given.gateway,
-            dns: given.dns.clone(),
-            lease_s: given.lease_s,
-            boot_port: form.listen.boot_port,
-            agent_port: form.listen.agent_port,
-            ca_digest: String::new(),
-        };
-        let network = format!("{}/{}", subnet.network, subnet.prefix);
-        let broadcast = Ipv4Addr::from(u32::from(subnet.network) | !u32::from(subnet.mask()));
-        let usable = |a: Ipv4Addr| subnet.contains(a) && a != subnet.network && a != broadcast;
-        if !usable(given.address) {
-            return self
-                .wrong("subnet/address", format!("is {}, expected a host's address of {network}", given.address));
-        }
-        if !usable(pool.first) || !usable(pool.last) {
-            return self.wrong(
-                "subnet/pool",
-                format!("is {}-{}, expected hosts' addresses of {network}", pool.first, pool.last),
-            );
-        }
-        let pooled = |a: Ipv4Addr| (pool.first..=pool.last).contains(&a);
-        let pool_holds = |what: &str, address: Ipv4Addr| {
-            self.wrong("subnet/pool", format!("holds {address}, {what}; expected a range without it"))
-        };
-        if pooled(given.address) {
-            return pool_holds("which is the server's own", given.address);
-        }
-        if let Some(gateway) = given.gateway {
-            if !usable(gateway) {
-                return self.wrong("subnet/gateway", format!("is {gateway}, expected a host's address of {network}"));
-            }
-            if pooled(gateway) {
-                return pool_holds("which is the gateway's", gateway);
-            }
-        }
-        let mut taken = BTreeMap::from([(given.address, "the server's own address".to_owned())]);
-        if let Some(gateway) = given.gateway {
-            taken.insert(gateway, "the gateway's address".to_owned());
-        }
-        for (mac, &address) in &form.reservations {
-            let key = format!("reservations/{mac}");
-            if !usable(address) {
-                return self.wrong(&key, format!("is {address}, expected a host's address of {network}"));
-            }
-            if let Some(whose) = taken.insert(address, format!("reserved for {mac}")) {
-                return self.wrong(&key, format!("is {address}, which is {whose}; expected an address of its own"));
-            }
-        }
-        self.range("subnet/lease_s", given.lease_s.into(), 60..=604_800, "s")?;
-        Ok(subnet)
     }
 
     fn listen(&self, form: &Form) -> Result<Listen, ConfigError> {
@@ -248,7 +192,7 @@ impl Checker<'_> {
     }
 
     fn config(&self, form: Form) -> Result<Config, ConfigError> {
-        let subnet = self.subnet(&form)?;
+        let (subnet, relayed) = self.subnets(&form)?;
         let listen = self.listen(&form)?;
         self.range("dom0/memory_mib", form.dom0.memory_mib, 256..=65_536, "MiB")?;
         let timing = &form.timing;
@@ -328,6 +272,7 @@ impl Checker<'_> {
 
         let policy = Policy {
             subnet,
+            relayed,
             join: match form.join {
                 Join::Manual => JoinMode::Manual,
                 Join::Known => JoinMode::Known,
@@ -353,6 +298,7 @@ impl Checker<'_> {
         };
         let mut longest = policy.clone();
         longest.subnet.ca_digest = "x".repeat(43);
+        longest.relayed.iter_mut().for_each(|subnet| subnet.ca_digest = "x".repeat(43));
         if let Err(err) = rack::script::bios_budget(&longest) {
             return self.wrong("dom0", err);
         }

@@ -14,6 +14,8 @@ pub(super) struct Form {
     pub(super) interface: String,
     pub(super) subnet: Subnet,
     #[serde(default)]
+    pub(super) relayed: Vec<Relayed>,
+    #[serde(default)]
     pub(super) reservations: BTreeMap<Mac, Ipv4Addr>,
     #[serde(default)]
     pub(super) join: Join,
@@ -37,14 +39,42 @@ pub(super) struct Subnet {
     /// A [`Network`]; read later, as serde would name the line of the whole subnet in an error.
     pub(super) network: String,
     pub(super) address: Ipv4Addr,
-    /// A [`Range`].
-    pub(super) pool: String,
+    #[serde(default)]
+    pub(super) dhcp: Dhcp,
+    /// A [`Range`]; with `dhcp: full` only.
+    #[serde(default)]
+    pub(super) pool: Option<String>,
     #[serde(default)]
     pub(super) gateway: Option<Ipv4Addr>,
     #[serde(default)]
     pub(super) dns: Vec<Ipv4Addr>,
     #[serde(default = "an_hour")]
     pub(super) lease_s: u32,
+}
+
+/// A subnet whose relay agent sends us its requests.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Relayed {
+    pub(super) network: String,
+    #[serde(default)]
+    pub(super) dhcp: Dhcp,
+    #[serde(default)]
+    pub(super) pool: Option<String>,
+    pub(super) gateway: Ipv4Addr,
+    #[serde(default)]
+    pub(super) dns: Vec<Ipv4Addr>,
+    #[serde(default = "an_hour")]
+    pub(super) lease_s: u32,
+}
+
+/// Who gives out the addresses.
+#[derive(Deserialize, Default, Clone, Copy)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Dhcp {
+    #[default]
+    Full,
+    Proxy,
 }
 
 fn an_hour() -> u32 {

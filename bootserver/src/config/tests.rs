@@ -78,14 +78,14 @@ fn keys_and_types() {
         "interface: lo",
         "interfaces: lo",
         expect![
-            "DIR/c.yaml:2: unknown field `interfaces`, expected one of `state`, `interface`, `subnet`, `reservations`, `join`, `release`, `loaders`, `dom0`, `templates`, `listen`, `storage`, `timing`"
+            "DIR/c.yaml:2: unknown field `interfaces`, expected one of `state`, `interface`, `subnet`, `relayed`, `reservations`, `join`, `release`, `loaders`, `dom0`, `templates`, `listen`, `storage`, `timing`"
         ],
     );
     check(
         "  pool:",
         "  pol:",
         expect![
-            "DIR/c.yaml:6: subnet: unknown field `pol`, expected one of `network`, `address`, `pool`, `gateway`, `dns`, `lease_s`"
+            "DIR/c.yaml:6: subnet: unknown field `pol`, expected one of `network`, `address`, `dhcp`, `pool`, `gateway`, `dns`, `lease_s`"
         ],
     );
     check(
@@ -201,6 +201,70 @@ fn values_at_odds() {
         expect![[
             r#"DIR/c.yaml:13: dom0: dom0.xen_args is "dom0_mem=512M,max:512M a\nb", expected printable ASCII without line breaks"#
         ]],
+    );
+}
+
+#[test]
+fn subnets() {
+    let dir = directory();
+    let pool = "  pool: 127.0.0.50-127.0.0.99\nreservations: { \"52:54:00:aa:bb:01\": 127.0.0.60 }\n";
+    let far = "relayed:\n- { network: 10.78.0.0/24, pool: 10.78.0.50-10.78.0.99, gateway: 10.78.0.1 }\n\
+               - { network: 10.79.0.0/24, dhcp: proxy, gateway: 10.79.0.1 }\n";
+    let config = load(dir.path(), &GOOD.replace(pool, &format!("  dhcp: proxy\n{far}"))).expect("it is right");
+    let policy = config.policy("x".repeat(43));
+    let shown: Vec<_> =
+        policy.subnets().map(|s| format!("{} {:?} {}-{}", s.network, s.serves, s.pool.0, s.pool.1)).collect();
+    expect![[r#"
+        127.0.0.0 Proxy 127.0.0.1-127.0.0.254
+        10.78.0.0 Full 10.78.0.50-10.78.0.99
+        10.79.0.0 Proxy 10.79.0.1-10.79.0.254"#]]
+    .assert_eq(&shown.join("\n"));
+    assert!(policy.subnets().all(|s| s.ca_digest.len() == 43 && s.server == policy.subnet.server));
+    let given = format!("{pool}{}", far.replace("pool:", "lease_s: 600, pool:"));
+    let reserved = given.replace("127.0.0.60", "10.78.0.60");
+    let config = load(dir.path(), &GOOD.replace(pool, &reserved)).expect("it is right");
+    let policy = config.policy(String::new());
+    assert_eq!((policy.subnet.reservations.len(), policy.relayed[0].reservations.len()), (0, 1));
+
+    check(
+        "  pool: 127.0.0.50-127.0.0.99\n",
+        "",
+        expect!["DIR/c.yaml:3: subnet.pool: is not there; expected a range, or dhcp: proxy"],
+    );
+    check(
+        "  pool:",
+        "  dhcp: proxy\n  pool:",
+        expect!["DIR/c.yaml:7: subnet.pool: is there, but with dhcp: proxy another server gives out the addresses"],
+    );
+    check(
+        "  pool: 127.0.0.50-127.0.0.99\n",
+        "  dhcp: proxy\n",
+        expect![
+            "DIR/c.yaml:7: reservations.52:54:00:aa:bb:01: is of 127.0.0.0/24, whose addresses another server gives out: reserve it there"
+        ],
+    );
+    check(
+        "  pool:",
+        "  dhcp: none\n  pool:",
+        expect!["DIR/c.yaml:6: subnet.dhcp: unknown variant `none`, expected `full` or `proxy`"],
+    );
+    let relayed = |text: &str| format!("{text}\nreservations:");
+    check(
+        "reservations:",
+        &relayed("relayed: [{ network: 10.78.0.0/24, pool: 10.78.0.5-10.78.0.9 }]"),
+        expect!["DIR/c.yaml:7: relayed[0]: missing field `gateway`"],
+    );
+    let overlap = "relayed: [{ network: 127.0.0.0/16, dhcp: proxy, gateway: 127.0.9.9 }]";
+    check(
+        "reservations:",
+        &relayed(overlap),
+        expect!["DIR/c.yaml:7: relayed.network: is 127.0.0.0/16, which overlaps 127.0.0.0/24"],
+    );
+    let gateway = "relayed: [{ network: 10.78.0.0/24, dhcp: proxy, gateway: 10.79.0.1 }]";
+    check(
+        "reservations:",
+        &relayed(gateway),
+        expect!["DIR/c.yaml:7: relayed.gateway: is 10.79.0.1, expected a host's address of 10.78.0.0/24"],
     );
 }
 

@@ -14,7 +14,7 @@ use proto::{DiskId, VmId};
 use rack::Rack;
 use rack::effect::{Answer, Effect, JoinDecision, Reply, StorageOp};
 use rack::event::{Event, Now, ReplyTo};
-use rack::policy::{JoinMode, Policy, Release, Subnet, Template};
+use rack::policy::{JoinMode, Policy, Release, Serves, Subnet, Template};
 use rack::record::{Key, Kind, Loaded, Record};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::Ipv4Addr;
@@ -258,6 +258,7 @@ fn policy() -> Policy {
     let file = |name: &str| format!("/b/0123456789abcdef/{name}");
     Policy {
         subnet: Subnet {
+            serves: Serves::Full,
             network: Ipv4Addr::new(10, 77, 0, 0),
             prefix: 16,
             server: Ipv4Addr::new(10, 77, 0, 1),
@@ -270,6 +271,7 @@ fn policy() -> Policy {
             agent_port: 7443,
             ca_digest: "c".repeat(43),
         },
+        relayed: Vec::new(),
         join: JoinMode::All,
         release: Release {
             name: "dom0-1".to_owned(),

@@ -1,75 +1,11 @@
-//! What becomes of a client's packet: one pure function from the packet, the subnet and where the client stands.
+//! What becomes of a client's packet: pure functions from the packet, the subnet and where the client stands.
 //!
 //! Never does: look up or change leases; the caller says what they hold, and does what is decided.
 
-use super::{BootRequest, MessageKind};
+use super::clients::{Client, Vendor};
+use super::{BootRequest, MessageKind, Port};
 use crate::policy::Subnet;
-use proto::host::Firmware;
 use std::net::Ipv4Addr;
-
-/// Who asks, as far as it matters for what it is told to boot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Client {
-    /// Boots nothing from us: a guest, an operating system.
-    Plain,
-    /// A network card's or firmware's own PXE client.
-    Pxe(Firmware),
-    /// iPXE, which takes a script.
-    Ipxe(Firmware),
-    /// UEFI HTTP Boot.
-    Http,
-}
-
-impl Client {
-    /// Tells them apart by options 77 and 175 (iPXE), 60 and 93 (RFC 4578; architectures by the IANA registry:
-    /// 0 is BIOS, 7 and 9 both x64 UEFI as RFC 4578 had them swapped, 16 x64 HTTP Boot).
-    pub fn of(request: &BootRequest) -> Result<Self, Refusal> {
-        let class = request.class.as_deref().unwrap_or_default();
-        let known = request.architectures.iter().find_map(|arch| match arch {
-            0 => Some(Self::Pxe(Firmware::Bios)),
-            7 | 9 => Some(Self::Pxe(Firmware::Uefi)),
-            16 => Some(Self::Http),
-            _ => None,
-        });
-        let boots = class.starts_with(b"PXEClient") || class.starts_with(b"HTTPClient");
-        let client = match (known, request.architectures.first()) {
-            (Some(client), _) => client,
-            (None, Some(&architecture)) => return Err(Refusal::Architecture { architecture }),
-            (None, None) if boots || is_ipxe(request) => Self::Pxe(Firmware::Bios),
-            (None, None) => return Ok(Self::Plain),
-        };
-        Ok(match client {
-            Self::Pxe(firmware) if is_ipxe(request) => Self::Ipxe(firmware),
-            Self::Http if is_ipxe(request) => Self::Ipxe(Firmware::Uefi),
-            client => client,
-        })
-    }
-
-    /// The firmware that this client runs under, if it boots from us.
-    pub fn firmware(self) -> Option<Firmware> {
-        match self {
-            Self::Plain => None,
-            Self::Pxe(firmware) | Self::Ipxe(firmware) => Some(firmware),
-            Self::Http => Some(Firmware::Uefi),
-        }
-    }
-}
-
-/// iPXE sends its user class raw; others wrap each class in a length byte (RFC 3004 §4). Its own option 175 also tells.
-fn is_ipxe(request: &BootRequest) -> bool {
-    let mut class = request.user_class.as_deref().unwrap_or_default();
-    if class == b"iPXE" || request.ipxe_options {
-        return true;
-    }
-    while let [length, rest @ ..] = class {
-        let Some((one, rest)) = rest.split_at_checked(usize::from(*length)) else { return false };
-        if one == b"iPXE" {
-            return true;
-        }
-        class = rest;
-    }
-    false
-}
 
 /// Where a client stands in the lease book.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,12 +46,6 @@ pub enum Refusal {
         /// Which.
         server: Ipv4Addr,
     },
-    /// No x64 machine.
-    #[error("architecture {architecture} (option 93) is none that can be booted; 0, 7, 9 and 16 are")]
-    Architecture {
-        /// The first it named.
-        architecture: u16,
-    },
     /// Through a relay, or with an address, of a network that is not served here.
     #[error("{address} is not of this subnet")]
     OtherNetwork {
@@ -142,14 +72,9 @@ pub enum Refusal {
     TooManyUnknown,
 }
 
-/// Decides, by RFC 2131 §4.3.
+/// Decides for a subnet whose addresses are given out here, by RFC 2131 §4.3.
 pub fn decide(request: &BootRequest, subnet: &Subnet, standing: Standing) -> Decision {
     let some = |address: Ipv4Addr| Some(address).filter(|a| !a.is_unspecified());
-    if let Some(relay) = some(request.giaddr)
-        && !subnet.contains(relay)
-    {
-        return Decision::Silent(Refusal::OtherNetwork { address: relay });
-    }
     if let Some(server) = request.server
         && server != subnet.server
     {
@@ -189,6 +114,46 @@ pub fn decide(request: &BootRequest, subnet: &Subnet, standing: Standing) -> Dec
     }
 }
 
+/// What becomes of a packet where another server gives out the addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Proxied {
+    /// Offer what to boot, without an address.
+    Offer,
+    /// Acknowledge on port 4011, with what to boot.
+    Ack {
+        /// The client's address, by its own word.
+        address: Ipv4Addr,
+    },
+    /// Nothing is said. It took another server's offer of this address.
+    Took {
+        /// Whose.
+        server: Ipv4Addr,
+        /// Which.
+        address: Ipv4Addr,
+    },
+    /// Nothing is said.
+    Silent,
+}
+
+/// Decides for a subnet of another server: a proxy never gives an address and never refuses one (PXE 2.1 §2.2.3).
+pub fn decide_proxied(request: &BootRequest, client: Client, subnet: &Subnet) -> Proxied {
+    let boots = client.firmware().is_some() || client.quirks(true).vendor == Vendor::Wait;
+    let ours = request.server.is_none_or(|server| server == subnet.server);
+    match (request.port, request.kind) {
+        (Port::Server, MessageKind::Discover) if boots && ours => Proxied::Offer,
+        (Port::Server, MessageKind::Request) => match (request.server, request.requested) {
+            (Some(server), Some(address)) if !ours && subnet.contains(address) => Proxied::Took { server, address },
+            _ => Proxied::Silent,
+        },
+        // Older clients ask by INFORM (WfM 2.0), EDK2 and ROMs of PXE 2.1 by REQUEST. The answer goes to where the question
+        // came from: only within the network, or we could be made to send elsewhere.
+        (Port::Binl { from }, MessageKind::Request | MessageKind::Inform) if boots && subnet.contains(*from.ip()) => {
+            Proxied::Ack { address: *from.ip() }
+        }
+        _ => Proxied::Silent,
+    }
+}
+
 /// A client that says it has an address already.
 fn again(named: Ipv4Addr, subnet: &Subnet, standing: Standing) -> Decision {
     match standing.lease {
@@ -205,6 +170,8 @@ mod tests {
     use super::*;
     use crate::testing::subnet;
     use expect_test::{Expect, expect};
+    use proto::host::Firmware;
+    use std::net::SocketAddrV4;
 
     fn check(change: impl FnOnce(&mut BootRequest), lease: Option<&str>, expect: Expect) {
         let mac = "52:54:00:aa:bb:01".parse().expect("a MAC");
@@ -245,11 +212,6 @@ mod tests {
         check(|r| r.ciaddr = ip("10.77.0.70").expect("some"), Some("10.77.0.70"), expect!["Ack(10.77.0.70)"]);
         check(|r| r.ciaddr = ip("10.77.0.99").expect("some"), None, expect!["Nak(WrongAddress { named: 10.77.0.99 })"]);
         check(|_| (), None, expect!["Silent(Malformed)"]);
-        check(
-            |r| r.giaddr = ip("10.78.0.1").expect("some"),
-            None,
-            expect!["Silent(OtherNetwork { address: 10.78.0.1 })"],
-        );
         check(|r| r.kind = MessageKind::Discover, None, expect!["Offer(10.77.0.60)"]);
         check(|r| r.kind = MessageKind::Inform, None, expect!["Silent(Malformed)"]);
         check(
@@ -265,26 +227,43 @@ mod tests {
     }
 
     #[test]
-    fn clients() {
-        let check = |archs: &[u16], class: &str, user: &[u8], expect: Expect| {
+    fn by_proxy() {
+        let us = subnet().server;
+        let check = |client: Client, change: &dyn Fn(&mut BootRequest), expect: Expect| {
             let mac = "52:54:00:aa:bb:01".parse().expect("a MAC");
             let mut request = BootRequest::plain(mac, 1, MessageKind::Discover);
-            request.architectures = archs.to_vec();
-            request.class = Some(class.as_bytes().to_vec()).filter(|c| !c.is_empty());
-            request.user_class = Some(user.to_vec()).filter(|c| !c.is_empty());
-            expect.assert_eq(&format!("{:?}", Client::of(&request)));
+            change(&mut request);
+            expect.assert_eq(&format!("{:?}", decide_proxied(&request, client, &subnet())));
         };
-        check(&[0], "PXEClient:Arch:00000:UNDI:002001", b"", expect!["Ok(Pxe(Bios))"]);
-        check(&[7], "PXEClient:Arch:00007:UNDI:003016", b"", expect!["Ok(Pxe(Uefi))"]);
-        check(&[9], "PXEClient", b"iPXE", expect!["Ok(Ipxe(Uefi))"]);
-        check(&[0], "PXEClient", b"\x04iPXE", expect!["Ok(Ipxe(Bios))"]);
-        check(&[0], "PXEClient", b"\x03abc\x04iPXE", expect!["Ok(Ipxe(Bios))"]);
-        check(&[0], "PXEClient", b"\xffiPXE", expect!["Ok(Pxe(Bios))"]);
-        check(&[16], "HTTPClient:Arch:00016:UNDI:003016", b"", expect!["Ok(Http)"]);
-        check(&[11, 7], "PXEClient", b"", expect!["Ok(Pxe(Uefi))"]);
-        check(&[11], "PXEClient", b"", expect!["Err(Architecture { architecture: 11 })"]);
-        check(&[], "PXEClient", b"", expect!["Ok(Pxe(Bios))"]);
-        check(&[], "udhcp 1.35.0", b"", expect!["Ok(Plain)"]);
-        check(&[], "", b"", expect!["Ok(Plain)"]);
+        let ip = |last: u8| Ipv4Addr::new(10, 77, 0, last);
+        let (rom, uefi) = (Client::Pxe(Firmware::Bios), Client::Pxe(Firmware::Uefi));
+        check(rom, &|_| (), expect!["Offer"]);
+        check(Client::Http, &|_| (), expect!["Offer"]);
+        check(Client::NoImage { architecture: 11 }, &|_| (), expect!["Offer"]);
+        check(Client::Plain, &|_| (), expect!["Silent"]);
+        let took = |server: Ipv4Addr, address: Ipv4Addr| {
+            move |r: &mut BootRequest| {
+                r.kind = MessageKind::Request;
+                (r.server, r.requested) = (Some(server), Some(address));
+            }
+        };
+        check(rom, &took(ip(9), ip(60)), expect!["Took { server: 10.77.0.9, address: 10.77.0.60 }"]);
+        check(rom, &took(ip(9), Ipv4Addr::new(10, 1, 0, 60)), expect!["Silent"]);
+        check(rom, &took(us, ip(60)), expect!["Silent"]); // never assigns
+        // Whatever a NAK would be due for.
+        for kind in [MessageKind::Request, MessageKind::Release, MessageKind::Decline, MessageKind::Inform] {
+            check(rom, &|r| (r.kind, r.requested) = (kind, Some(Ipv4Addr::new(192, 168, 1, 1))), expect!["Silent"]);
+            check(rom, &|r| (r.kind, r.ciaddr) = (kind, ip(60)), expect!["Silent"]);
+        }
+        let binl = |kind: MessageKind, from: Ipv4Addr| {
+            move |r: &mut BootRequest| {
+                (r.kind, r.port) = (kind, Port::Binl { from: SocketAddrV4::new(from, 68) });
+            }
+        };
+        check(uefi, &binl(MessageKind::Request, ip(60)), expect!["Ack { address: 10.77.0.60 }"]);
+        check(uefi, &binl(MessageKind::Inform, ip(60)), expect!["Ack { address: 10.77.0.60 }"]);
+        check(uefi, &binl(MessageKind::Request, Ipv4Addr::new(192, 0, 2, 1)), expect!["Silent"]);
+        check(uefi, &binl(MessageKind::Discover, ip(60)), expect!["Silent"]);
+        check(Client::Plain, &binl(MessageKind::Request, ip(60)), expect!["Silent"]);
     }
 }

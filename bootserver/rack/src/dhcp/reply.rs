@@ -2,13 +2,12 @@
 //!
 //! Owns: which options a client is told, how long the packet must be, and where it goes. Never does: decide.
 
-use super::decide::Client;
-use super::{BootRequest, Destination, DhcpReply};
-use crate::policy::Subnet;
+use super::clients::{self, Client, Vendor};
+use super::{BootRequest, Destination, DhcpReply, Port};
+use crate::policy::{Serves, Subnet};
 use crate::script::script_url;
 use dhcproto::v4::{DhcpOption, Flags, Message, MessageType, Opcode, OptionCode, UnknownOption};
 use dhcproto::{Encodable, Encoder};
-use proto::host::Firmware;
 use std::net::Ipv4Addr;
 
 /// The first-stage loader for BIOS, by TFTP.
@@ -40,6 +39,10 @@ pub enum Told {
     },
     /// Options only.
     Inform,
+    /// What to boot, to a client whose address is another server's.
+    ProxyOffer,
+    /// The same, on port 4011.
+    ProxyAck,
     /// No, and why.
     Nak(super::decide::Refusal),
 }
@@ -56,7 +59,8 @@ pub fn reply(request: &BootRequest, subnet: &Subnet, client: Client, told: Told)
     let (kind, lease) = match told {
         Told::Offer { address, lease_s } => (MessageType::Offer, Some((address, lease_s))),
         Told::Ack { address, lease_s } => (MessageType::Ack, Some((address, lease_s))),
-        Told::Inform => (MessageType::Ack, None),
+        Told::Inform | Told::ProxyAck => (MessageType::Ack, None),
+        Told::ProxyOffer => (MessageType::Offer, None),
         Told::Nak(_) => (MessageType::Nak, None),
     };
     let options = message.opts_mut();
@@ -78,12 +82,14 @@ pub fn reply(request: &BootRequest, subnet: &Subnet, client: Client, told: Told)
         options.insert(DhcpOption::Renewal(lease_s / 2));
         options.insert(DhcpOption::Rebinding(u32::try_from(u64::from(lease_s) * 7 / 8).unwrap_or(lease_s)));
     }
-    options.insert(DhcpOption::SubnetMask(subnet.mask()));
-    if let Some(gateway) = subnet.gateway {
-        options.insert(DhcpOption::Router(vec![gateway]));
-    }
-    if !subnet.dns.is_empty() {
-        options.insert(DhcpOption::DomainNameServer(subnet.dns.iter().copied().take(8).collect()));
+    if subnet.serves == Serves::Full {
+        options.insert(DhcpOption::SubnetMask(subnet.mask()));
+        if let Some(gateway) = subnet.gateway {
+            options.insert(DhcpOption::Router(vec![gateway]));
+        }
+        if !subnet.dns.is_empty() {
+            options.insert(DhcpOption::DomainNameServer(subnet.dns.iter().copied().take(8).collect()));
+        }
     }
     let address = lease.map(|(address, _)| address);
     message.set_yiaddr(address.unwrap_or(Ipv4Addr::UNSPECIFIED));
@@ -103,45 +109,62 @@ pub fn reply(request: &BootRequest, subnet: &Subnet, client: Client, told: Told)
 
 /// What to boot: siaddr and 66, `file` and 67 (old clients read only `file`), and what the client's kind needs.
 fn boot(message: &mut Message, request: &BootRequest, subnet: &Subnet, client: Client) {
-    let file = match client {
-        Client::Plain => return,
-        Client::Pxe(Firmware::Bios) => LOADER_BIOS.to_owned(),
-        Client::Pxe(Firmware::Uefi) => LOADER_UEFI.to_owned(),
-        Client::Ipxe(firmware) => script_url(subnet, request.mac, firmware),
-        Client::Http => format!("http://{}:{}/loader/{LOADER_UEFI}", subnet.server, subnet.boot_port),
+    let proxy = subnet.serves == Serves::Proxy;
+    let quirks = client.quirks(proxy);
+    let file = match (client, quirks.loader) {
+        (Client::Plain, _) => return,
+        (Client::Ipxe(firmware), _) => Some(script_url(subnet, request.mac, firmware)),
+        (Client::Http, Some(loader)) => Some(format!("http://{}:{}/loader/{loader}", subnet.server, subnet.boot_port)),
+        (_, loader) => loader.map(str::to_owned),
     };
-    message.set_siaddr(subnet.server).set_fname(file.as_bytes());
+    message.set_siaddr(subnet.server);
     let options = message.opts_mut();
-    // In kind: EDK2 drops an HTTP offer without it. But to its PXE client an offer with `PXEClient` and no option 43 means
-    // a boot server to be asked on port 4011 (BINL), and without an answer there it gives up (PXE-E16); without the class it
-    // takes the file as named.
-    match client {
-        Client::Http => {
-            options.insert(DhcpOption::ClassIdentifier("HTTPClient".into()));
-        }
-        Client::Pxe(Firmware::Uefi) => {}
-        _ => {
-            options.insert(DhcpOption::ClassIdentifier("PXEClient".into()));
-        }
+    if let Some(class) = quirks.class {
+        options.insert(DhcpOption::ClassIdentifier(class.into()));
     }
-    options.insert(DhcpOption::BootfileName(file.into_bytes()));
-    if client != Client::Http {
+    if quirks.tftp_server {
         options.insert(DhcpOption::TFTPServerName(subnet.server.to_string().into_bytes()));
     }
     if let Some(id) = echoed(&request.machine_id) {
         options.insert(DhcpOption::ClientMachineIdentifier(id));
     }
-    match client {
-        // PXE_DISCOVERY_CONTROL = 8: take the file as named, discover no boot servers. Some UEFI ignores offers with it.
-        Client::Pxe(Firmware::Bios) => {
+    match quirks.vendor {
+        Vendor::Absent => {}
+        Vendor::TakeFile => {
             options.insert(DhcpOption::VendorExtensions(vec![6, 1, 8, 255]));
         }
-        // no-pxedhcp = 1: spares iPXE a wait of two seconds for a proxy's offer.
-        Client::Ipxe(_) => {
-            options.insert(DhcpOption::Unknown(UnknownOption::new(OptionCode::Unknown(175), vec![176, 1, 1])));
+        Vendor::Wait => {
+            options.insert(DhcpOption::VendorExtensions(wait(client)));
         }
-        _ => {}
     }
+    // no-pxedhcp = 1: spares iPXE a wait of two seconds for a proxy's offer. Of a proxy it would be untrue.
+    if matches!(client, Client::Ipxe(_)) && !proxy {
+        options.insert(DhcpOption::Unknown(UnknownOption::new(OptionCode::Unknown(175), vec![176, 1, 1])));
+    }
+    if let Some(file) = file {
+        options.insert(DhcpOption::BootfileName(file.clone().into_bytes()));
+        message.set_fname(file.as_bytes());
+    }
+}
+
+/// A boot menu of one line that boots nothing, and a prompt that waits for a key for ever (PXE 2.1 §2.3, options 43.9 and
+/// 43.10, time-out 255): a machine that can boot nothing of ours must not go on to its disk.
+fn wait(client: Client) -> Vec<u8> {
+    let architecture = match client {
+        Client::NoImage { architecture } => architecture,
+        _ => u16::MAX,
+    };
+    let text = format!("No image for this architecture: {} ({architecture})", clients::name(architecture));
+    // The texts are short: the longest name is below 30 characters.
+    let length = |extra: usize| u8::try_from(text.len() + extra).unwrap_or(u8::MAX);
+    let mut option = vec![6, 1, 0];
+    // A type of boot server that nobody has: 0x8000 and up are vendors' own.
+    option.extend([9, length(3), 0xff, 0xfe, length(0)]);
+    option.extend(text.bytes());
+    option.extend([10, length(1), 255]);
+    option.extend(text.bytes());
+    option.push(255);
+    option
 }
 
 /// An option's value, if it fits one option; longer than that it came in parts and is not worth its echo.
@@ -168,6 +191,9 @@ fn bytes(message: &Message, request: &BootRequest) -> Vec<u8> {
 
 /// RFC 2131 §4.1, in its order.
 fn destination(request: &BootRequest, address: Option<Ipv4Addr>) -> Destination {
+    if let Port::Binl { from } = request.port {
+        return Destination::Binl(from);
+    }
     match address {
         _ if !request.giaddr.is_unspecified() => Destination::Relay(request.giaddr),
         _ if !request.ciaddr.is_unspecified() => Destination::Client(request.ciaddr),
@@ -190,6 +216,7 @@ mod tests {
     use dhcproto::{Decodable, Decoder};
     use expect_test::{Expect, expect};
     use proptest::prelude::*;
+    use proto::host::Firmware;
 
     fn request() -> BootRequest {
         BootRequest::plain("52:54:00:aa:bb:01".parse().expect("a MAC"), 7, MessageKind::Request)
@@ -200,7 +227,11 @@ mod tests {
     }
 
     fn check(request: &BootRequest, client: Client, told: Told, expect: Expect) {
-        let DhcpReply { packet, to } = reply(request, &subnet(), client, told);
+        check_in(&subnet(), request, client, told, expect);
+    }
+
+    fn check_in(subnet: &Subnet, request: &BootRequest, client: Client, told: Told, expect: Expect) {
+        let DhcpReply { packet, to } = reply(request, subnet, client, told);
         assert!(packet.len() >= 300);
         let message = Message::decode(&mut Decoder::new(&packet)).expect("dhcproto reads what it wrote");
         let mut text = format!("to {to:?}\nyiaddr {} siaddr {}\n", message.yiaddr(), message.siaddr());
@@ -299,6 +330,89 @@ mod tests {
                 67 http://10.77.0.1:8080/loader/ipxe.efi
             "#]],
         );
+    }
+
+    #[test]
+    fn by_proxy() {
+        let subnet = Subnet { serves: Serves::Proxy, gateway: Some(Ipv4Addr::new(10, 77, 0, 254)), ..subnet() };
+        let mut request = request();
+        let (bios, uefi) = (Client::Pxe(Firmware::Bios), Client::Pxe(Firmware::Uefi));
+        check_in(&subnet, &request, bios, Told::ProxyOffer, expect![[r#"
+            to Broadcast
+            yiaddr 0.0.0.0 siaddr 10.77.0.1
+            file undionly.kpxe
+            VendorExtensions([6, 1, 8, 255])
+            MessageType(Offer)
+            ServerIdentifier(10.77.0.1)
+            60 PXEClient
+            66 10.77.0.1
+            67 undionly.kpxe
+        "#]]);
+        check_in(&subnet, &request, uefi, Told::ProxyOffer, expect![[r#"
+            to Broadcast
+            yiaddr 0.0.0.0 siaddr 10.77.0.1
+            file ipxe.efi
+            MessageType(Offer)
+            ServerIdentifier(10.77.0.1)
+            60 PXEClient
+            66 10.77.0.1
+            67 ipxe.efi
+        "#]]);
+        check_in(&subnet, &request, Client::Ipxe(Firmware::Uefi), Told::ProxyOffer, expect![[r#"
+            to Broadcast
+            yiaddr 0.0.0.0 siaddr 10.77.0.1
+            file http://10.77.0.1:8080/boot/52-54-00-aa-bb-01-efi.ipxe
+            MessageType(Offer)
+            ServerIdentifier(10.77.0.1)
+            60 PXEClient
+            66 10.77.0.1
+            67 http://10.77.0.1:8080/boot/52-54-00-aa-bb-01-efi.ipxe
+        "#]]);
+        check_in(&subnet, &request, Client::Http, Told::ProxyOffer, expect![[r#"
+            to Broadcast
+            yiaddr 0.0.0.0 siaddr 10.77.0.1
+            file http://10.77.0.1:8080/loader/ipxe.efi
+            MessageType(Offer)
+            ServerIdentifier(10.77.0.1)
+            60 HTTPClient
+            67 http://10.77.0.1:8080/loader/ipxe.efi
+        "#]]);
+        request.port = Port::Binl { from: "10.77.0.60:68".parse().expect("an address") };
+        request.ciaddr = Ipv4Addr::new(10, 77, 0, 60);
+        check_in(&subnet, &request, uefi, Told::ProxyAck, expect![[r#"
+            to Binl(10.77.0.60:68)
+            yiaddr 0.0.0.0 siaddr 10.77.0.1
+            file ipxe.efi
+            MessageType(Ack)
+            ServerIdentifier(10.77.0.1)
+            60 PXEClient
+            66 10.77.0.1
+            67 ipxe.efi
+        "#]]);
+    }
+
+    #[test]
+    fn a_menu_that_waits() {
+        check(&request(), Client::NoImage { architecture: 11 }, ack(), expect![[r#"
+            to Unicast(10.77.0.60, Mac([82, 84, 0, 170, 187, 1]))
+            yiaddr 10.77.0.60 siaddr 10.77.0.1
+            SubnetMask(255.255.255.0)
+            VendorExtensions([6, 1, 0, 9, 55, 255, 254, 52, 78, 111, 32, 105, 109, 97, 103, 101, 32, 102, 111, 114, 32, 116, 104, 105, 115, 32, 97, 114, 99, 104, 105, 116, 101, 99, 116, 117, 114, 101, 58, 32, 65, 82, 77, 32, 54, 52, 45, 98, 105, 116, 32, 85, 69, 70, 73, 32, 40, 49, 49, 41, 10, 53, 255, 78, 111, 32, 105, 109, 97, 103, 101, 32, 102, 111, 114, 32, 116, 104, 105, 115, 32, 97, 114, 99, 104, 105, 116, 101, 99, 116, 117, 114, 101, 58, 32, 65, 82, 77, 32, 54, 52, 45, 98, 105, 116, 32, 85, 69, 70, 73, 32, 40, 49, 49, 41, 255])
+            AddressLeaseTime(3600)
+            MessageType(Ack)
+            ServerIdentifier(10.77.0.1)
+            Renewal(1800)
+            Rebinding(3150)
+            60 PXEClient
+        "#]]);
+        // The parts of option 43 stand one behind the other, each as long as it says.
+        let option = wait(Client::NoImage { architecture: 11 });
+        let (mut rest, mut codes) = (&option[..], Vec::new());
+        while let [code, length, more @ ..] = rest {
+            codes.push(*code);
+            rest = more.split_at_checked(usize::from(*length)).expect("within").1;
+        }
+        assert_eq!((codes.as_slice(), rest), (&[6, 9, 10][..], &[255][..]));
     }
 
     #[test]

@@ -2,9 +2,8 @@
 
 use super::NONCE_CHARS;
 use crate::Rack;
-use crate::dhcp::decide::{Client, Decision, Refusal, Standing, decide};
-use crate::dhcp::reply::{Told, reply};
-use crate::dhcp::{BootRequest, DhcpReply, MessageKind};
+use crate::dhcp::clients::Client;
+use crate::dhcp::decide::Refusal;
 use crate::effect::ScriptRefusal;
 use crate::event::{BootFile, Entropy, Now, ScriptKind};
 use crate::record::BootRecord;
@@ -16,122 +15,14 @@ use proto::view::{BootStep, BootStepKind};
 use proto::{HostId, Mac};
 use std::net::Ipv4Addr;
 
-/// The lease of a machine that nobody knows, at most, seconds: invented machines use up a pool for so long only.
-const STRANGER_LEASE_S_MAX: u32 = 600;
 /// A script fetched again within this, before a join, is the same boot, milliseconds.
 const SAME_BOOT_MS: u64 = 60_000;
 /// iPXE that asks for an address within this after its own loader was sent is on the same way up, milliseconds.
 const SAME_WAY_UP_MS: u64 = 300_000;
 
 impl Rack {
-    /// A machine whose lease is never taken: let in, registered, or a VM of ours.
-    pub(crate) fn known(&self, mac: Mac) -> bool {
-        self.vm_macs.contains_key(&mac)
-            || self.hosts.get(&HostId::of(mac)).is_some_and(|host| host.accepted || host.registered)
-    }
-
-    fn propose(&self, mac: Mac, now: Now) -> Option<Ipv4Addr> {
-        self.leases.propose(mac, &self.policy.subnet, now, |mac| self.known(mac))
-    }
-
-    fn lease_s(&self, mac: Mac) -> u32 {
-        let lease_s = self.policy.subnet.lease_s;
-        if self.known(mac) || self.policy.subnet.reservations.contains_key(&mac) {
-            lease_s
-        } else {
-            lease_s.min(STRANGER_LEASE_S_MAX)
-        }
-    }
-
-    /// Leases an address before it is asked for.
-    pub(crate) fn lease_ahead(&mut self, mac: Mac, now: Now) {
-        if let Some(address) = self.propose(mac, now) {
-            self.leases.lease(mac, address, self.lease_s(mac), now);
-        }
-    }
-
-    /// Keeps the lease of a machine that is there but runs no DHCP client, as dom0 does.
-    pub(crate) fn lease_on(&mut self, mac: Mac, now: Now) {
-        if let Some(address) = self.leases.address_of(mac) {
-            self.leases.lease(mac, address, self.lease_s(mac), now);
-        }
-    }
-
-    /// Answers a DHCP packet; `None` is silence.
-    pub(crate) fn dhcp(&mut self, request: &BootRequest, now: Now) -> Option<DhcpReply> {
-        let mac = request.mac;
-        let client = match Client::of(request) {
-            Ok(client) => client,
-            Err(why) => {
-                self.warn_seldom(Topic::Boot, now, format!("{mac} is not served: {why}"));
-                return None;
-            }
-        };
-        if client != Client::Plain && matches!(request.kind, MessageKind::Discover | MessageKind::Request) {
-            let meant_for_us = request.server.is_none_or(|server| server == self.policy.subnet.server);
-            if !meant_for_us {
-                self.leases.forget_offer(mac);
-                return None;
-            }
-        }
-        let named = if request.ciaddr.is_unspecified() { request.requested } else { Some(request.ciaddr) };
-        let standing = Standing {
-            lease: self.leases.address_of(mac),
-            proposal: self.propose(mac, now),
-            named_is_anothers: named.and_then(|a| self.leases.mac_at(a)).is_some_and(|holder| holder != mac),
-        };
-        let lease_s = self.lease_s(mac);
-        let told = match decide(request, &self.policy.subnet, standing) {
-            Decision::Offer(address) => {
-                if client != Client::Plain {
-                    self.way_up_begins(mac, client, now)?;
-                }
-                self.leases.offer(mac, address, now);
-                Told::Offer { address, lease_s }
-            }
-            Decision::Ack(address) => {
-                if client != Client::Plain {
-                    self.way_up_begins(mac, client, now)?;
-                }
-                if !self.leases.lease(mac, address, lease_s, now) {
-                    return None;
-                }
-                self.step_ends(&HostId::of(mac), BootStepKind::Dhcp, now);
-                Told::Ack { address, lease_s }
-            }
-            Decision::Inform => Told::Inform,
-            Decision::Nak(why) => Told::Nak(why),
-            Decision::Release(_) => {
-                // A ROM that lets go of its address hands over to a loader that needs the same one.
-                if !self.hosts.contains(&HostId::of(mac)) {
-                    self.leases.release(mac, now);
-                }
-                return None;
-            }
-            Decision::Decline(address) => {
-                if !self.present(&HostId::of(mac)) && !self.policy.subnet.reservations.contains_key(&mac) {
-                    self.leases.decline(mac, address, now);
-                    let text =
-                        format!("{mac} found {address} in use by another machine; it is not given out for 10 minutes");
-                    self.warn(Topic::Dhcp, now, text, |_| ());
-                }
-                return None;
-            }
-            Decision::Silent(why) => {
-                if matches!(why, Refusal::OtherServer { .. }) {
-                    self.leases.forget_offer(mac);
-                }
-                if why == Refusal::PoolFull {
-                    self.warn_seldom(Topic::Dhcp, now, format!("{mac} got no address: all are leased or reserved"));
-                }
-                return None;
-            }
-        };
-        Some(reply(request, &self.policy.subnet, client, told))
-    }
-
     /// Starts the time line of a boot, unless this packet belongs to one that has begun.
-    fn way_up_begins(&mut self, mac: Mac, client: Client, now: Now) -> Option<()> {
+    pub(crate) fn way_up_begins(&mut self, mac: Mac, client: Client, now: Now) -> Option<()> {
         let Some(id) = self.host_that_boots(mac, now) else {
             let waiting = Refusal::TooManyUnknown;
             self.warn_seldom(Topic::Boot, now, format!("{mac} is not served: {waiting}"));
@@ -203,10 +94,7 @@ impl Rack {
         entropy: Entropy,
         now: Now,
     ) -> Result<String, ScriptRefusal> {
-        let lease = self.leases.address_of(mac).ok_or(ScriptRefusal::NoLease { mac })?;
-        if lease != from {
-            return Err(ScriptRefusal::OtherAddress { mac, lease, from });
-        }
+        let lease = self.address_for_script(mac, from, now)?;
         let host = self.host_that_boots(mac, now).ok_or(ScriptRefusal::TooManyUnknown)?;
         self.live(&host).asked_mono_ms = Some(now.mono_ms);
         let firmware = match kind {
