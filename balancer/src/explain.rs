@@ -2,6 +2,7 @@
 //!
 //! Owns: the list an operator asks for with `balancer explain`. Never does: plan.
 
+use crate::levels::Levels;
 use crate::model::Model;
 use crate::plan::Refusal;
 use crate::policy::Policy;
@@ -17,8 +18,8 @@ pub struct HostOption {
     pub host: HostId,
     /// Why it may not take the VM.
     pub refusal: Option<Refusal>,
-    /// How much the score would fall with the VM there; absent at the host that has it and where it may not go.
-    pub gain: Option<f64>,
+    /// How much the score would fall with the VM there, by level; absent at the host that has it and where it may not go.
+    pub gain: Option<Levels>,
     /// What the move would cost, in the unit of the score.
     pub cost: f64,
 }

@@ -148,7 +148,7 @@ pub fn relocate(snapshot: &Snapshot, policy: &Policy, group: &str, site: &str) -
             return Relocation { lent, plan: made, possible };
         }
         if pool.is_empty() {
-            let nothing = Plan { moves: Vec::new(), score_after: made.score_before, ..made };
+            let nothing = Plan { moves: Vec::new(), score_after: made.score_before, after: made.before, ..made };
             return Relocation { lent: Vec::new(), plan: nothing, possible };
         }
         let h = pool.remove(0);

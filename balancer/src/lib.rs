@@ -17,6 +17,7 @@ mod forecast;
 pub mod ganeti;
 mod green;
 mod groups;
+mod levels;
 mod model;
 mod must;
 mod pack;
@@ -43,6 +44,7 @@ pub use drain::{Drain, drain};
 pub use explain::{HostOption, why_not};
 pub use forecast::{Expected, Tracker};
 pub use groups::{Lent, Relocation, relocate, share_out};
+pub use levels::Levels;
 pub use place::place;
 pub use plan::{
     BrokenRule, Concern, Cost, Move, Placement, Plan, PowerOff, Reason, Refusal, Rejection, Remedy, Stay, Why,

@@ -4,6 +4,7 @@
 //! another may have to go, three deep. Never does: weigh whether a move is worth it; these are.
 
 use crate::draft::Draft;
+use crate::levels::{Levels, Worth};
 use crate::model::{HostNo, Model, VmNo};
 use crate::plan::{Reason, Why};
 use crate::rules::{Kind, fits};
@@ -148,12 +149,12 @@ fn chain(
         .filter(|&h| !together || first != Some(h))
         .filter(|&h| vms.iter().all(|&v| model.rules.fits(v, h)))
         .collect();
-    let mut best: Option<(f64, HostNo)> = None;
+    let mut best: Option<(Levels, HostNo)> = None;
     for &to in &targets {
         *trials = trials.saturating_sub(1);
         if model.admit(&vms, to).is_ok() {
             let gain = model.gain_from_all(&vms, to);
-            if best.is_none_or(|(most, _)| gain > most) {
+            if best.is_none_or(|(most, _)| Worth::of(gain, 0.0).total_cmp(&Worth::of(most, 0.0)).is_gt()) {
                 best = Some((gain, to));
             }
         }
@@ -241,10 +242,10 @@ fn make_room(
     enough(model)
 }
 
-fn go(model: &mut Model<'_>, draft: &mut Draft, vms: &[VmNo], to: HostNo, reason: &Reason, gain: f64) {
+fn go(model: &mut Model<'_>, draft: &mut Draft, vms: &[VmNo], to: HostNo, reason: &Reason, gain: Levels) {
     for &v in vms {
         if model.vms[v].place != Some(to) {
-            draft.shift(model, v, to, reason.clone(), gain);
+            draft.shift(model, v, to, reason.clone(), gain.total());
         }
     }
 }
@@ -258,8 +259,8 @@ impl Model<'_> {
     }
 
     /// How much the score falls when these VMs go to a host from wherever they are.
-    pub(crate) fn gain_from_all(&mut self, vms: &[VmNo], to: HostNo) -> f64 {
-        let mut gain = 0.0;
+    pub(crate) fn gain_from_all(&mut self, vms: &[VmNo], to: HostNo) -> Levels {
+        let mut gain = Levels::default();
         let mut back = Vec::with_capacity(vms.len());
         for &v in vms {
             let Some(from) = self.vms[v].place.filter(|&from| from != to) else { continue };

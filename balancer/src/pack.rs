@@ -7,6 +7,7 @@
 
 use crate::draft::Draft;
 use crate::forecast::DAY_MS;
+use crate::levels::Levels;
 use crate::model::{CPU, HostEntry, HostNo, Model, VmNo};
 use crate::plan::{PowerOff, Reason};
 use crate::search::{keeps_room, movable, step_cost};
@@ -22,11 +23,10 @@ pub(crate) fn pack(model: &mut Model<'_>, draft: &mut Draft) {
     sources.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
     let mut targets: Vec<HostNo> = sources.iter().map(|&(_, h)| h).collect();
     for (_, from) in sources {
-        let before = model.scale.host(&model.hosts[from], &model.hosts[from].sums);
         let mark = draft.mark();
         targets.retain(|&h| h != from);
         sort_fullest_first(model, &mut targets);
-        if is_running(model, from) && !empty(model, draft, from, &targets, before) {
+        if is_running(model, from) && !empty(model, draft, from, &targets) {
             draft.back_to(model, mark);
             targets.push(from);
         }
@@ -49,13 +49,11 @@ fn sort_fullest_first(model: &Model<'_>, hosts: &mut [HostNo]) {
     hosts.sort_by(|&a, &b| share(b).total_cmp(&share(a)).then(a.cmp(&b)));
 }
 
-fn empty(model: &mut Model<'_>, draft: &mut Draft, from: HostNo, targets: &[HostNo], worth: f64) -> bool {
+fn empty(model: &mut Model<'_>, draft: &mut Draft, from: HostNo, targets: &[HostNo]) -> bool {
     let mut vms = model.hosts[from].vms.clone();
     vms.sort_by(|&a, &b| model.vms[b].load[CPU].total_cmp(&model.vms[a].load[CPU]).then(a.cmp(&b)));
     let cost: f64 = vms.iter().map(|&v| step_cost(model, v)).sum();
-    if cost >= worth.max(HOST) {
-        return false;
-    }
+    let mut gain = Levels::default();
     for v in vms {
         if model.vms[v].place != Some(from) {
             continue; // went with its unit
@@ -68,11 +66,12 @@ fn empty(model: &mut Model<'_>, draft: &mut Draft, from: HostNo, targets: &[Host
         }
         let fits = |h: &&HostNo| model.admit(&unit, **h).is_ok() && keeps_room(model, &unit, **h);
         let Some(&to) = targets.iter().find(fits) else { return false };
+        gain += model.gain(&unit, from, to);
         for u in unit {
             draft.shift(model, u, to, Reason::Pack, 0.0);
         }
     }
-    true
+    gain.is_worth(cost)
 }
 
 /// Hosts that run nothing when all moves are done, less those that are kept for failures and for light load. Each is needed again when

@@ -2,6 +2,7 @@
 //!
 //! Owns: the choice among the hosts that may take it. Never does: move others to make room.
 
+use crate::levels::Worth;
 use crate::model::{HostNo, Model};
 use crate::plan::{Placement, Refusal, Rejection};
 use crate::policy::Policy;
@@ -30,18 +31,18 @@ pub fn place(snapshot: &Snapshot, policy: &Policy, vm: &Vm) -> Result<Placement,
     let mut model = Model::new(&with, policy);
     let Some(v) = model.vms.iter().position(|entry| entry.vm.id == vm.id) else { return Err(Vec::new()) };
     let mut rejections = Vec::new();
-    let mut fitting: Vec<(f64, HostNo)> = Vec::new();
+    let mut fitting: Vec<(Worth, HostNo)> = Vec::new();
     for h in 0..model.hosts.len() {
         match model
             .admit(&[v], h)
             .and_then(|()| unit_allows(&model, v, h))
             .and_then(|()| crate::spare::admit(&mut model, v, h))
         {
-            Ok(()) => fitting.push((rise(&model, v, h), h)),
+            Ok(()) => fitting.push((Worth::of(model.intake(&[v], h), 0.0), h)),
             Err(why) => rejections.push(Rejection { host: model.hosts[h].host.id.clone(), why }),
         }
     }
-    let Some(&(_, best)) = fitting.iter().min_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1))) else {
+    let Some(&(_, best)) = fitting.iter().max_by(|a, b| a.0.total_cmp(&b.0).then(b.1.cmp(&a.1))) else {
         return Err(rejections);
     };
     let host = &model.hosts[best];
@@ -72,11 +73,4 @@ fn unit_allows(model: &Model<'_>, v: usize, h: HostNo) -> Result<(), Refusal> {
     };
     let rule = model.rules.of_vm[v].iter().find(keeps).map(|&r| model.rules.rules[r].name.clone()).unwrap_or_default();
     Err(Refusal::Rule { rule })
-}
-
-/// How much the score rises with the VM there.
-fn rise(model: &Model<'_>, v: usize, h: HostNo) -> f64 {
-    let host = &model.hosts[h];
-    model.scale.host(host, &host.sums.with(&model.vms[v])) - model.scale.host(host, &host.sums)
-        + crate::rules::PREFERENCE * model.preference_change(v, h, &[])
 }

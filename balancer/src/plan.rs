@@ -6,6 +6,7 @@
 //! `moves[i].after` has ended well; if one of these failed, it may not start and a new plan is due. Moves without
 //! such an order between them may run side by side.
 
+use crate::levels::Levels;
 use crate::snapshot::{Defect, HostState};
 use proto::{HostId, VmId};
 use serde::{Deserialize, Serialize};
@@ -17,10 +18,14 @@ use std::fmt;
 pub struct Plan {
     /// In order: each is feasible when those before it are done.
     pub moves: Vec<Move>,
-    /// Score of the snapshot; 0 is ideal.
+    /// Score of the snapshot, all levels together; 0 is ideal.
     pub score_before: f64,
-    /// Score when all moves are done.
+    /// Score when all moves are done. Above `score_before` only when something above it in the order asked for that: a drain, a rule, an overload.
     pub score_after: f64,
+    /// Score of the snapshot by level, the first decides.
+    pub before: Levels,
+    /// Score by level when all moves are done.
+    pub after: Levels,
     /// VMs that a rule, an overload or a drain concerns and that stay.
     pub stays: Vec<Stay>,
     /// Rules that do not hold when all moves are done.

@@ -32,7 +32,7 @@ pub fn plan(snapshot: &Snapshot, policy: &Policy) -> Plan {
 
 /// Plans from a model as the snapshot has it.
 pub(crate) fn think(mut start: Model<'_>) -> Plan {
-    let score_before = start.score();
+    let before = start.score();
     let (model, draft, moves) = loop {
         let mut model = start.clone();
         let mut draft = Draft::new(&model);
@@ -50,11 +50,14 @@ pub(crate) fn think(mut start: Model<'_>) -> Plan {
             Err(stuck) => start.hold(&stuck),
         }
     };
+    let after = model.score();
     let stays = stays(&model, &draft, start.concerned());
     Plan {
         moves,
-        score_before,
-        score_after: model.score(),
+        score_before: before.total(),
+        score_after: after.total(),
+        before,
+        after,
         remedies: remedies(&model, &stays),
         stays,
         broken: broken(&model),

@@ -1,23 +1,24 @@
-//! The objective: one number, 0 is ideal.
+//! What is measured: overload, imbalance, energy and site of each host; 0 is ideal.
 //!
-//! Owns: what overload, imbalance, energy and site count. Never does: say what is allowed (see `rules`), count the cost of moving
+//! Owns: what each of them counts. Never does: say what is allowed (see `rules`), which of them decides (see `levels`), count the cost of moving
 //! (see `cost`; the search takes it off).
 //!
 //! The score is a sum over hosts, so a move changes two terms only and is weighed in constant time, and its gain means the
 //! same in a rack of three and of ten thousand:
 //!
 //! ```text
-//! host = OVERLOAD · (o + o²) · priority · size      o = (p95 of expected use / capacity − enter)⁺
-//!      + Σ_r weight_r · size_r · (use_r/capacity_r − mean_r)²
-//!      + energy · watts + site · (1 − green) · flexible use + (goal pack) HOST when it runs anything
-//! size_r = capacity_r / mean capacity_r
+//! overload  = OVERLOAD · (o + o²) · priority · size      o = (p95 of expected use / capacity − enter)⁺
+//! imbalance = Σ_r weight_r · size_r · (use_r/capacity_r − mean_r)² + (goal pack) HOST when it runs anything
+//! energy    = energy · watts + site · (1 − green) · flexible use
+//! size_r    = capacity_r / mean capacity_r
 //! ```
 
+use crate::levels::Levels;
 use crate::model::{CPU, HostEntry, HostNo, Model, RESOURCES, Sums, VmNo};
 use crate::policy::Goal;
 use crate::snapshot::HostState;
 
-/// Overload outweighs any imbalance: one host one point over its threshold counts as much as one 100 points off average.
+/// One host of mean capacity one point over its threshold counts 1.01.
 const OVERLOAD: f64 = 100.0;
 
 /// Between two hosts with room, goal pack takes the fuller one; too little to move a VM for.
@@ -70,32 +71,34 @@ impl Scale {
     }
 
     /// One host's part of the score with these sums.
-    pub(crate) fn host(&self, host: &HostEntry<'_>, sums: &Sums) -> f64 {
-        let mut score = 0.0;
+    pub(crate) fn host(&self, host: &HostEntry<'_>, sums: &Sums) -> Levels {
+        let mut score = Levels::default();
         let over = self.expected_share(host, sums) - host.thresholds.enter;
         if over > 0.0 {
             let priority = if sums.load[CPU] > 0.0 { sums.priority_load / sums.load[CPU] } else { 1.0 };
-            score += OVERLOAD * (over + over * over) * priority * host.capacity[CPU] / self.mean_capacity[CPU];
+            score.overload = OVERLOAD * (over + over * over) * priority * host.capacity[CPU] / self.mean_capacity[CPU];
         }
         // A host that is emptied is neither filled nor judged.
         if host.host.state == HostState::Active {
             for r in 0..RESOURCES {
                 if self.weights[r] > 0.0 && host.capacity[r] > 0.0 {
                     let off = sums.load[r] / host.capacity[r] - self.mean_use[r];
-                    score += self.weights[r] * host.capacity[r] / self.mean_capacity[r] * off * off;
+                    score.imbalance += self.weights[r] * host.capacity[r] / self.mean_capacity[r] * off * off;
                 }
             }
         }
         if self.running > 0.0 && sums.vms > 0 {
             // The small part prefers one full host to two half full ones.
             let used = (sums.load[CPU] / host.capacity[CPU]).min(1.0);
-            score += self.running + FULLER * (1.0 - used * used);
+            score.imbalance += self.running + FULLER * (1.0 - used * used);
         }
         if self.energy > 0.0 && sums.vms > 0 {
             let used = (sums.load[CPU] / host.capacity[CPU]).min(1.0);
-            score += self.energy * host.host.watts.map_or(0.0, |watts| watts.idle + (watts.full - watts.idle) * used);
+            score.energy =
+                self.energy * host.host.watts.map_or(0.0, |watts| watts.idle + (watts.full - watts.idle) * used);
         }
-        score + self.site * (1.0 - host.green) * sums.flexible_load / self.mean_capacity[CPU]
+        score.energy += self.site * (1.0 - host.green) * sums.flexible_load / self.mean_capacity[CPU];
+        score
     }
 
     /// Processor use at the policy's quantile, share of the host's capacity. Loads of VMs are taken as independent of one another.
@@ -145,29 +148,35 @@ fn sums_share(host: &HostEntry<'_>, r: usize) -> f64 {
 
 impl Model<'_> {
     /// The whole score, preferences with it, cost of moving without.
-    pub(crate) fn score(&self) -> f64 {
-        let hosts: f64 = self.hosts.iter().map(|host| self.scale.host(host, &host.sums)).sum();
-        hosts + crate::rules::PREFERENCE * self.preferences_broken()
+    pub(crate) fn score(&self) -> Levels {
+        let mut score = Levels::default();
+        for host in &self.hosts {
+            score += self.scale.host(host, &host.sums);
+        }
+        score.imbalance += crate::rules::PREFERENCE * self.preferences_broken();
+        score
     }
 
     /// How much the score falls when these VMs go from one host, where they all are, to another.
-    pub(crate) fn gain(&self, vms: &[VmNo], from: HostNo, to: HostNo) -> f64 {
+    pub(crate) fn gain(&self, vms: &[VmNo], from: HostNo, to: HostNo) -> Levels {
         self.release(vms, from) + self.intake(vms, to)
     }
 
     /// The source's part of the gain: how much the score of a host falls when these VMs, which it has, are gone.
-    pub(crate) fn release(&self, vms: &[VmNo], from: HostNo) -> f64 {
+    pub(crate) fn release(&self, vms: &[VmNo], from: HostNo) -> Levels {
         let host = &self.hosts[from];
         let less = vms.iter().fold(host.sums, |sums, &v| sums.without(&self.vms[v]));
         self.scale.host(host, &host.sums) - self.scale.host(host, &less)
     }
 
     /// The target's part of the gain, with the change of preferences; seldom above 0.
-    pub(crate) fn intake(&self, vms: &[VmNo], to: HostNo) -> f64 {
+    pub(crate) fn intake(&self, vms: &[VmNo], to: HostNo) -> Levels {
         let host = &self.hosts[to];
         let more = vms.iter().fold(host.sums, |sums, &v| sums.with(&self.vms[v]));
         let preferences: f64 = vms.iter().map(|&v| self.preference_change(v, to, vms)).sum();
-        self.scale.host(host, &host.sums) - self.scale.host(host, &more) - crate::rules::PREFERENCE * preferences
+        let mut gain = self.scale.host(host, &host.sums) - self.scale.host(host, &more);
+        gain.imbalance -= crate::rules::PREFERENCE * preferences;
+        gain
     }
 
     /// Whether a host is expected above its threshold, with what it is expected at.

@@ -8,6 +8,7 @@
 //! result is a state where none of these moves helps, and planning again finds nothing to do.
 
 use crate::draft::Draft;
+use crate::levels::{Levels, OVERLOAD_STEP, Worth};
 use crate::model::{HostNo, Model, VmNo};
 use crate::plan::{Reason, Why};
 use crate::policy::Goal;
@@ -17,8 +18,8 @@ use std::collections::BTreeSet;
 /// Targets looked at in each host class: the coldest so many. A rack up to this size is searched wholly.
 const COLDEST: usize = 24;
 
-/// A gain must be above this, so that rounding never moves a VM.
-pub(crate) const GAIN_LEAST: f64 = 1e-7;
+/// What a sum may be off, so that the order in which loads were added decides nothing.
+const ROUNDING: f64 = 1e-9;
 
 /// Rounds at most; a limit on time, never reached by what was measured (2 to 5).
 const ROUNDS_MAX: usize = 40;
@@ -31,9 +32,9 @@ const MOVES_EACH_MAX: usize = 50;
 struct Found {
     unit: usize,
     to: HostNo,
-    gain: f64,
-    /// Gain less cost.
-    net: f64,
+    gain: Levels,
+    /// Gain less cost, in the order of the objective.
+    worth: Worth,
 }
 
 /// Descends until no move helps.
@@ -48,7 +49,7 @@ pub(crate) fn descend(model: &mut Model<'_>, draft: &mut Draft) {
             let Some(found) = best_move(model, draft, &cold, from) else { continue };
             let reason = reason(model, from, found.to, &model.rules.units[found.unit]);
             for v in model.rules.units[found.unit].clone() {
-                draft.shift(model, v, found.to, reason.clone(), found.gain);
+                draft.shift(model, v, found.to, reason.clone(), found.gain.total());
             }
             changed = true;
             moves_left -= 1;
@@ -119,8 +120,10 @@ fn best_move(model: &Model<'_>, draft: &mut Draft, cold: &Cold, from: HostNo) ->
         let cost: f64 = vms.iter().map(|&v| step_cost(model, v)).sum();
         let free_to_choose = vms.iter().all(|&v| model.rules.of_vm[v].is_empty());
         let release = model.release(vms, from);
-        // No host's part of the score is below 0, so a target brings at most what it has now.
-        if free_to_choose && release + ceiling < cost {
+        // No host's part of the score is below 0, so a target brings at most what it has now; what overload brings is asked no price for.
+        let most = release.total();
+        let free_to_choose = free_to_choose && release.overload < OVERLOAD_STEP;
+        if free_to_choose && most + ceiling < cost {
             continue;
         }
         for class in (0..cold.classes.len()).filter(|&class| vms.iter().all(|&v| model.rules.fits_class(v, class))) {
@@ -133,14 +136,14 @@ fn best_move(model: &Model<'_>, draft: &mut Draft, cold: &Cold, from: HostNo) ->
                 if looked_at > COLDEST {
                     break;
                 }
-                if free_to_choose && release + cold.score[to] < cost {
+                if free_to_choose && most + cold.score[to] < cost {
                     continue;
                 }
                 let gain = release + model.intake(vms, to);
                 let back: f64 =
                     vms.iter().filter(|&&v| model.vms[v].home == Some(to)).map(|&v| model.vms[v].cost.score).sum();
-                let found = Found { unit, to, gain, net: gain - cost + back };
-                if found.net > GAIN_LEAST
+                let found = Found { unit, to, gain, worth: Worth::of(gain, cost - back) };
+                if gain.is_worth(cost - back)
                     && best.is_none_or(|best| better(&found, &best))
                     && model.admit(vms, to).is_ok()
                     && keeps_room(model, vms, to)
@@ -160,14 +163,14 @@ pub(crate) fn step_cost(model: &Model<'_>, v: VmNo) -> f64 {
 
 /// Lower numbers win a tie, so that the order in which VMs are looked at plays no part.
 fn better(a: &Found, b: &Found) -> bool {
-    a.net > b.net || (a.net == b.net && (a.unit, a.to) < (b.unit, b.to))
+    a.worth.total_cmp(&b.worth).then((b.unit, b.to).cmp(&(a.unit, a.to))).is_gt()
 }
 
 /// A move for balance may not heat its target above its leave threshold, or the target would ask for help at once.
 pub(crate) fn keeps_room(model: &Model<'_>, vms: &[VmNo], to: HostNo) -> bool {
     let target = &model.hosts[to];
     let after = vms.iter().fold(target.sums, |sums, &v| sums.with(&model.vms[v]));
-    model.scale.expected_share(target, &after) <= target.thresholds.leave
+    model.scale.expected_share(target, &after) <= target.thresholds.leave + ROUNDING
         || model.scale.expected_share(target, &after) <= model.scale.expected_share(target, &target.sums)
 }
 
@@ -229,6 +232,6 @@ impl Cold {
         }
         self.order[h] = order;
         self.key[h] = key;
-        self.score[h] = model.scale.host(&model.hosts[h], &model.hosts[h].sums);
+        self.score[h] = model.scale.host(&model.hosts[h], &model.hosts[h].sums).total();
     }
 }

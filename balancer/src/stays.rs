@@ -115,7 +115,7 @@ fn why(model: &Model<'_>, draft: &Draft, concerned: &Concerned, order: &[HostNo]
         match refused {
             None => {
                 let here = unit.iter().all(|&u| model.vms[u].place == Some(from));
-                let gain = model.gain(if here { unit } else { std::slice::from_ref(&v) }, from, to);
+                let gain = model.gain(if here { unit } else { std::slice::from_ref(&v) }, from, to).total();
                 best = Some(best.map_or(gain, |most| most.max(gain)));
             }
             Some(why) if rejections.len() < REJECTIONS_MAX && !rejections.iter().any(|r| same_kind(&r.why, &why)) => {

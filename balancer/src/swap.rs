@@ -4,9 +4,10 @@
 //! takes a third host or gives the pair up.
 
 use crate::draft::Draft;
+use crate::levels::{Levels, Worth};
 use crate::model::{HostNo, Model, VmNo};
 use crate::plan::Reason;
-use crate::search::{Cold, GAIN_LEAST, keeps_room, movable, reason, step_cost};
+use crate::search::{Cold, keeps_room, movable, reason, step_cost};
 use crate::snapshot::HostState;
 
 /// Hosts looked at on either side.
@@ -26,7 +27,7 @@ pub(crate) fn swap(model: &mut Model<'_>, draft: &mut Draft) -> bool {
         vms.retain(|&v| model.rules.units[model.rules.unit_of[v]].len() == 1 && movable(model, v).is_ok());
         vms
     };
-    let mut best: Option<(f64, f64, VmNo, HostNo, VmNo, HostNo)> = None;
+    let mut best: Option<(Levels, Worth, VmNo, HostNo, VmNo, HostNo)> = None;
     for &a in &hottest {
         let on_a = free(model, a);
         for &b in coldest.iter().filter(|&&b| cold.key[b] < cold.key[a]) {
@@ -37,15 +38,17 @@ pub(crate) fn swap(model: &mut Model<'_>, draft: &mut Draft) -> bool {
                     }
                     let cost = step_cost(model, v) + step_cost(model, w);
                     let ruled = !model.rules.of_vm[v].is_empty() || !model.rules.of_vm[w].is_empty();
-                    if !ruled && cold.score[a] + cold.score[b] <= cost {
+                    if !ruled && model.overload(a).is_none() && cold.score[a] + cold.score[b] <= cost {
                         continue;
                     }
-                    let (gain, net) = worth(model, v, a, w, b);
-                    if net > best.map_or(GAIN_LEAST, |best| best.1)
+                    let gain = gain(model, v, a, w, b);
+                    let worth = Worth::of(gain, cost);
+                    if gain.is_worth(cost)
+                        && best.is_none_or(|best| worth.total_cmp(&best.1).is_gt())
                         && draft.allows(model, &[v, w])
                         && admits(model, v, a, w, b)
                     {
-                        best = Some((gain, net, v, a, w, b));
+                        best = Some((gain, worth, v, a, w, b));
                     }
                 }
             }
@@ -53,21 +56,21 @@ pub(crate) fn swap(model: &mut Model<'_>, draft: &mut Draft) -> bool {
     }
     let Some((gain, _, v, a, w, b)) = best else { return false };
     let why = reason(model, a, b, &[v]);
-    draft.shift(model, v, b, why, gain);
+    draft.shift(model, v, b, why, gain.total());
     draft.shift(model, w, a, Reason::Room { vm: model.vms[v].vm.id.clone() }, 0.0);
     true
 }
 
-/// Gain, and gain less cost.
-fn worth(model: &Model<'_>, v: VmNo, a: HostNo, w: VmNo, b: HostNo) -> (f64, f64) {
+fn gain(model: &Model<'_>, v: VmNo, a: HostNo, w: VmNo, b: HostNo) -> Levels {
     let (on_a, on_b) = (&model.hosts[a], &model.hosts[b]);
     let (x, y) = (&model.vms[v], &model.vms[w]);
     let before = model.scale.host(on_a, &on_a.sums) + model.scale.host(on_b, &on_b.sums);
     let after =
         model.scale.host(on_a, &on_a.sums.without(x).with(y)) + model.scale.host(on_b, &on_b.sums.without(y).with(x));
     let preferences = model.swap_preference(v, a, w, b);
-    let gain = before - after - crate::rules::PREFERENCE * preferences;
-    (gain, gain - step_cost(model, v) - step_cost(model, w))
+    let mut gain = before - after;
+    gain.imbalance -= crate::rules::PREFERENCE * preferences;
+    gain
 }
 
 impl Model<'_> {

@@ -79,39 +79,47 @@ fn plan_and_explain() {
         &here,
         "plan rack.yaml --policy quiet.yaml -o yaml",
         expect![[r#"
-        moves:
-        - vm: web
-          from: a
-          to: b
-          reason:
-            because: overload
-            expected: 1.125
-            threshold: 0.9
-          after: []
-          gain: 27.562499999999996
-          cost:
-            sent_mib: 1024.0
-            brownout_ms: 8589.934592000001
-            downtime_ms: 300.0
-            score: 0.0034589934592
-        score_before: 27.562499999999996
-        score_after: 0.0
-        stays:
-        - vm: db
-          concern:
-            concern: overload
-            expected: 1.125
-            threshold: 0.9
-          why:
-            why: settled
-        broken: []
-        remedies: []
-        power_off: []
-        refused: null
-        made_ms: 0
-        expires_ms: 300000
-        exit 0
-    "#]],
+            moves:
+            - vm: web
+              from: a
+              to: b
+              reason:
+                because: overload
+                expected: 1.125
+                threshold: 0.9
+              after: []
+              gain: 27.562499999999996
+              cost:
+                sent_mib: 1024.0
+                brownout_ms: 8589.934592000001
+                downtime_ms: 300.0
+                score: 0.0034589934592
+            score_before: 27.562499999999996
+            score_after: 0.0
+            before:
+              overload: 27.562499999999996
+              imbalance: 0.0
+              energy: 0.0
+            after:
+              overload: 0.0
+              imbalance: 0.0
+              energy: 0.0
+            stays:
+            - vm: db
+              concern:
+                concern: overload
+                expected: 1.125
+                threshold: 0.9
+              why:
+                why: settled
+            broken: []
+            remedies: []
+            power_off: []
+            refused: null
+            made_ms: 0
+            expires_ms: 300000
+            exit 0
+        "#]],
     );
     check(
         &here,

@@ -189,7 +189,7 @@ fn loads_that_swing_do_not_make_vms_flap() {
         saw-tooth Spread: 22 moves in a day, at most 4 of one VM
         saw-tooth Pack: 3 moves in a day, at most 1 of one VM
         saw-tooth Quiet: 4 moves in a day, at most 2 of one VM
-        noise Spread: 24 moves in a day, at most 6 of one VM
+        noise Spread: 22 moves in a day, at most 6 of one VM
         noise Pack: 6 moves in a day, at most 2 of one VM
         noise Quiet: 3 moves in a day, at most 1 of one VM
     "#]]

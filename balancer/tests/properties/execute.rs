@@ -156,3 +156,9 @@ impl<'a> Run<'a> {
         wrongs
     }
 }
+
+/// What is wrong in a rack that was not wrong before.
+pub(crate) fn agreed_wrongs(before: &Snapshot, after: &Snapshot, policy: &Policy) -> Vec<String> {
+    let was = Run::new(before, policy).wrongs();
+    Run::new(after, policy).wrongs().difference(&was).cloned().collect()
+}

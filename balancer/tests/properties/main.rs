@@ -1,29 +1,17 @@
 //! What holds for every rack and every plan.
 
 mod execute;
+mod order;
 mod racks;
+mod reasons;
 
-use balancer::{Goal, Host, HostState, Plan, Planner, Policy, Snapshot, Vm, place, plan};
+use balancer::{Goal, Host, HostState, Planner, Policy, Snapshot, Vm, place, plan};
 use execute::{execute, settled};
 use proptest::prelude::*;
-use racks::{policies, racks};
+use racks::{cases, policies, racks};
 
 /// Plans until nothing is left to do. One is enough unless VMs that stood in each other's way come free by it.
-const ROUNDS_MAX: usize = 3;
-
-/// Whether nothing in the rack must move whatever it costs.
-fn calm(snapshot: &Snapshot, policy: &Policy) -> bool {
-    snapshot.hosts.iter().all(|host| host.state != HostState::Draining)
-        && policy.light_hosts == 0
-        && plan(&settled(snapshot, &Plan::default()), &Policy { moves_max: Some(0), ..policy.clone() })
-            .broken
-            .iter()
-            .all(|rule| !rule.strict)
-        && snapshot
-            .vms
-            .iter()
-            .all(|vm| snapshot.hosts.iter().any(|host| Some(&host.id) == vm.host.as_ref() && host.group == vm.group))
-}
+const ROUNDS_MAX: usize = 8;
 
 /// Whether each host's VMs fit on the others, the largest first into the largest hole.
 fn survives(rack: &Snapshot) -> bool {
@@ -44,20 +32,12 @@ fn survives(rack: &Snapshot) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(400)))]
+    #![proptest_config(cases())]
 
     #[test]
     fn every_step_of_every_execution_is_allowed(rack in racks(), policy in policies(), order in any::<u64>()) {
         let made = plan(&rack, &policy);
         execute(&rack, &policy, &made, order).map_err(TestCaseError::fail)?;
-    }
-
-    #[test]
-    fn the_score_never_rises(rack in racks(), policy in policies()) {
-        let made = plan(&rack, &policy);
-        if calm(&rack, &policy) {
-            prop_assert!(made.score_after <= made.score_before + 1e-9, "{made:#?}");
-        }
     }
 
     #[test]
@@ -139,8 +119,8 @@ proptest! {
 
     #[test]
     fn nan_is_refused(rack in racks(), bad in prop::sample::select(vec![f64::NAN, f64::INFINITY, -1.0]), field in 0usize..4) {
-        prop_assume!(!rack.vms.is_empty());
         let mut rack = rack;
+        rack.vms.push(Vm::new("odd".parse().expect("a name"), 16, 1));
         let vm = &mut rack.vms[0];
         match field {
             0 => vm.cpu_cores = bad,

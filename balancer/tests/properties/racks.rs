@@ -1,6 +1,7 @@
 //! Racks and policies of all kinds, small enough for collisions to be the rule.
 
-use balancer::{Ask, Goal, Host, HostSelector, HostState, Policy, Rule, Slack, Snapshot, Vm, VmSelector};
+use crate::execute::settled;
+use balancer::{Ask, Goal, Host, HostSelector, HostState, Plan, Policy, Rule, Slack, Snapshot, Vm, VmSelector, plan};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -104,4 +105,24 @@ pub(crate) fn policies() -> impl Strategy<Value = Policy> {
         streams_out_max: 1,
         ..Policy::default()
     })
+}
+
+/// Whether nothing in the rack must move whatever it costs.
+pub(crate) fn calm(snapshot: &Snapshot, policy: &Policy) -> bool {
+    snapshot.hosts.iter().all(|host| host.state != HostState::Draining)
+        && policy.light_hosts == 0
+        && plan(&settled(snapshot, &Plan::default()), &Policy { moves_max: Some(0), ..policy.clone() })
+            .broken
+            .iter()
+            .all(|rule| !rule.strict)
+        && snapshot
+            .vms
+            .iter()
+            .all(|vm| snapshot.hosts.iter().any(|host| Some(&host.id) == vm.host.as_ref() && host.group == vm.group))
+}
+
+/// How many cases each property is tried on: `PROPTEST_CASES`, or 400.
+pub(crate) fn cases() -> ProptestConfig {
+    let wanted = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok());
+    ProptestConfig::with_cases(wanted.unwrap_or(400))
 }

@@ -59,7 +59,9 @@ pub(crate) fn explain(args: &ExplainArgs) -> Result<(), CommandError> {
         match (option.refusal, option.gain) {
             (Some(Refusal::Input { defect }), _) => println!("  {}: {defect}", option.host),
             (Some(refusal), _) => println!("  {} {refusal}", option.host),
-            (None, Some(gain)) => println!("  {} could take it: gain {gain:.5}, cost {:.5}", option.host, option.cost),
+            (None, Some(gain)) => {
+                println!("  {} could take it: gain {:.5}, cost {:.5}", option.host, gain.total(), option.cost);
+            }
             (None, None) => println!("  {} has it", option.host),
         }
     }
