@@ -1,8 +1,8 @@
 //! DHCP as the rack sees it: what a client asked and what it is told.
 //!
 //! Owns: the types, and pure steps: [`wire`] reads a packet, [`clients`] knows who asks and what is peculiar to it,
-//! [`decide`] says what becomes of a packet, [`reply`] writes the answer; `serve` takes them in turn for the rack, and
-//! `foreign` minds other servers. Never does: keep leases (that is `lease`), send, or look at a clock.
+//! [`decide`] says what becomes of a packet, [`reply`] writes the answer; `serve` takes them in turn for the rack,
+//! `foreign` minds other servers, `machine` several cards of one host. Never does: keep leases (that is `lease`), send, or look at a clock.
 //!
 //! ```text
 //! full: we lease               proxy: another server leases, we only name what to boot (PXE 2.1 §2.2.3)
@@ -20,6 +20,7 @@
 pub mod clients;
 pub mod decide;
 mod foreign;
+mod machine;
 pub mod reply;
 mod serve;
 pub mod wire;

@@ -177,7 +177,7 @@ impl Rack {
 
     /// Finds or makes the record of a machine that boots. `None` when too many strangers are known already.
     pub(crate) fn host_that_boots(&mut self, mac: Mac, now: Now) -> Option<HostId> {
-        let id = HostId::of(mac);
+        let id = self.host_of(mac);
         if !self.hosts.contains(&id) {
             if !self.room_for_stranger(now) {
                 return None;
@@ -209,6 +209,7 @@ impl Rack {
     fn forget_host(&mut self, host: &HostId) {
         if let Some(record) = self.hosts.remove(host) {
             self.forget_learnt(record.mac);
+            self.cards.retain(|_, owner| owner != host);
         }
         if let Some(mut live) = self.live.remove(host) {
             if let Some(held) = live.held.take() {

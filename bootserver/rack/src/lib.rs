@@ -53,6 +53,8 @@ pub struct Rack {
     policy: Policy,
     leases: Leases,
     foreign: dhcp::Foreign,
+    /// Further network cards of hosts, as far as they have asked for an address; each is in a host's inventory.
+    cards: BTreeMap<Mac, HostId>,
     hosts: Table<HostRecord>,
     disks: Table<DiskRecord>,
     vms: Table<VmRecord>,
@@ -99,6 +101,7 @@ impl Rack {
         let mut rack = Self {
             leases: Leases::new(policy.subnets().filter(|s| s.serves == Serves::Full).map(|s| s.pool)),
             foreign: dhcp::Foreign::default(),
+            cards: BTreeMap::new(),
             policy,
             hosts: Table::default(),
             disks: Table::default(),

@@ -337,7 +337,12 @@ mod tests {
         let subnet = Subnet { serves: Serves::Proxy, gateway: Some(Ipv4Addr::new(10, 77, 0, 254)), ..subnet() };
         let mut request = request();
         let (bios, uefi) = (Client::Pxe(Firmware::Bios), Client::Pxe(Firmware::Uefi));
-        check_in(&subnet, &request, bios, Told::ProxyOffer, expect![[r#"
+        check_in(
+            &subnet,
+            &request,
+            bios,
+            Told::ProxyOffer,
+            expect![[r#"
             to Broadcast
             yiaddr 0.0.0.0 siaddr 10.77.0.1
             file undionly.kpxe
@@ -347,8 +352,14 @@ mod tests {
             60 PXEClient
             66 10.77.0.1
             67 undionly.kpxe
-        "#]]);
-        check_in(&subnet, &request, uefi, Told::ProxyOffer, expect![[r#"
+        "#]],
+        );
+        check_in(
+            &subnet,
+            &request,
+            uefi,
+            Told::ProxyOffer,
+            expect![[r#"
             to Broadcast
             yiaddr 0.0.0.0 siaddr 10.77.0.1
             file ipxe.efi
@@ -357,8 +368,14 @@ mod tests {
             60 PXEClient
             66 10.77.0.1
             67 ipxe.efi
-        "#]]);
-        check_in(&subnet, &request, Client::Ipxe(Firmware::Uefi), Told::ProxyOffer, expect![[r#"
+        "#]],
+        );
+        check_in(
+            &subnet,
+            &request,
+            Client::Ipxe(Firmware::Uefi),
+            Told::ProxyOffer,
+            expect![[r#"
             to Broadcast
             yiaddr 0.0.0.0 siaddr 10.77.0.1
             file http://10.77.0.1:8080/boot/52-54-00-aa-bb-01-efi.ipxe
@@ -367,8 +384,14 @@ mod tests {
             60 PXEClient
             66 10.77.0.1
             67 http://10.77.0.1:8080/boot/52-54-00-aa-bb-01-efi.ipxe
-        "#]]);
-        check_in(&subnet, &request, Client::Http, Told::ProxyOffer, expect![[r#"
+        "#]],
+        );
+        check_in(
+            &subnet,
+            &request,
+            Client::Http,
+            Told::ProxyOffer,
+            expect![[r#"
             to Broadcast
             yiaddr 0.0.0.0 siaddr 10.77.0.1
             file http://10.77.0.1:8080/loader/ipxe.efi
@@ -376,10 +399,16 @@ mod tests {
             ServerIdentifier(10.77.0.1)
             60 HTTPClient
             67 http://10.77.0.1:8080/loader/ipxe.efi
-        "#]]);
+        "#]],
+        );
         request.port = Port::Binl { from: "10.77.0.60:68".parse().expect("an address") };
         request.ciaddr = Ipv4Addr::new(10, 77, 0, 60);
-        check_in(&subnet, &request, uefi, Told::ProxyAck, expect![[r#"
+        check_in(
+            &subnet,
+            &request,
+            uefi,
+            Told::ProxyAck,
+            expect![[r#"
             to Binl(10.77.0.60:68)
             yiaddr 0.0.0.0 siaddr 10.77.0.1
             file ipxe.efi
@@ -388,12 +417,17 @@ mod tests {
             60 PXEClient
             66 10.77.0.1
             67 ipxe.efi
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
     fn a_menu_that_waits() {
-        check(&request(), Client::NoImage { architecture: 11 }, ack(), expect![[r#"
+        check(
+            &request(),
+            Client::NoImage { architecture: 11 },
+            ack(),
+            expect![[r#"
             to Unicast(10.77.0.60, Mac([82, 84, 0, 170, 187, 1]))
             yiaddr 10.77.0.60 siaddr 10.77.0.1
             SubnetMask(255.255.255.0)
@@ -404,7 +438,8 @@ mod tests {
             Renewal(1800)
             Rebinding(3150)
             60 PXEClient
-        "#]]);
+        "#]],
+        );
         // The parts of option 43 stand one behind the other, each as long as it says.
         let option = wait(Client::NoImage { architecture: 11 });
         let (mut rest, mut codes) = (&option[..], Vec::new());

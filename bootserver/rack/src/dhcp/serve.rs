@@ -25,7 +25,7 @@ impl Rack {
     /// A machine whose lease is never taken: let in, registered, or a VM of ours.
     pub(crate) fn known(&self, mac: Mac) -> bool {
         self.vm_macs.contains_key(&mac)
-            || self.hosts.get(&HostId::of(mac)).is_some_and(|host| host.accepted || host.registered)
+            || self.hosts.get(&self.host_of(mac)).is_some_and(|host| host.accepted || host.registered)
     }
 
     fn propose(&self, mac: Mac, link: usize, now: Now) -> Option<Ipv4Addr> {
@@ -64,6 +64,7 @@ impl Rack {
 
     /// Answers a DHCP packet; `None` is silence.
     pub(crate) fn dhcp(&mut self, request: &BootRequest, now: Now) -> Option<DhcpReply> {
+        self.recognise(request);
         let mac = request.mac;
         let link = match self.link(request) {
             Ok(link) => link,
@@ -103,10 +104,10 @@ impl Rack {
 
     /// Where the addresses are ours.
     fn lease_out(&mut self, request: &BootRequest, client: Client, link: usize, now: Now) -> Option<DhcpReply> {
-        let mac = request.mac;
+        let (mac, holder) = (request.mac, self.first_card(request.mac));
         let subnet = self.policy.link(link);
         if let Some(server) = request.server.filter(|&server| server != subnet.server) {
-            self.leases.forget_offer(mac);
+            self.leases.forget_offer(holder);
             if request.kind == MessageKind::Request {
                 let line = self.foreign.won(mac, server, Serves::Full, now);
                 self.note(line, now);
@@ -115,28 +116,28 @@ impl Rack {
         }
         let named = if request.ciaddr.is_unspecified() { request.requested } else { Some(request.ciaddr) };
         let standing = Standing {
-            lease: self.leases.address_of(mac).filter(|&address| subnet.contains(address)),
-            proposal: self.propose(mac, link, now),
-            named_is_anothers: named.and_then(|a| self.leases.mac_at(a)).is_some_and(|holder| holder != mac),
+            lease: self.leases.address_of(holder).filter(|&address| subnet.contains(address)),
+            proposal: self.propose(holder, link, now),
+            named_is_anothers: named.and_then(|a| self.leases.mac_at(a)).is_some_and(|other| other != holder),
         };
-        let lease_s = self.lease_s(mac, link);
+        let lease_s = self.lease_s(holder, link);
         let boots = client.firmware().is_some();
         let told = match decide(request, subnet, standing) {
             Decision::Offer(address) => {
                 if boots {
                     self.way_up_begins(mac, client, now)?;
                 }
-                self.leases.offer(mac, address, now);
+                self.leases.offer(holder, address, now);
                 Told::Offer { address, lease_s }
             }
             Decision::Ack(address) => {
                 if boots {
                     self.way_up_begins(mac, client, now)?;
                 }
-                if !self.leases.lease(mac, address, lease_s, now) {
+                if !self.leases.lease(holder, address, lease_s, now) {
                     return None;
                 }
-                self.step_ends(&HostId::of(mac), BootStepKind::Dhcp, now);
+                self.step_ends(&self.host_of(mac), BootStepKind::Dhcp, now);
                 if request.server.is_some() && link == 0 {
                     let line = self.foreign.lost(mac, now);
                     self.note(line, now);
@@ -147,14 +148,14 @@ impl Rack {
             Decision::Nak(why) => Told::Nak(why),
             Decision::Release(_) => {
                 // A ROM that lets go of its address hands over to a loader that needs the same one.
-                if !self.hosts.contains(&HostId::of(mac)) {
-                    self.leases.release(mac, now);
+                if !self.hosts.contains(&self.host_of(mac)) {
+                    self.leases.release(holder, now);
                 }
                 return None;
             }
             Decision::Decline(address) => {
-                if !self.present(&HostId::of(mac)) && !subnet.reservations.contains_key(&mac) {
-                    self.leases.decline(mac, address, now);
+                if !self.present(&self.host_of(mac)) && !subnet.reservations.contains_key(&holder) {
+                    self.leases.decline(holder, address, now);
                     let text =
                         format!("{mac} found {address} in use by another machine; it is not given out for 10 minutes");
                     self.warn(Topic::Dhcp, now, text, |_| ());
@@ -205,7 +206,7 @@ impl Rack {
     /// A machine on its way up has an address from another server. Only for machines that are kept, so that invented ones
     /// fill nothing; and a machine that is there keeps the address under which its disks are open to it.
     fn learn(&mut self, mac: Mac, address: Ipv4Addr, now: Now) -> bool {
-        let host = HostId::of(mac);
+        let (host, first) = (self.host_of(mac), self.first_card(mac));
         let subnet = self.policy.subnet_at(address);
         let a_machines = (subnet.pool.0..=subnet.pool.1).contains(&address)
             && address != subnet.server
@@ -213,14 +214,14 @@ impl Rack {
         if !self.hosts.contains(&host) || subnet.serves != Serves::Proxy || !a_machines {
             return false;
         }
-        if self.leases.address_of(mac) != Some(address) {
+        if self.leases.address_of(first) != Some(address) {
             let holder = self.leases.mac_at(address).map(HostId::of).filter(|holder| self.present(holder));
             if let Some(taken) = holder.or_else(|| self.present(&host).then(|| host.clone())) {
                 let text = format!("{mac} says that it has the address {address}, but {taken} is there: not believed");
                 self.warn_seldom(Topic::Dhcp, now, text);
                 return false;
             }
-            self.leases.learn(mac, address);
+            self.leases.learn(first, address);
         }
         self.step_ends(&host, BootStepKind::Dhcp, now);
         true
@@ -229,11 +230,11 @@ impl Rack {
     /// The address to which a machine's script goes. Where another server gives out the addresses and the machine was not
     /// heard to take one, it is that from which it asks, soon after it has asked by DHCP.
     pub(crate) fn address_for_script(&mut self, mac: Mac, from: Ipv4Addr, now: Now) -> Result<Ipv4Addr, ScriptRefusal> {
-        match self.leases.address_of(mac) {
+        match self.leases.address_of(self.first_card(mac)) {
             Some(lease) if lease == from => Ok(lease),
             Some(lease) => Err(ScriptRefusal::OtherAddress { mac, lease, from }),
             None => {
-                let asked = self.live.get(&HostId::of(mac)).and_then(|live| live.asked_mono_ms);
+                let asked = self.live.get(&self.host_of(mac)).and_then(|live| live.asked_mono_ms);
                 let lately = asked.is_some_and(|at| now.mono_ms.saturating_sub(at) < UNHEARD_MS);
                 let learnt = lately && self.policy.link_of(from).is_some() && self.learn(mac, from, now);
                 if learnt { Ok(from) } else { Err(ScriptRefusal::NoLease { mac }) }

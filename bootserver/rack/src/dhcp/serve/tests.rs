@@ -1,13 +1,15 @@
 //! Whole exchanges with the rack: both modes, relays, other servers, and strangers without end.
 
 use crate::dhcp::{BootRequest, Destination, MessageKind, Port, ServerKind, ServerReply};
-use crate::effect::{JoinDecision, ScriptRefusal};
+use crate::effect::{Answer, JoinDecision, ScriptRefusal};
 use crate::event::{Command, Event};
 use crate::host::UNKNOWN_HOSTS_MAX;
 use crate::log::EVENTS_KEPT;
 use crate::policy::{Policy, Serves, Subnet};
-use crate::testing::{Bench, ipxe, mac, nonce, policy, subnet, yiaddr};
+use crate::testing::{Bench, inventory, ipxe, mac, nonce, policy, subnet, yiaddr};
+use proto::agent::JoinRequest;
 use proto::api::RegisterHost;
+use proto::host::{Inventory, Nic};
 use proto::{HostId, Mac};
 use std::net::{Ipv4Addr, SocketAddrV4};
 
@@ -224,6 +226,45 @@ fn inform_release_decline() {
     assert_eq!(bench.rack.leases.quarantine.len(), 1);
     bench.after(600_001).apply(Event::Tick);
     assert_eq!(bench.rack.leases.quarantine.len(), 0);
+}
+
+#[test]
+fn all_cards_of_a_machine_are_one_host_with_one_address() {
+    let mut bench = Bench::new(policy());
+    let uuid = "00112233-4455-6677-8899-aabbccddeeff";
+    let turned = [0, 0x33, 0x22, 0x11, 0, 0x55, 0x44, 0x77, 0x66, 0x88, 0x99, 0xaa, 0xbb, 0xcc, 0xdd, 0xee, 0xff];
+    let address = bench.lease(mac(1), ipxe).expect("an address");
+    let first = nonce(&bench.script(mac(1), address, 1).expect("a script"));
+    let nic = |last| Nic { mac: mac(last), driver: "e1000".to_owned(), link: true, speed_mbit: None };
+    let inventory = Inventory { uuid: uuid.to_owned(), nics: vec![nic(1), nic(2)], ..inventory() };
+    let request = JoinRequest { host: HostId::of(mac(1)), nonce: first.clone(), csr_pem: "CSR".to_owned(), inventory };
+    let joined = bench.answer(|reply| Event::Join { reply, request, key: "k".to_owned(), from: address });
+    assert!(matches!(joined, Answer::Join(JoinDecision::Issue { .. })));
+
+    // Its other card, by ROM and by iPXE, with the identifier in the order of each.
+    let rom = |request: &mut BootRequest| {
+        request.architectures = vec![0];
+        request.machine_id = Some(turned.to_vec());
+    };
+    assert_eq!(bench.after(100_000).lease(mac(2), rom), Some(address));
+    let loader = |request: &mut BootRequest| {
+        ipxe(request);
+        request.machine_id = Some([&[0][..], &0x0011_2233_4455_6677_8899_aabb_ccdd_eeff_u128.to_be_bytes()].concat());
+    };
+    assert_eq!(bench.lease(mac(2), loader), Some(address));
+    let script = bench.script(mac(2), address, 2).expect("a script");
+    assert!(script.contains("tsubame.host=h525400aabb01 tsubame.mac=52:54:00:aa:bb:02"), "{script}");
+    assert_eq!(bench.rack.hosts.len(), 1);
+
+    // A card that was moved to another machine is not the first machine's any more.
+    let moved = |request: &mut BootRequest| {
+        ipxe(request);
+        request.machine_id = Some([&[0][..], &[7; 16]].concat());
+    };
+    assert_ne!(bench.lease(mac(2), moved), Some(address));
+    assert_eq!(bench.rack.hosts.len(), 2);
+    // And one identifier for many boards does not make them one.
+    assert_ne!(bench.lease(mac(3), loader), Some(address));
 }
 
 /// xorshift64*: the same strangers every time.
