@@ -1,14 +1,14 @@
-//! Strict rules that cannot hold together.
+//! Rules that cannot hold together.
 //!
-//! Owns: finding, for a rule that does not hold, the rules that stand against it whatever room there is. Never does: look at load or
-//! at memory in use.
+//! Owns: finding, for a rule that does not hold, the rules that stand against it whatever room there is: strict ones, and for a preferred rule other
+//! preferred ones too. Never does: look at load or at memory in use.
 
 use crate::model::{HostNo, Model, VmNo};
 use crate::rules::Kind;
 use std::collections::BTreeSet;
 
 impl Model<'_> {
-    /// Strict rules that contradict rule `r`, by name in order; empty when nothing but room is lacking.
+    /// Rules that contradict rule `r`, by name in order; empty when nothing but room is lacking.
     pub(crate) fn against(&self, r: usize) -> Vec<String> {
         let mut against = BTreeSet::new();
         let rule = &self.rules.rules[r];
@@ -17,12 +17,17 @@ impl Model<'_> {
                 for &v in &rule.vms {
                     against.extend(self.no_common_host(r, allowed, v));
                 }
+                let apart = self.overlapping(r, 1).filter(|&o| matches!(self.rules.rules[o].kind, Kind::Apart));
+                against.extend(apart.filter(|&o| {
+                    let vms = &self.rules.rules[o].vms;
+                    self.matching(vms, Some(r)) < vms.len()
+                }));
             }
             Kind::Apart => {
                 for o in self.overlapping(r, 2).filter(|&o| matches!(self.rules.rules[o].kind, Kind::Together)) {
                     against.insert(o);
                 }
-                if self.matching(&rule.vms) < rule.vms.len() {
+                if self.matching(&rule.vms, None) < rule.vms.len() {
                     let only = self.overlapping(r, 1).filter(|&o| matches!(self.rules.rules[o].kind, Kind::Only(_)));
                     against.extend(only);
                 }
@@ -49,7 +54,7 @@ impl Model<'_> {
         let others: BTreeSet<usize> = unit
             .iter()
             .flat_map(|&u| self.rules.of_vm[u].iter().copied())
-            .filter(|&o| o != r && self.rules.rules[o].strict)
+            .filter(|&o| o != r && self.may_stand_against(o, r))
             .collect();
         let allows = |o: usize, h: HostNo| match &self.rules.rules[o].kind {
             Kind::Only(allowed) => allowed[h],
@@ -68,28 +73,37 @@ impl Model<'_> {
         found
     }
 
-    /// Other strict rules that share so many VMs with rule `r`.
+    /// A preferred rule gives way to a strict one, so it is no reason why that does not hold.
+    fn may_stand_against(&self, o: usize, r: usize) -> bool {
+        self.rules.rules[o].strict || !self.rules.rules[r].strict
+    }
+
+    /// Other rules that may stand against rule `r` and share so many VMs with it.
     fn overlapping(&self, r: usize, least: usize) -> impl Iterator<Item = usize> {
         let mine: BTreeSet<VmNo> = self.rules.rules[r].vms.iter().copied().collect();
         (0..self.rules.rules.len()).filter(move |&o| {
             let other = &self.rules.rules[o];
-            o != r && other.strict && other.vms.iter().filter(|v| mine.contains(v)).count() >= least
+            o != r && self.may_stand_against(o, r) && other.vms.iter().filter(|v| mine.contains(v)).count() >= least
         })
     }
 
-    /// How many of these VMs can be on hosts of their own at the same time (augmenting paths).
-    fn matching(&self, vms: &[VmNo]) -> usize {
+    /// How many of these VMs can be on hosts of their own at the same time, by strict rules and by one more (augmenting paths).
+    fn matching(&self, vms: &[VmNo], by: Option<usize>) -> usize {
         let mut holder: Vec<Option<VmNo>> = vec![None; self.hosts.len()];
-        vms.iter().filter(|&&v| self.augment(v, &mut holder, &mut vec![false; self.hosts.len()])).count()
+        vms.iter().filter(|&&v| self.augment(v, by, &mut holder, &mut vec![false; self.hosts.len()])).count()
     }
 
-    fn augment(&self, v: VmNo, holder: &mut [Option<VmNo>], seen: &mut [bool]) -> bool {
+    fn augment(&self, v: VmNo, by: Option<usize>, holder: &mut [Option<VmNo>], seen: &mut [bool]) -> bool {
+        let allows = |h: HostNo| match by.map(|r| &self.rules.rules[r]) {
+            Some(rule) => !rule.vms.contains(&v) || matches!(&rule.kind, Kind::Only(allowed) if allowed[h]),
+            None => true,
+        };
         for h in 0..self.hosts.len() {
-            if seen[h] || !self.may_ever(v, h) {
+            if seen[h] || !self.may_ever(v, h) || !allows(h) {
                 continue;
             }
             seen[h] = true;
-            if holder[h].is_none_or(|other| self.augment(other, holder, seen)) {
+            if holder[h].is_none_or(|other| self.augment(other, by, holder, seen)) {
                 holder[h] = Some(v);
                 return true;
             }

@@ -5,6 +5,7 @@ mod rack;
 
 mod keep;
 mod pack;
+mod pairs;
 mod place;
 mod spread;
 mod traps;
