@@ -6,10 +6,10 @@
 //! Hosts are shared out as in Cluster-on-Demand (Chase et al., HPDC 2003): each group first gets its minimum, then what its load needs,
 //! those with the largest claim for their share first; hosts that nobody needs stay where they are.
 
-use crate::model::{CPU, HostNo, MEMORY, Model};
+use crate::model::{CPU, HostNo, MEMORY, Model, VmNo};
 use crate::plan::Plan;
 use crate::planner::plan;
-use crate::policy::{Ask, Goal, HostSelector, Policy, Rule, VmSelector};
+use crate::policy::{Ask, Goal, Group, HostSelector, Policy, Rule, VmSelector};
 use crate::snapshot::{HostState, Snapshot};
 use proto::HostId;
 use serde::{Deserialize, Serialize};
@@ -65,17 +65,18 @@ fn wanted(model: &Model<'_>, hosts: usize) -> Vec<usize> {
     let active = || model.hosts.iter().filter(|host| host.host.state == HostState::Active);
     let n = (active().count() as f64).max(1.0);
     let mean = |r: usize| active().map(|host| host.capacity[r]).sum::<f64>() / n;
-    let needs = |name: &str| {
-        let vms = model.vms.iter().filter(|entry| entry.vm.group.as_deref() == Some(name));
+    let needs = |group: &Group| {
+        let vms = model.vms.iter().filter(|entry| entry.vm.group.as_deref() == Some(group.name.as_str()));
         let (cpu, variance, memory) = vms.fold((0.0, 0.0, 0.0), |(cpu, variance, memory), entry| {
             (cpu + entry.load[CPU], variance + entry.cpu_variance, memory + entry.load[MEMORY])
         });
-        let cpu = (cpu + model.scale.z * f64::sqrt(variance)) / (mean(CPU) * model.policy.thresholds.leave.max(0.01));
-        cpu.max(memory / mean(MEMORY)).ceil() as usize
+        let free = 1.0 - group.slack;
+        let cpu =
+            (cpu + model.scale.z * f64::sqrt(variance)) / (mean(CPU) * model.policy.thresholds.leave.clamp(0.01, free));
+        cpu.max(memory / (mean(MEMORY) * free)).ceil() as usize
     };
     let mut given: Vec<usize> = groups.iter().map(|group| group.hosts_min).collect();
-    let most: Vec<usize> =
-        groups.iter().map(|group| needs(&group.name).clamp(group.hosts_min, group.hosts_max)).collect();
+    let most: Vec<usize> = groups.iter().map(|group| needs(group).clamp(group.hosts_min, group.hosts_max)).collect();
     while given.iter().sum::<usize>() < hosts {
         // The group that has least for its claim comes next.
         let next = (0..groups.len()).filter(|&g| given[g] < most[g]).min_by(|&a, &b| {
@@ -102,6 +103,38 @@ fn giver<'a>(
         has.get(&name).filter(|hosts| hosts.len() > want).and_then(|hosts| Some((name, lightest(hosts)?)))
     });
     surplus.min_by_key(|&(_, h)| (model.hosts[h].sums.memory_mib, h))
+}
+
+/// Whether a group keeps its slack with these VMs on these hosts, by memory and by mean processor use.
+pub(crate) fn keeps_slack(
+    model: &Model<'_>,
+    group: &Group,
+    hosts: impl Iterator<Item = HostNo>,
+    new: Option<VmNo>,
+) -> bool {
+    let (mut capacity, mut used) = ([0.0; 2], [0.0; 2]);
+    for h in hosts {
+        for (i, r) in [CPU, MEMORY].into_iter().enumerate() {
+            capacity[i] += model.hosts[h].capacity[r];
+            used[i] += model.hosts[h].sums.load[r];
+        }
+    }
+    let more = |r: usize| new.map_or(0.0, |v| model.vms[v].load[r]);
+    [CPU, MEMORY].into_iter().enumerate().all(|(i, r)| used[i] + more(r) <= capacity[i] * (1.0 - group.slack) + 1e-9)
+}
+
+impl Model<'_> {
+    /// The policy's group of this name, when it keeps slack.
+    pub(crate) fn slack_group(&self, name: Option<&str>) -> Option<&Group> {
+        self.policy.groups.iter().find(|group| Some(group.name.as_str()) == name && group.slack > 0.0)
+    }
+
+    /// Active hosts of a group.
+    pub(crate) fn hosts_of(&self, group: &str) -> impl Iterator<Item = HostNo> {
+        (0..self.hosts.len()).filter(move |&h| {
+            self.hosts[h].host.state == HostState::Active && self.hosts[h].host.group.as_deref() == Some(group)
+        })
+    }
 }
 
 /// A group's way to another site.

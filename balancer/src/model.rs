@@ -220,6 +220,11 @@ impl<'a> HostEntry<'a> {
         self.host.memory_mib.saturating_sub(self.sums.memory_mib + self.reserved_mib)
     }
 
+    /// The most of its processors that it may be brought to, share: what is kept free is taken off.
+    pub(crate) fn ceiling(&self) -> f64 {
+        self.thresholds.leave.min(1.0 - self.slack)
+    }
+
     /// Memory that a VM may still have here, MiB: what is kept free is taken off.
     pub(crate) fn room_mib(&self) -> u64 {
         let usable = (self.host.memory_mib as f64 * (1.0 - self.slack)).floor() as u64;

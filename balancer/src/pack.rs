@@ -7,6 +7,7 @@
 
 use crate::draft::Draft;
 use crate::forecast::DAY_MS;
+use crate::groups::keeps_slack;
 use crate::levels::Levels;
 use crate::model::{CPU, HostEntry, HostNo, Model, VmNo};
 use crate::plan::{PowerOff, Reason};
@@ -79,12 +80,12 @@ fn empty(model: &mut Model<'_>, draft: &mut Draft, from: HostNo, targets: &[Host
 pub(crate) fn power_off(model: &Model<'_>) -> Vec<PowerOff> {
     let kept = (model.policy.spare_hosts + model.policy.light_hosts) as usize;
     let active = || model.hosts.iter().filter(|host| host.host.state == HostState::Active);
-    let takes = |host: &HostEntry<'_>| host.capacity[CPU] * host.thresholds.leave;
+    let takes = |host: &HostEntry<'_>| host.capacity[CPU] * host.ceiling();
     let mut room: f64 = active().filter(|host| !host.vms.is_empty()).map(takes).sum();
     let demand = demand_ahead(model);
-    let mut off = Vec::new();
+    let mut off: Vec<PowerOff> = Vec::new();
     for (i, host) in active().filter(|host| host.vms.is_empty()).enumerate() {
-        if i >= kept {
+        if i >= kept && slack_without(model, host, &off) {
             let needed = demand.iter().position(|&cores| cores > room);
             let wake_ms = needed.map(|step| model.at_ms.saturating_add((step as u64 + 1) * model.sample_ms));
             off.push(PowerOff { host: host.host.id.clone(), wake_ms });
@@ -92,6 +93,16 @@ pub(crate) fn power_off(model: &Model<'_>) -> Vec<PowerOff> {
         room += takes(host);
     }
     off
+}
+
+/// Whether a host's group keeps its slack without it and without those that are switched off already.
+fn slack_without(model: &Model<'_>, host: &HostEntry<'_>, off: &[PowerOff]) -> bool {
+    let Some(group) = model.slack_group(host.host.group.as_deref()) else { return true };
+    let gone = |h: &HostNo| {
+        let id = &model.hosts[*h].host.id;
+        *id == host.host.id || off.iter().any(|other| other.host == *id)
+    };
+    keeps_slack(model, group, model.hosts_of(&group.name).filter(|h| !gone(h)), None)
 }
 
 /// Cores that all VMs together are expected to use at each sample of the coming day: what each used at that time yesterday, and what it is expected to

@@ -2,6 +2,7 @@
 //!
 //! Owns: the choice among the hosts that may take it. Never does: move others to make room.
 
+use crate::groups::keeps_slack;
 use crate::levels::Worth;
 use crate::model::{HostNo, Model};
 use crate::plan::{Placement, Refusal, Rejection};
@@ -36,6 +37,7 @@ pub fn place(snapshot: &Snapshot, policy: &Policy, vm: &Vm) -> Result<Placement,
         match model
             .admit(&[v], h)
             .and_then(|()| unit_allows(&model, v, h))
+            .and_then(|()| group_allows(&model, v))
             .and_then(|()| crate::spare::admit(&mut model, v, h))
         {
             Ok(()) => fitting.push((Worth::of(model.intake(&[v], h), 0.0), h)),
@@ -59,6 +61,16 @@ pub fn place(snapshot: &Snapshot, policy: &Policy, vm: &Vm) -> Result<Placement,
 fn usual_share(snapshot: &Snapshot) -> f64 {
     let vcpus: f64 = snapshot.vms.iter().map(|vm| f64::from(vm.vcpus)).sum();
     if vcpus > 0.0 { snapshot.vms.iter().map(|vm| vm.cpu_cores).sum::<f64>() / vcpus } else { 0.0 }
+}
+
+/// A group takes no VM into its slack.
+fn group_allows(model: &Model<'_>, v: usize) -> Result<(), Refusal> {
+    match model.slack_group(model.vms[v].vm.group.as_deref()) {
+        Some(group) if !keeps_slack(model, group, model.hosts_of(&group.name), Some(v)) => {
+            Err(Refusal::Slack { share: group.slack })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A VM that is kept together with others starts where they run.

@@ -237,6 +237,10 @@ pub struct Group {
     /// Most hosts.
     #[serde(default = "many")]
     pub hosts_max: usize,
+    /// Share of the memory and of the processors of all its hosts together that is kept free, 0 to 0.99: it is lent hosts for that, takes no new VM
+    /// beyond it, and keeps hosts on for it.
+    #[serde(default)]
+    pub slack: f64,
 }
 
 /// A site with its green score.
@@ -384,6 +388,7 @@ impl Policy {
                 return Err(defect(format!("groups[{i}].name"), &format!("{:?} again", group.name), "each name once"));
             }
             share(&format!("groups[{i}].share"), group.share, 1e-6, 1e6)?;
+            share(&format!("groups[{i}].slack"), group.slack, 0.0, 0.99)?;
             if group.hosts_min > group.hosts_max {
                 let found = format!("{} above hosts_max {}", group.hosts_min, group.hosts_max);
                 return Err(defect(format!("groups[{i}].hosts_min"), &found, "at most hosts_max"));

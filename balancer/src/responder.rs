@@ -76,7 +76,7 @@ pub fn offer(host: &Host, vms: &[Vm], help: &Help, now: &Snapshot, policy: &Poli
     view.vms.extend(strangers.map(|vm| Vm { host: None, moving_to: None, ..vm.clone() }));
     let model = Model::new(&view, policy);
     let own = &model.hosts[0];
-    if host.id == help.host || model.scale.expected_share(own, &own.sums) >= own.thresholds.leave {
+    if host.id == help.host || model.scale.expected_share(own, &own.sums) >= own.ceiling() {
         return None;
     }
     let fits =

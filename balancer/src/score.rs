@@ -129,7 +129,7 @@ impl Scale {
         let share = self.expected_share(host, &host.sums);
         match host.sums.vms {
             0 => 1.0,
-            _ if share < host.thresholds.leave => 1.0 - share / host.thresholds.leave,
+            _ if share < host.ceiling() => 1.0 - share / host.ceiling(),
             _ => 2.0 + share,
         }
     }

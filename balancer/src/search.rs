@@ -166,11 +166,11 @@ fn better(a: &Found, b: &Found) -> bool {
     a.worth.total_cmp(&b.worth).then((b.unit, b.to).cmp(&(a.unit, a.to))).is_gt()
 }
 
-/// A move for balance may not heat its target above its leave threshold, or the target would ask for help at once.
+/// A move for balance may not heat its target above its leave threshold, or the target would ask for help at once, nor into its slack.
 pub(crate) fn keeps_room(model: &Model<'_>, vms: &[VmNo], to: HostNo) -> bool {
     let target = &model.hosts[to];
     let after = vms.iter().fold(target.sums, |sums, &v| sums.with(&model.vms[v]));
-    model.scale.expected_share(target, &after) <= target.thresholds.leave + ROUNDING
+    model.scale.expected_share(target, &after) <= target.ceiling() + ROUNDING
         || model.scale.expected_share(target, &after) <= model.scale.expected_share(target, &target.sums)
 }
 

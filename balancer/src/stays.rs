@@ -139,7 +139,7 @@ impl Model<'_> {
     pub(crate) fn would_overload(&self, vms: &[VmNo], to: HostNo) -> Refusal {
         let host = &self.hosts[to];
         let after = vms.iter().fold(host.sums, |sums, &v| sums.with(&self.vms[v]));
-        Refusal::Overload { expected: self.scale.expected_share(host, &after), threshold: host.thresholds.leave }
+        Refusal::Overload { expected: self.scale.expected_share(host, &after), threshold: host.ceiling() }
     }
 }
 

@@ -12,7 +12,7 @@ fn lend(rack: &str, groups: Vec<Group>, expected: Expect) {
 }
 
 fn group(name: &str, share: f64, hosts_min: usize, hosts_max: usize) -> Group {
-    Group { name: name.to_owned(), share, hosts_min, hosts_max }
+    Group { name: name.to_owned(), share, hosts_min, hosts_max, slack: 0.0 }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What is kept free: light hosts, slack, thresholds of their own.
 
 use crate::rack::{check, snapshot};
-use balancer::{Goal, HostSelector, Policy, Slack, Thresholds, ThresholdsFor, Vm, place};
+use balancer::{Goal, Group, HostSelector, Policy, Slack, Thresholds, ThresholdsFor, Vm, place, share_out};
 use expect_test::expect;
 
 fn ssd() -> HostSelector {
@@ -62,6 +62,62 @@ fn slack_is_not_planned_into() {
         b keeps 50 % free
     "#]]
     .assert_eq(&refused.iter().map(|r| format!("{r}\n")).collect::<String>());
+}
+
+#[test]
+fn slack_is_of_processors_too() {
+    let rack = "
+        a 8G 4c: web 1G 2c, db 1G 1.9c
+        b 8G 4c label=disk:ssd: mail 1G 1c
+    ";
+    check(
+        rack,
+        &Policy { goal: Goal::Quiet, slack: vec![Slack { hosts: ssd(), share: 0.5 }], ..Policy::default() },
+        expect![[r#"
+            1. mail: b -> a, makes room for db
+            2. db: a -> b, its host is expected at 98 % of its processors, above 90 %
+            web stays: its host is expected at 98 % of its processors, above 90 %, but other moves settle it
+            score 8.0625 -> 0.0000
+        "#]],
+    );
+}
+
+#[test]
+fn a_group_keeps_slack_as_a_whole() {
+    let group = |slack: f64| Group { name: "shop".to_owned(), share: 1.0, hosts_min: 1, hosts_max: 9, slack };
+    let rack = "
+        a 8G 4c group=shop: web 4G 1c group=shop
+        b 8G 4c group=shop: db 3G 0.5c group=shop
+        c 8G 4c group=shop
+        d 8G 4c
+    ";
+    let pack = |slack: f64| Policy { goal: Goal::Pack, groups: vec![group(slack)], ..Policy::default() };
+    check(rack, &pack(0.0), expect![[r#"
+        1. web: a -> b, its host can then be switched off
+        a may be switched off
+        c may be switched off
+        d may be switched off
+        score 1.0000 -> 0.5000
+    "#]]);
+    check(rack, &pack(0.5), expect![[r#"
+        1. web: a -> b, its host can then be switched off
+        a may be switched off
+        d may be switched off
+        score 1.0000 -> 0.5000
+    "#]]);
+    let mut new = Vm::new("new".parse().expect("a name"), 6144, 1);
+    new.group = Some("shop".to_owned());
+    assert!(place(&snapshot(rack), &pack(0.4), &new).is_ok());
+    let refused = place(&snapshot(rack), &pack(0.5), &new).expect_err("13 GiB are more than half of 24");
+    expect![[r#"
+        a has 4096 MiB free of the 6144 MiB needed
+        b has 5120 MiB free of the 6144 MiB needed
+        c keeps 50 % free
+        d belongs to no group
+    "#]].assert_eq(&refused.iter().map(|r| format!("{r}\n")).collect::<String>());
+    let full = rack.replace("c 8G 4c group=shop", "c 8G 4c").replace("db 3G 0.5c", "db 6G 0.5c");
+    let lent = |slack: f64| share_out(&snapshot(&full), &pack(slack)).len();
+    assert_eq!((lent(0.0), lent(0.5)), (0, 1), "10 GiB need two hosts of 8 GiB, or three when half is kept free");
 }
 
 #[test]
