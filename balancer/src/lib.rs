@@ -32,6 +32,7 @@ mod rules;
 mod schedule;
 mod score;
 mod search;
+mod series;
 mod snapshot;
 mod spare;
 mod stays;
@@ -57,5 +58,6 @@ pub use policy::{
 pub use replay::{Replay, Replayed, replay};
 pub use responder::{Agreed, Help, Offer, ask, offer, respond};
 pub use revalidate::{Stale, revalidate};
+pub use series::read_sites;
 pub use snapshot::{Defect, Host, HostState, Moved, Snapshot, Vm, Watts};
 pub use watch::{Trigger, Watch};

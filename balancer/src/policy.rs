@@ -249,7 +249,8 @@ pub struct Group {
 pub struct Site {
     /// Its name.
     pub name: String,
-    /// Sun, 0 to 1, now and then every `sample_ms` of the snapshot: from a sensor or a weather forecast.
+    /// Sun, 0 to 1, now and then every `sample_ms` of the snapshot: from a sensor or a weather forecast (`read_sites` reads their files). In a replay
+    /// from the first sample on.
     #[serde(default)]
     pub sun: Vec<f64>,
     /// Wind, 0 to 1.

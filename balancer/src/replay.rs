@@ -9,6 +9,7 @@ use crate::policy::Policy;
 use crate::snapshot::{Defect, HostState, Snapshot, Vm};
 use proto::{HostId, VmId};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 /// What a replay came to.
@@ -83,10 +84,23 @@ pub fn replay(snapshot: &Snapshot, policy: &Policy, every: usize) -> Result<Repl
             now.hosts.iter().filter(|host| now.vms.iter().any(|vm| vm.host.as_ref() == Some(&host.id))).count();
         done.running_host_s += running as f64 * seconds;
         if i % every.max(1) == 0 {
-            carry_out(&mut now, policy, &mut planner, &mut done);
+            carry_out(&mut now, &seen_at(policy, i), &mut planner, &mut done);
         }
     }
     Ok(done)
+}
+
+/// The policy with what its sites' series say from a sample on.
+fn seen_at(policy: &Policy, sample: usize) -> Cow<'_, Policy> {
+    if policy.sites.is_empty() {
+        return Cow::Borrowed(policy);
+    }
+    let mut then = policy.clone();
+    for series in then.sites.iter_mut().flat_map(|site| [&mut site.sun, &mut site.wind, &mut site.temperature]) {
+        // The newest value holds on.
+        series.drain(..sample.min(series.len().saturating_sub(1)));
+    }
+    Cow::Owned(then)
 }
 
 fn carry_out(now: &mut Snapshot, policy: &Policy, planner: &mut Planner, done: &mut Replay) {

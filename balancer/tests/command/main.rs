@@ -221,6 +221,58 @@ fn wrong_files() {
 }
 
 #[test]
+fn sites_from_a_sensor() {
+    let rack = "
+at_ms: 1800000000000
+sample_ms: 300000
+hosts:
+  - {id: a, memory_mib: 8192, cpu_cores: 4, site: north}
+  - {id: b, memory_mib: 8192, cpu_cores: 4, site: south}
+vms:
+  - {id: batch, host: a, memory_mib: 1024, vcpus: 4, cpu_cores: 2.0, cpu_history: [2.0, 2.0, 2.0, 2.0], flexible: true}
+";
+    let sky = "site,at_ms,sun,wind,temperature\n\
+        north,1799999000000,0.9,0.8,1\nnorth,1799999500000,0.1,,\nsouth,1799999000000,0.7,0.8,1\n";
+    let files = [
+        ("rack.yaml", rack.to_owned()),
+        ("green.yaml", "goal: quiet\nsite_weight: 0.1\n".to_owned()),
+        ("sky.csv", sky.to_owned()),
+        ("wrong.csv", sky.replace("0.7", "70")),
+    ];
+    let here = folder("sites", &files.each_ref().map(|(name, text)| (*name, text.as_str())));
+    check(&here, "plan rack.yaml --policy green.yaml", expect![[r#"
+        moves: 0, score 0.0500 -> 0.0500
+        exit 0
+    "#]]);
+    check(&here, "plan rack.yaml --policy green.yaml --sites sky.csv", expect![[r#"
+          no  vm     from  to     after   MiB sent  why
+           1  batch  a     b          -       1024  its site's green score is 0.08, the other site's 0.56
+        moves: 1, score 0.0460 -> 0.0220
+        exit 0
+    "#]]);
+    check(&here, "explain rack.yaml batch --policy green.yaml --sites sky.csv", expect![[r#"
+        batch: a -> b, its site's green score is 0.08, the other site's 0.56
+          gain 0.02400, cost 0.00346: 1024 MiB sent in 8.6 s, stands still 300 ms
+          a has it
+          b could take it: gain 0.02400, cost 0.00346
+        exit 0
+    "#]]);
+    check(&here, "replay rack.yaml --policy green.yaml --sites sky.csv", expect![[r#"
+         1799999100000  batch: a -> b, its site's green score is 0.29, the other site's 0.56
+        4 samples, 1 plans, 1 moves, 1024 MiB moved
+                             with plans   without
+        overload, host-s              0         0
+        unserved, core-s              0         0
+        running, host-s            1200
+        exit 0
+    "#]]);
+    check(&here, "plan rack.yaml --policy green.yaml --sites wrong.csv", expect![[r#"
+        balancer: wrong.csv: line 4: sun "70"; expected a number from 0 to 1
+        exit 2
+    "#]]);
+}
+
+#[test]
 fn ganeti() {
     let files = [
         ("c.data", CLUSTER.to_owned()),

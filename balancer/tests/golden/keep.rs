@@ -92,19 +92,27 @@ fn a_group_keeps_slack_as_a_whole() {
         d 8G 4c
     ";
     let pack = |slack: f64| Policy { goal: Goal::Pack, groups: vec![group(slack)], ..Policy::default() };
-    check(rack, &pack(0.0), expect![[r#"
+    check(
+        rack,
+        &pack(0.0),
+        expect![[r#"
         1. web: a -> b, its host can then be switched off
         a may be switched off
         c may be switched off
         d may be switched off
         score 1.0000 -> 0.5000
-    "#]]);
-    check(rack, &pack(0.5), expect![[r#"
+    "#]],
+    );
+    check(
+        rack,
+        &pack(0.5),
+        expect![[r#"
         1. web: a -> b, its host can then be switched off
         a may be switched off
         d may be switched off
         score 1.0000 -> 0.5000
-    "#]]);
+    "#]],
+    );
     let mut new = Vm::new("new".parse().expect("a name"), 6144, 1);
     new.group = Some("shop".to_owned());
     assert!(place(&snapshot(rack), &pack(0.4), &new).is_ok());
@@ -114,7 +122,8 @@ fn a_group_keeps_slack_as_a_whole() {
         b has 5120 MiB free of the 6144 MiB needed
         c keeps 50 % free
         d belongs to no group
-    "#]].assert_eq(&refused.iter().map(|r| format!("{r}\n")).collect::<String>());
+    "#]]
+    .assert_eq(&refused.iter().map(|r| format!("{r}\n")).collect::<String>());
     let full = rack.replace("c 8G 4c group=shop", "c 8G 4c").replace("db 3G 0.5c", "db 6G 0.5c");
     let lent = |slack: f64| share_out(&snapshot(&full), &pack(slack)).len();
     assert_eq!((lent(0.0), lent(0.5)), (0, 1), "10 GiB need two hosts of 8 GiB, or three when half is kept free");

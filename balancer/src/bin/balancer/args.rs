@@ -28,6 +28,9 @@ pub(crate) struct ReplayArgs {
     /// Policy, YAML or JSON; the default policy without it.
     #[arg(long)]
     pub(crate) policy: Option<PathBuf>,
+    /// Sun, wind and temperature of sites, from sensors or a forecast: CSV with site, at_ms, sun, wind, temperature.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) sites: Option<PathBuf>,
     /// Plan every so many samples.
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub(crate) every: usize,
@@ -42,6 +45,9 @@ pub(crate) struct ExplainArgs {
     pub(crate) snapshot: PathBuf,
     /// The VM.
     pub(crate) vm: proto::VmId,
+    /// Sun, wind and temperature of sites, from sensors or a forecast: CSV with site, at_ms, sun, wind, temperature.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) sites: Option<PathBuf>,
     /// Policy, YAML or JSON; the default policy without it.
     #[arg(long)]
     pub(crate) policy: Option<PathBuf>,
@@ -58,6 +64,9 @@ pub(crate) struct PlanArgs {
     /// Policy, YAML or JSON; the default policy without it.
     #[arg(long, conflicts_with = "ganeti")]
     pub(crate) policy: Option<PathBuf>,
+    /// Sun, wind and temperature of sites, from sensors or a forecast: CSV with site, at_ms, sun, wind, temperature.
+    #[arg(long, value_name = "FILE", conflicts_with = "ganeti")]
+    pub(crate) sites: Option<PathBuf>,
     /// Ganeti cluster in htools' text format (`hbal -t`).
     #[arg(long, value_name = "FILE", requires = "score")]
     pub(crate) ganeti: Option<PathBuf>,

@@ -8,7 +8,7 @@ use std::path::Path;
 pub(crate) fn run(file: &Path, args: &PlanArgs) -> Result<(), CommandError> {
     let wrong = |path: &Path| {
         let path = path.to_owned();
-        move |err| CommandError::Ganeti { path, err }
+        move |err| CommandError::Line { path, err }
     };
     let mut cluster = Cluster::parse(&text(file)?).map_err(wrong(file))?;
     if let Some(util) = &args.util {

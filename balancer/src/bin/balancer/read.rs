@@ -19,7 +19,7 @@ pub(crate) enum CommandError {
         err: std::io::Error,
     },
     #[error("{}: {err}", path.display())]
-    Ganeti {
+    Line {
         path: PathBuf,
         #[source]
         err: ParseError,

@@ -2,10 +2,13 @@
 
 use crate::args::{Output, ReplayArgs};
 use crate::read::CommandError;
-use crate::snapshot::{read, show};
+use crate::snapshot::{add_sites, read, show};
 
 pub(crate) fn run(args: &ReplayArgs) -> Result<(), CommandError> {
-    let (snapshot, policy) = read(&args.snapshot, args.policy.as_deref())?;
+    let (snapshot, mut policy) = read(&args.snapshot, args.policy.as_deref())?;
+    let samples = snapshot.vms.iter().map(|vm| vm.cpu_history.len()).max().unwrap_or(0) as u64;
+    let first_ms = snapshot.at_ms.saturating_sub(samples.saturating_sub(1) * snapshot.sample_ms);
+    add_sites(&mut policy, args.sites.as_deref(), first_ms, &snapshot)?;
     let defect = |defect: balancer::Defect| CommandError::Defect {
         path: args.snapshot.clone(),
         what: format!("{}: {}", defect.path, defect.found),

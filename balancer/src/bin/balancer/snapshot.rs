@@ -1,13 +1,14 @@
 //! `balancer plan` and `balancer explain` on a snapshot of the rack.
 
 use crate::args::{ExplainArgs, Output, PlanArgs};
-use crate::read::{CommandError, parse};
-use balancer::{Plan, Policy, Refusal, Snapshot, plan, why_not};
+use crate::read::{CommandError, parse, text};
+use balancer::{Plan, Policy, Refusal, Snapshot, plan, read_sites, why_not};
 use serde::Serialize;
 use std::path::Path;
 
 pub(crate) fn run(file: &Path, args: &PlanArgs) -> Result<(), CommandError> {
-    let (snapshot, policy) = read(file, args.policy.as_deref())?;
+    let (snapshot, mut policy) = read(file, args.policy.as_deref())?;
+    add_sites(&mut policy, args.sites.as_deref(), snapshot.at_ms, &snapshot)?;
     let limited = Policy {
         moves_max: args.max_vms.or(policy.moves_max),
         move_mib_max: args.max_mib.or(policy.move_mib_max),
@@ -23,7 +24,8 @@ pub(crate) fn run(file: &Path, args: &PlanArgs) -> Result<(), CommandError> {
 }
 
 pub(crate) fn explain(args: &ExplainArgs) -> Result<(), CommandError> {
-    let (snapshot, policy) = read(&args.snapshot, args.policy.as_deref())?;
+    let (snapshot, mut policy) = read(&args.snapshot, args.policy.as_deref())?;
+    add_sites(&mut policy, args.sites.as_deref(), snapshot.at_ms, &snapshot)?;
     if !snapshot.vms.iter().any(|vm| vm.id == args.vm) {
         let expected = "the id of a VM of the snapshot".to_owned();
         return Err(CommandError::Defect { path: args.snapshot.clone(), what: format!("no VM {}", args.vm), expected });
@@ -83,6 +85,21 @@ pub(crate) fn read(file: &Path, policy: Option<&Path>) -> Result<(Snapshot, Poli
     let policy: Policy = parse(path)?;
     policy.check().map_err(defect(path))?;
     Ok((snapshot, policy))
+}
+
+/// Reads sites' series from a file; they take the place of the policy's sites of the same names.
+pub(crate) fn add_sites(
+    policy: &mut Policy,
+    file: Option<&Path>,
+    from_ms: u64,
+    snapshot: &Snapshot,
+) -> Result<(), CommandError> {
+    let Some(path) = file else { return Ok(()) };
+    let read = read_sites(&text(path)?, from_ms, snapshot.sample_ms)
+        .map_err(|err| CommandError::Line { path: path.to_owned(), err })?;
+    policy.sites.retain(|site| read.iter().all(|other| other.name != site.name));
+    policy.sites.extend(read);
+    Ok(())
 }
 
 fn table(plan: &Plan) {
