@@ -169,16 +169,16 @@ fn wrong_files() {
         (
             "plan nan.yaml",
             expect![[r#"
-            balancer: nan.yaml: vms[db].cpu_cores: NaN; expected a finite number, 0 or more
-            exit 2
-        "#]],
+                balancer: nan.yaml: line 8: vms[db].cpu_cores: NaN; expected a finite number, 0 or more
+                exit 2
+            "#]],
         ),
         (
             "plan nowhere.yaml",
             expect![[r#"
-            balancer: nowhere.yaml: vms[db].host: host "z"; expected the id of a host of this snapshot
-            exit 2
-        "#]],
+                balancer: nowhere.yaml: line 8: vms[db].host: host "z"; expected the id of a host of this snapshot
+                exit 2
+            "#]],
         ),
         (
             "plan field.json",
@@ -197,9 +197,9 @@ fn wrong_files() {
         (
             "plan rack.yaml --policy quantile.yaml",
             expect![[r#"
-            balancer: quantile.yaml: quantile: 2; expected a number from 0.5 to 0.999
-            exit 2
-        "#]],
+                balancer: quantile.yaml: line 1: quantile: 2; expected a number from 0.5 to 0.999
+                exit 2
+            "#]],
         ),
         (
             "plan missing.yaml",
@@ -240,24 +240,39 @@ vms:
         ("wrong.csv", sky.replace("0.7", "70")),
     ];
     let here = folder("sites", &files.each_ref().map(|(name, text)| (*name, text.as_str())));
-    check(&here, "plan rack.yaml --policy green.yaml", expect![[r#"
+    check(
+        &here,
+        "plan rack.yaml --policy green.yaml",
+        expect![[r#"
         moves: 0, score 0.0500 -> 0.0500
         exit 0
-    "#]]);
-    check(&here, "plan rack.yaml --policy green.yaml --sites sky.csv", expect![[r#"
+    "#]],
+    );
+    check(
+        &here,
+        "plan rack.yaml --policy green.yaml --sites sky.csv",
+        expect![[r#"
           no  vm     from  to     after   MiB sent  why
            1  batch  a     b          -       1024  its site's green score is 0.08, the other site's 0.56
         moves: 1, score 0.0460 -> 0.0220
         exit 0
-    "#]]);
-    check(&here, "explain rack.yaml batch --policy green.yaml --sites sky.csv", expect![[r#"
+    "#]],
+    );
+    check(
+        &here,
+        "explain rack.yaml batch --policy green.yaml --sites sky.csv",
+        expect![[r#"
         batch: a -> b, its site's green score is 0.08, the other site's 0.56
           gain 0.02400, cost 0.00346: 1024 MiB sent in 8.6 s, stands still 300 ms
           a has it
           b could take it: gain 0.02400, cost 0.00346
         exit 0
-    "#]]);
-    check(&here, "replay rack.yaml --policy green.yaml --sites sky.csv", expect![[r#"
+    "#]],
+    );
+    check(
+        &here,
+        "replay rack.yaml --policy green.yaml --sites sky.csv",
+        expect![[r#"
          1799999100000  batch: a -> b, its site's green score is 0.29, the other site's 0.56
         4 samples, 1 plans, 1 moves, 1024 MiB moved
                              with plans   without
@@ -265,11 +280,16 @@ vms:
         unserved, core-s              0         0
         running, host-s            1200
         exit 0
-    "#]]);
-    check(&here, "plan rack.yaml --policy green.yaml --sites wrong.csv", expect![[r#"
+    "#]],
+    );
+    check(
+        &here,
+        "plan rack.yaml --policy green.yaml --sites wrong.csv",
+        expect![[r#"
         balancer: wrong.csv: line 4: sun "70"; expected a number from 0 to 1
         exit 2
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 mod args;
 mod ganeti;
+mod locate;
 mod read;
 mod replay;
 mod snapshot;

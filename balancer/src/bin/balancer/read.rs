@@ -1,5 +1,6 @@
 //! Files in and out, with errors that name file, line and what was expected.
 
+use balancer::Defect;
 use balancer::ganeti::ParseError;
 use std::path::{Path, PathBuf};
 
@@ -27,7 +28,14 @@ pub(crate) enum CommandError {
     #[error("{}: {what}", path.display())]
     Parse { path: PathBuf, what: String },
     #[error("{}: {what}; expected {expected}", path.display())]
-    Defect { path: PathBuf, what: String, expected: String },
+    Unknown { path: PathBuf, what: String, expected: String },
+    #[error("{}: {}{defect}", path.display(), line.map_or(String::new(), |line| format!("line {line}: ")))]
+    Defect {
+        path: PathBuf,
+        line: Option<usize>,
+        #[source]
+        defect: Defect,
+    },
     #[error("showing the result: {why}")]
     Show { why: String },
 }
@@ -36,11 +44,21 @@ pub(crate) fn text(path: &Path) -> Result<String, CommandError> {
     std::fs::read_to_string(path).map_err(|err| CommandError::Read { path: path.to_owned(), err })
 }
 
+/// A defect of what a file says, with the line on which it stands.
+pub(crate) fn defect(path: &Path, defect: Defect) -> CommandError {
+    let line = text(path).ok().and_then(|text| crate::locate::line_of(&text, is_json(path), &defect.path));
+    CommandError::Defect { path: path.to_owned(), line, defect }
+}
+
+fn is_json(path: &Path) -> bool {
+    path.extension().is_some_and(|end| end == "json")
+}
+
 /// Reads a file as JSON when its name ends so, else as YAML. Errors name line, column and the path within the file.
 pub(crate) fn parse<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, CommandError> {
     let text = text(path)?;
     let wrong = |what: String| CommandError::Parse { path: path.to_owned(), what };
-    if path.extension().is_some_and(|end| end == "json") {
+    if is_json(path) {
         let mut json = serde_json::Deserializer::from_str(&text);
         let value = serde_path_to_error::deserialize(&mut json)
             .map_err(|err| wrong(format!("{}: {}", err.path(), err.inner())))?;

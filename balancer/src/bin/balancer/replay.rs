@@ -1,7 +1,7 @@
 //! `balancer replay`: recorded load through a policy.
 
 use crate::args::{Output, ReplayArgs};
-use crate::read::CommandError;
+use crate::read::{CommandError, defect};
 use crate::snapshot::{add_sites, read, show};
 
 pub(crate) fn run(args: &ReplayArgs) -> Result<(), CommandError> {
@@ -9,12 +9,7 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<(), CommandError> {
     let samples = snapshot.vms.iter().map(|vm| vm.cpu_history.len()).max().unwrap_or(0) as u64;
     let first_ms = snapshot.at_ms.saturating_sub(samples.saturating_sub(1) * snapshot.sample_ms);
     add_sites(&mut policy, args.sites.as_deref(), first_ms, &snapshot)?;
-    let defect = |defect: balancer::Defect| CommandError::Defect {
-        path: args.snapshot.clone(),
-        what: format!("{}: {}", defect.path, defect.found),
-        expected: defect.expected,
-    };
-    let done = balancer::replay(&snapshot, &policy, args.every).map_err(defect)?;
+    let done = balancer::replay(&snapshot, &policy, args.every).map_err(|err| defect(&args.snapshot, err))?;
     if args.output != Output::Table {
         return show(args.output, &done);
     }

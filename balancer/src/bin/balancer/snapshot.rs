@@ -1,7 +1,7 @@
 //! `balancer plan` and `balancer explain` on a snapshot of the rack.
 
 use crate::args::{ExplainArgs, Output, PlanArgs};
-use crate::read::{CommandError, parse, text};
+use crate::read::{CommandError, defect, parse, text};
 use balancer::{Plan, Policy, Refusal, Snapshot, plan, read_sites, why_not};
 use serde::Serialize;
 use std::path::Path;
@@ -28,7 +28,11 @@ pub(crate) fn explain(args: &ExplainArgs) -> Result<(), CommandError> {
     add_sites(&mut policy, args.sites.as_deref(), snapshot.at_ms, &snapshot)?;
     if !snapshot.vms.iter().any(|vm| vm.id == args.vm) {
         let expected = "the id of a VM of the snapshot".to_owned();
-        return Err(CommandError::Defect { path: args.snapshot.clone(), what: format!("no VM {}", args.vm), expected });
+        return Err(CommandError::Unknown {
+            path: args.snapshot.clone(),
+            what: format!("no VM {}", args.vm),
+            expected,
+        });
     }
     let plan = plan(&snapshot, &policy);
     let hosts = why_not(&snapshot, &policy, &args.vm);
@@ -72,18 +76,10 @@ pub(crate) fn explain(args: &ExplainArgs) -> Result<(), CommandError> {
 
 pub(crate) fn read(file: &Path, policy: Option<&Path>) -> Result<(Snapshot, Policy), CommandError> {
     let snapshot: Snapshot = parse(file)?;
-    let defect = |path: &Path| {
-        let path = path.to_owned();
-        move |defect: balancer::Defect| CommandError::Defect {
-            path,
-            what: format!("{}: {}", defect.path, defect.found),
-            expected: defect.expected,
-        }
-    };
-    snapshot.check().map_err(defect(file))?;
+    snapshot.check().map_err(|err| defect(file, err))?;
     let Some(path) = policy else { return Ok((snapshot, Policy::default())) };
     let policy: Policy = parse(path)?;
-    policy.check().map_err(defect(path))?;
+    policy.check().map_err(|err| defect(path, err))?;
     Ok((snapshot, policy))
 }
 
