@@ -2,6 +2,19 @@
 //!
 //! Owns: the runs, their bounds, and what is printed. Never does: stand for the code; the table says which function each
 //! action is, and docs/design/0005 what is left out.
+//!
+//! | action | code |
+//! |---|---|
+//! | BeginMove, Abort | `Rack::begin_move`, `Rack::abort` |
+//! | Step | `Rack::{step_committing, step_releasing, step_aborting, step_unknown, step_stopped}` |
+//! | Tell, Answer | `Rack::{step_preparing, step_copying, step_activating, step_starting, tell, answer_report}` |
+//! | Hear | `Rack::{report, surveyed, source_order_ended, target_order_ended, commit_move}` |
+//! | Cut | `StorageOp::Cut`, confirmed |
+//! | BeginStart, BeginFence, EndFence, SlotRead | `Rack::{begin_start, begin_fence, end_fence, heartbeats}` |
+//! | Begin | `Agent::{begin_waiting, may_begin, begin, activate}` |
+//! | Suspend, Freeze, Received, StreamFails | `Agent::stream_ended` and `xl` |
+//! | Hold, LetGo, Pet, WriteLands | `Agent::{looked_to_hold, let_go, see_to_lease, renewed}` |
+//! | Join | `Rack::{join, boot_is_over}` |
 
 mod always_again;
 mod host;
