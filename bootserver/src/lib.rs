@@ -17,6 +17,7 @@ pub mod ca;
 pub mod config;
 pub mod connections;
 pub mod dhcp;
+pub mod heartbeat;
 pub mod no_ipv6;
 pub mod operators;
 pub mod rack_task;

@@ -13,6 +13,7 @@ use crate::ca::{Ca, CaError};
 use crate::config::Config;
 use crate::connections;
 use crate::dhcp::Dhcp;
+use crate::heartbeat;
 use crate::no_ipv6::NoIpv6;
 use crate::operators::{self, Operators, Sessions};
 use crate::rack_task::{Clock, RackError, RackTask};
@@ -106,6 +107,9 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<(), RunE
     let tgt = Arc::new(tgt);
     let (task, rack) = RackTask::new(rack, restored, clock, store.clone(), ca.clone(), perform(tgt.clone())).await?;
 
+    // A name of letters and a dash.
+    let heartbeats = tgt.file(&proto::heartbeat::DISK.parse().expect("the heartbeat disk's name is a disk's"));
+
     let mut services: JoinSet<(&'static str, Result<(), String>)> = JoinSet::new();
     let mut service = |name, work: std::pin::Pin<Box<dyn Future<Output = Result<(), String>> + Send>>| {
         services.spawn(async move { (name, work.await) });
@@ -191,6 +195,15 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<(), RunE
         // All works without it, only slower.
         Err(err) => tracing::warn!(%err, "machines will wait for an IPv6 router on their way up"),
     }
+
+    let watching = heartbeat::watch(heartbeats, clock, rack.clone(), stop.clone());
+    service(
+        "heartbeats",
+        Box::pin(async move {
+            watching.await;
+            Ok(())
+        }),
+    );
 
     let mut backups = store.clone();
     let backup = async move {

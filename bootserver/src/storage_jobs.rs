@@ -37,7 +37,7 @@ impl StorageJobs {
 
     /// Takes a job on.
     pub fn push(&mut self, job: u64, op: StorageOp) {
-        self.disks.entry(disk(&op).clone()).or_default().waiting.push_back((job, op));
+        self.disks.entry(op.disk().clone()).or_default().waiting.push_back((job, op));
         self.start();
     }
 
@@ -73,18 +73,6 @@ impl StorageJobs {
                 self.running.spawn(async move { (disk, job, work.await) });
             }
         }
-    }
-}
-
-fn disk(op: &StorageOp) -> &DiskId {
-    match op {
-        StorageOp::Create { disk, .. }
-        | StorageOp::Clone { disk, .. }
-        | StorageOp::Attach { disk, .. }
-        | StorageOp::Grow { disk, .. }
-        | StorageOp::Delete { disk }
-        | StorageOp::Grant { disk, .. }
-        | StorageOp::Cut { disk, .. } => disk,
     }
 }
 

@@ -235,8 +235,36 @@ pub(crate) struct CreateVmArgs {
     /// Start it at once.
     #[arg(long)]
     pub(crate) start: bool,
+    /// Who is started before others, where there is not room for all, after a host has failed.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) priority: RestartPriority,
+    /// Start it no sooner than so many seconds after its host was fenced.
+    #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=3600))]
+    pub(crate) restart_delay: u32,
     #[command(flatten)]
     pub(crate) wait: WaitArgs,
+}
+
+/// [`proto::vm::Priority`] on the command line.
+#[derive(Debug, Clone, Copy, Default, clap::ValueEnum)]
+pub(crate) enum RestartPriority {
+    High,
+    #[default]
+    Normal,
+    Low,
+    /// Not started again by itself.
+    Never,
+}
+
+impl From<RestartPriority> for proto::vm::Priority {
+    fn from(given: RestartPriority) -> Self {
+        match given {
+            RestartPriority::High => Self::High,
+            RestartPriority::Normal => Self::Normal,
+            RestartPriority::Low => Self::Low,
+            RestartPriority::Never => Self::Never,
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]

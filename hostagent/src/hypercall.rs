@@ -11,12 +11,16 @@ use std::ptr::NonNull;
 
 /// XEN_DOMCTL_INTERFACE_VERSION and XEN_SYSCTL_INTERFACE_VERSION of 4.17.
 const INTERFACE_VERSION: u32 = 0x15;
+const HYPERVISOR_SCHED_OP: u64 = 29;
 const HYPERVISOR_SYSCTL: u64 = 35;
 const HYPERVISOR_DOMCTL: u64 = 36;
 const SYSCTL_PHYSINFO: u32 = 3;
 const SYSCTL_GETDOMAININFOLIST: u32 = 6;
 const DOMCTL_PAUSEDOMAIN: u32 = 3;
 const DOMCTL_UNPAUSEDOMAIN: u32 = 4;
+const SCHEDOP_WATCHDOG: u64 = 6;
+/// Xen numbers a domain's watchdogs from 1; nobody else in our dom0 arms one.
+const WATCHDOG: u32 = 1;
 /// sizeof(struct xen_domctl_getdomaininfo).
 const DOMAININFO_BYTES: usize = 112;
 /// _IOC(_IOC_NONE, 'P', 0, sizeof(struct privcmd_hypercall)).
@@ -149,7 +153,11 @@ impl Hypercalls {
 
     /// Calls with the structure at the buffer's beginning.
     fn call(&mut self, name: &'static str, op: u64) -> Result<(), HypercallError> {
-        let mut call = [op, self.buffer.as_ptr() as u64, 0, 0, 0, 0];
+        let structure = self.buffer.as_ptr() as u64;
+        self.call_with(name, [op, structure, 0, 0, 0, 0])
+    }
+
+    fn call_with(&mut self, name: &'static str, mut call: [u64; 6]) -> Result<(), HypercallError> {
         loop {
             // SAFETY: `call` is a struct privcmd_hypercall, which the driver only reads; the structure it points to
             // lies in pages mapped for that.
@@ -238,6 +246,29 @@ impl Hypercalls {
     /// When Xen refuses.
     pub fn unpause(&mut self, domid: u16) -> Result<(), HypercallError> {
         self.domctl("domctl unpausedomain", DOMCTL_UNPAUSEDOMAIN, domid)
+    }
+
+    /// Winds up dom0's watchdog, and arms it when it is not: Xen resets the host when this is not done again in time
+    /// (xen/common/sched/core.c, domain_watchdog). It outlives the process that armed it.
+    ///
+    /// # Errors
+    /// When Xen refuses.
+    pub fn pet(&mut self, timeout_s: u32) -> Result<(), HypercallError> {
+        match self.watchdog(WATCHDOG, timeout_s) {
+            // It is not armed: a new one is the first.
+            Err(HypercallError::Refused { source, .. }) if source.raw_os_error() == Some(libc::EINVAL) => {
+                self.watchdog(0, timeout_s)
+            }
+            petted => petted,
+        }
+    }
+
+    /// A struct sched_watchdog (xen/include/public/sched.h): id and timeout in seconds.
+    fn watchdog(&mut self, id: u32, timeout_s: u32) -> Result<(), HypercallError> {
+        self.set(0, id.to_ne_bytes());
+        self.set(4, timeout_s.to_ne_bytes());
+        let structure = self.buffer.as_ptr() as u64;
+        self.call_with("sched_op watchdog", [HYPERVISOR_SCHED_OP, SCHEDOP_WATCHDOG, structure, 0, 0, 0])
     }
 
     fn domctl(&mut self, name: &'static str, command: u32, domid: u16) -> Result<(), HypercallError> {

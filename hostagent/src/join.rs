@@ -64,6 +64,13 @@ pub enum JoinError {
     },
 }
 
+/// The pinned CA's certificate, kept beside the key.
+const CA: &str = "ca.pem";
+
+fn is_pinned(pem: &[u8], boot: &Boot) -> bool {
+    CertificateDer::from_pem_slice(pem).is_ok_and(|der| digest(&SHA256, &der).as_ref() == boot.ca)
+}
+
 /// What is kept for a restart.
 #[derive(Serialize, Deserialize)]
 struct Kept {
@@ -96,13 +103,19 @@ impl Join {
     /// # Errors
     /// What failed; to be tried again.
     pub async fn begin(boot: &Boot, clock: &Arc<Clock>, dir: &Path) -> Result<Self, JoinError> {
-        let (pem, date) = fetch::ca_pem(boot.boot).await?;
+        // An agent that restarts must not wait for a server that is away: its watchdog runs.
+        let kept_ca = fs::read(dir.join(CA)).ok().filter(|pem| is_pinned(pem, boot));
+        let (pem, date) = match kept_ca {
+            Some(pem) => (pem, None),
+            None => fetch::ca_pem(boot.boot).await.map(|(pem, date)| (pem.to_vec(), date))?,
+        };
         let der = CertificateDer::from_pem_slice(&pem).map_err(|e| form("reading the CA's certificate", e))?;
         let got = digest(&SHA256, &der);
         if got.as_ref() != boot.ca {
             let from = format!("http://{}/ca.pem", boot.boot);
             return Err(JoinError::OtherCa { from, got: hex(got.as_ref()), pinned: hex(&boot.ca) });
         }
+        write_secret(&dir.join(CA), &pem).map_err(|e| form("keeping the CA's certificate", e))?;
         if let Some(unix_ms) = date.as_deref().and_then(identity::http_date_ms) {
             clock.hint(unix_ms);
         }

@@ -9,6 +9,7 @@ pub mod boot;
 pub mod carry;
 pub mod fetch;
 pub mod frame;
+pub mod heartbeat;
 pub mod hypercall;
 pub mod hypervisor;
 pub mod identity;

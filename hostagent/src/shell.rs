@@ -5,13 +5,15 @@
 //! | agent | the pure agent, the notes' files | with the process |
 //! | uplink | the connection to the server | with the process |
 //! | watcher, a thread | a XenStore connection with watches | with the process |
+//! | heartbeat, a task and a thread | the slot on the heartbeat disk | when another access is given |
 //! | one per operation | that operation | by itself; a cancel ends streams |
 //!
 //! Owns: feeding the agent and carrying out its actions, in order. Never does: deciding. Every queue is bounded: events wait at 256, of reports
 //! only the newest is kept.
 
-use crate::agent::{Agent, AgentAction, AgentEvent, Note};
+use crate::agent::{Agent, AgentAction, AgentEvent, KeptLease, Note};
 use crate::boot::Boot;
+use crate::heartbeat::Writer;
 use crate::hypercall::Hypercalls;
 use crate::hypervisor::xl::{RUN, Xl};
 use crate::identity::Clock;
@@ -57,10 +59,12 @@ pub async fn run(boot: Boot) -> Result<(), Box<dyn Error>> {
         .stack_size(64 << 10)
         .spawn(move || watch_domains(&changed, &watcher))?;
     let xl = Arc::new(Xl::new(boot.clone(), identity, changes, events.clone())?);
+    let writer = Writer::new(boot.host.clone(), boot.nonce.clone(), events.clone());
+    let mut shell = Shell { xl, writer, calls, reports };
     let up = uplink::run(boot.server, join, joined, identities, newest, events);
     tokio::pin!(up);
 
-    let mut agent = Agent::new(boot.nonce, notes);
+    let mut agent = Agent::new(boot.nonce, notes, read_lease());
     loop {
         let wake = Duration::from_millis(agent.wake_ms().saturating_sub(uptime_ms()));
         let event = tokio::select! {
@@ -69,20 +73,38 @@ pub async fn run(boot: Boot) -> Result<(), Box<dyn Error>> {
             () = &mut up => return Err("the uplink has ended".into()),
         };
         for action in agent.apply(event, uptime_ms()) {
-            act(action, &xl, &reports)?;
+            shell.act(action)?;
         }
     }
 }
 
-fn act(action: AgentAction, xl: &Arc<Xl>, reports: &watch::Sender<Option<Report>>) -> Result<(), Box<dyn Error>> {
-    match action {
-        // A note that cannot be kept ends the process: what follows relies on it.
-        AgentAction::KeepNote(note) => write_secret(&note_path(&note.vm), &serde_json::to_vec(&note)?)?,
-        AgentAction::DropNote(vm) => fs::remove_file(note_path(&vm))?,
-        AgentAction::Do { job, op } => xl.begin(job, op),
-        AgentAction::Post(report) => drop(reports.send_replace(Some(report))),
+/// What actions are carried out with.
+struct Shell {
+    xl: Arc<Xl>,
+    writer: Writer,
+    calls: Hypercalls,
+    reports: watch::Sender<Option<Report>>,
+}
+
+impl Shell {
+    fn act(&mut self, action: AgentAction) -> Result<(), Box<dyn Error>> {
+        match action {
+            // A note that cannot be kept ends the process: what follows relies on it.
+            AgentAction::KeepNote(note) => write_secret(&note_path(&note.vm), &serde_json::to_vec(&note)?)?,
+            AgentAction::DropNote(vm) => fs::remove_file(note_path(&vm))?,
+            AgentAction::Do { job, op } => self.xl.begin(job, op),
+            AgentAction::Post(report) => drop(self.reports.send_replace(Some(report))),
+            AgentAction::Heartbeat(heartbeat) => self.writer.begin(heartbeat),
+            AgentAction::KeepLease(lease) => write_secret(&lease_path(), &serde_json::to_vec(&lease)?)?,
+            AgentAction::Pet { timeout_s } => {
+                // Not petted is what a host gets whose agent cannot: its guests go on elsewhere.
+                if let Err(error) = self.calls.pet(u32::try_from(timeout_s)?) {
+                    tracing::error!(%error, "petting the watchdog");
+                }
+            }
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 async fn begin_join(boot: &Boot, clock: &Arc<Clock>) -> Join {
@@ -131,6 +153,16 @@ fn notes_dir() -> PathBuf {
 
 fn note_path(vm: &VmId) -> PathBuf {
     notes_dir().join(format!("{vm}.json"))
+}
+
+fn lease_path() -> PathBuf {
+    Path::new(RUN).join("lease.json")
+}
+
+/// The lease as it was kept; none after a boot. One that cannot be read is none: the server tells where the slot is, and guests are held until then.
+fn read_lease() -> Option<KeptLease> {
+    let text = fs::read(lease_path()).ok()?;
+    serde_json::from_slice(&text).inspect_err(|error| tracing::error!(%error, "reading the kept lease")).ok()
 }
 
 /// Every note. One that cannot be read is an error: to forget a guest's epoch is worse than not to run.

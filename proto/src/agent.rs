@@ -109,6 +109,22 @@ pub struct Report {
     pub outcomes: Vec<OrderOutcome>,
     /// Orders accepted and still under way.
     pub underway: Vec<OrderProgress>,
+    /// How its lease stands; without a valid one no guest runs.
+    #[serde(default)]
+    pub lease: LeaseState,
+}
+
+/// A host's lease, counted from the start of the last write to its slot that came back.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LeaseState {
+    /// None yet under this boot.
+    #[default]
+    None,
+    /// Guests may run.
+    Valid,
+    /// Over: every guest is held paused.
+    Lapsed,
 }
 
 /// What the server answers to a report.
@@ -120,6 +136,24 @@ pub struct ReportAnswer {
     pub orders: Vec<Order>,
     /// How often to report, milliseconds, 1000 or more.
     pub report_ms: u64,
+    /// Where to write that it is alive; absent while it is not granted.
+    #[serde(default)]
+    pub heartbeat: Option<Heartbeat>,
+}
+
+/// A host's slot on the heartbeat disk, and the times that go with it. A new user means that what was granted before was cut.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heartbeat {
+    /// How the disk is reached.
+    pub access: DiskAccess,
+    /// Which slot, counted from 0; see [`crate::heartbeat`].
+    pub slot: u32,
+    /// Milliseconds between two writes.
+    pub write_ms: u64,
+    /// How long a lease is valid from the start of a write, milliseconds.
+    pub lease_ms: u64,
+    /// After how long unpetted Xen's watchdog resets the host, milliseconds, whole seconds.
+    pub watchdog_ms: u64,
 }
 
 /// A host's load, since the report before.

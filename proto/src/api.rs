@@ -2,6 +2,7 @@
 
 use crate::ids::{DiskId, HostId, Mac, MoveId, VmId};
 use crate::view::{HostState, VmPhase};
+use crate::vm::Restart;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -32,6 +33,9 @@ pub struct CreateVm {
     /// Whether to start it at once.
     #[serde(default)]
     pub start: bool,
+    /// In which order it is started again after its host has failed.
+    #[serde(default)]
+    pub restart: Restart,
 }
 
 /// Asks for a move.

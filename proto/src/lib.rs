@@ -7,6 +7,7 @@
 pub mod agent;
 pub mod api;
 pub mod event;
+pub mod heartbeat;
 pub mod host;
 pub mod ids;
 pub mod view;

@@ -4,7 +4,7 @@ use crate::agent::{DomainState, HostStats, Stage};
 use crate::event::LogEvent;
 use crate::host::{Firmware, Inventory};
 use crate::ids::{DiskId, Epoch, HostId, Mac, MoveId, VmId};
-use crate::vm::VmSpec;
+use crate::vm::{Restart, VmSpec};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -29,6 +29,19 @@ pub struct RackView {
     pub events: Vec<LogEvent>,
     /// Names of templates that a VM can be made from.
     pub templates: Vec<String>,
+    /// What becomes of VMs when hosts fail.
+    #[serde(default)]
+    pub ha: HaView,
+}
+
+/// High availability, of the rack as a whole.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct HaView {
+    /// How many hosts, whichever they are, may fail and all VMs still fit on the others.
+    pub failures_borne: u32,
+    /// Why nothing is fenced or started by itself: too many hosts vanished together. Ended by their return or by an operator.
+    pub frozen: Option<String>,
 }
 
 /// One machine.
@@ -62,6 +75,22 @@ pub struct HostView {
     pub vms: Vec<VmId>,
     /// Labels.
     pub labels: BTreeMap<String, String>,
+    /// How far the taking away of its VMs is; absent while it may run them.
+    #[serde(default)]
+    pub fence: Option<FenceStep>,
+}
+
+/// How far a host without a sign of life is fenced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum FenceStep {
+    /// Its lease and its watchdog are waited out.
+    Waiting,
+    /// Its ways to the storage are being cut.
+    Cutting,
+    /// It can write nowhere, and its guests stand still: its VMs run elsewhere.
+    Done,
 }
 
 /// Where a machine stands.
@@ -146,6 +175,9 @@ pub struct VmView {
     pub load: VmLoad,
     /// A sentence on what is wrong; empty when all is well.
     pub note: String,
+    /// In which order it is started again after its host has failed.
+    #[serde(default)]
+    pub restart: Restart,
 }
 
 /// A VM's load.

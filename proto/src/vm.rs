@@ -22,6 +22,33 @@ pub struct VmSpec {
     pub vifs: Vec<Vif>,
 }
 
+/// How a VM is started again after its host has failed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Restart {
+    /// Before which others.
+    pub priority: Priority,
+    /// No sooner than so many seconds after its host was fenced, 0 to 3600.
+    pub delay_s: u32,
+}
+
+/// Who goes first where there is not room for all.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum Priority {
+    /// First.
+    High,
+    /// After those.
+    #[default]
+    Normal,
+    /// Last.
+    Low,
+    /// Not started again by itself.
+    Never,
+}
+
 /// What a PVH guest boots.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]

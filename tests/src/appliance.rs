@@ -197,7 +197,7 @@ templates:
     disk_mib: 64
 listen: {{ operator: {operator} }}
 storage: {{ tgt_control_port: {tgt_control_port}, stop_with_server: false }}
-timing: {{ report_ms: 1000, lost_ms: 60000, balance_ms: {balance_ms}, migration_rate_mbit: {rate} }}
+timing: {{ report_ms: 1000, lost_ms: 20000, balance_ms: {balance_ms}, migration_rate_mbit: {rate} }}
 "#,
         state = state.display(),
         join = choices.join,

@@ -183,13 +183,13 @@ impl Machine {
         })
     }
 
-    /// Presses the power button or asks QEMU for something else: one QMP command.
-    pub fn qmp(&self, command: &str) -> Result<Value> {
+    /// Asks QEMU for something: one QMP command.
+    pub fn qmp(&self, command: &str, arguments: &Value) -> Result<Value> {
         let stream = UnixStream::connect(self.dir.join("qmp.sock")).context("connecting to QEMU's monitor")?;
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
         let (mut to, from) = (stream.try_clone()?, BufReader::new(stream));
         writeln!(to, "{}", json!({"execute": "qmp_capabilities", "id": 0}))?;
-        writeln!(to, "{}", json!({"execute": command, "id": 1}))?;
+        writeln!(to, "{}", json!({"execute": command, "arguments": arguments, "id": 1}))?;
         for line in from.lines() {
             let answer: Value = serde_json::from_str(&line?)?;
             if answer["id"] == 1 {

@@ -57,6 +57,11 @@ impl Network {
         self.ip(&format!("link set {tap} master {BRIDGE} up"))
     }
 
+    /// Has a tap carry or not.
+    pub fn set_up(&self, tap: &str, up: bool) -> Result<()> {
+        self.ip(&format!("link set {tap} {}", if up { "up" } else { "down" }))
+    }
+
     /// Takes a tap away.
     pub fn unplug(&self, tap: &str) -> Result<()> {
         self.ip(&format!("link del {tap}"))

@@ -88,6 +88,11 @@ impl VirtualRack {
         self.network.unplug(&format!("tap{number}"))
     }
 
+    /// Pulls a machine's cable, or puts it back.
+    pub fn cable(&self, number: u8, plugged: bool) -> Result<()> {
+        self.network.set_up(&format!("tap{number}"), plugged)
+    }
+
     /// A machine that is on.
     pub fn machine(&self, number: u8) -> Result<&Machine> {
         self.machines.get(&number).with_context(|| format!("machine {number} is not on"))
@@ -144,6 +149,7 @@ impl VirtualRack {
             mac: None,
             cmdline: format!("guest.name={} guest.ip={}/24", guest.name, guest.address),
             start: true,
+            restart: proto::vm::Restart::default(),
         };
         self.operator.create_vm(&request).map(drop)
     }

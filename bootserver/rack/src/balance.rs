@@ -148,7 +148,7 @@ impl Rack {
             None => all_mib.saturating_sub(dom0_mib),
         };
         let mut host = balancer::Host::new(record.id.clone(), memory_mib.min(1 << 40), f64::from(threads));
-        host.state = match (self.reporting(&record.id), record.draining) {
+        host.state = match (self.usable(&record.id), record.draining) {
             (true, false) => Takes::Active,
             (true, true) => Takes::Draining,
             (false, _) => Takes::Unusable,

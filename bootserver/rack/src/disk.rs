@@ -17,6 +17,7 @@ mod grants;
 use crate::Rack;
 use crate::effect::{CloneSource, Effect, StorageOp};
 use crate::event::Now;
+use crate::ha::is_heartbeat;
 use crate::record::{Counters, DiskDoing, DiskRecord};
 use proto::api::Refusal;
 use proto::event::Topic;
@@ -123,6 +124,8 @@ impl Rack {
                 Job::Doing(_, DiskDoing::Create | DiskDoing::Clone(_)) => {
                     if let Some(vm) = vm {
                         self.vm_failed(&vm, text, now);
+                    } else if is_heartbeat(&disk) {
+                        self.storage.failed.insert(job, again);
                     }
                 }
                 Job::Doing(_, DiskDoing::Grow(_)) => {

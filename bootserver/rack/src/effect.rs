@@ -168,6 +168,21 @@ pub enum StorageOp {
     },
 }
 
+impl StorageOp {
+    /// The disk that it is about.
+    pub fn disk(&self) -> &DiskId {
+        match self {
+            Self::Create { disk, .. }
+            | Self::Clone { disk, .. }
+            | Self::Attach { disk, .. }
+            | Self::Grow { disk, .. }
+            | Self::Delete { disk }
+            | Self::Grant { disk, .. }
+            | Self::Cut { disk, .. } => disk,
+        }
+    }
+}
+
 /// What a disk is copied from.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

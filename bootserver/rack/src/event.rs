@@ -3,6 +3,7 @@
 use crate::dhcp::{BootRequest, ServerReply};
 use proto::agent::{JoinRequest, Report};
 use proto::api::{Balance, CreateDisk, CreateVm, GrowDisk, MigrateVm, RegisterHost};
+use proto::heartbeat::Slot;
 use proto::{DiskId, HostId, Mac, VmId};
 use std::net::Ipv4Addr;
 
@@ -123,6 +124,13 @@ pub enum Event {
         /// How: an error is one line on what was tried and what failed.
         result: Result<(), String>,
     },
+    /// The heartbeat disk was read.
+    Heartbeats {
+        /// When reading began, on the clock of [`Now::mono_ms`].
+        read_mono_ms: u64,
+        /// What stands in every slot that was ever written, by its number.
+        slots: Vec<(u32, Slot)>,
+    },
     /// Time passes. The shell sends one at least every 250 ms.
     Tick,
 }
@@ -156,21 +164,53 @@ pub enum BootFile {
 #[allow(missing_docs)] // each is named after its request in proto::api or its button
 pub enum Command {
     RegisterHost(RegisterHost),
-    AcceptHost { host: HostId },
-    RemoveHost { host: HostId },
-    DrainHost { host: HostId },
-    UndrainHost { host: HostId },
+    AcceptHost {
+        host: HostId,
+    },
+    RemoveHost {
+        host: HostId,
+    },
+    DrainHost {
+        host: HostId,
+    },
+    UndrainHost {
+        host: HostId,
+    },
     CreateVm(CreateVm),
-    StartVm { vm: VmId },
-    ShutdownVm { vm: VmId },
-    DestroyVm { vm: VmId },
-    PauseVm { vm: VmId },
-    ResumeVm { vm: VmId },
-    DeleteVm { vm: VmId },
-    MigrateVm { vm: VmId, request: MigrateVm },
-    Console { vm: VmId },
+    StartVm {
+        vm: VmId,
+    },
+    ShutdownVm {
+        vm: VmId,
+    },
+    DestroyVm {
+        vm: VmId,
+    },
+    PauseVm {
+        vm: VmId,
+    },
+    ResumeVm {
+        vm: VmId,
+    },
+    DeleteVm {
+        vm: VmId,
+    },
+    MigrateVm {
+        vm: VmId,
+        request: MigrateVm,
+    },
+    Console {
+        vm: VmId,
+    },
     CreateDisk(CreateDisk),
-    GrowDisk { disk: DiskId, request: GrowDisk },
-    DeleteDisk { disk: DiskId },
+    GrowDisk {
+        disk: DiskId,
+        request: GrowDisk,
+    },
+    DeleteDisk {
+        disk: DiskId,
+    },
     Balance(Balance),
+    /// The rack is frozen, and the hosts that vanished are truly dead.
+    Thaw,
 }

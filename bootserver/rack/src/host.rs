@@ -28,6 +28,7 @@ use crate::record::HostRecord;
 use proto::agent::{DomainSurvey, JoinRefusal, Report};
 use proto::api::{Accepted, Refusal, RegisterHost};
 use proto::event::Topic;
+use proto::heartbeat::Slot;
 use proto::view::{BootStepKind, HostState, VmPhase};
 use proto::{HostId, Mac, OrderId, VmId};
 use std::collections::BTreeMap;
@@ -46,8 +47,16 @@ pub(crate) struct Live {
     pub(crate) seen_mono_ms: u64,
     /// When its present boot last reported; the start of the server counts as a report.
     pub(crate) heard_mono_ms: Option<u64>,
-    /// It was silent for too long.
+    /// It has not reported for too long.
+    pub(crate) silent: bool,
+    /// Nor has its slot moved.
     pub(crate) lost: bool,
+    /// The newest sign that its guests may run: its slot moved, or it said that its lease is valid.
+    pub(crate) sign_mono_ms: u64,
+    /// What stood in its slot last.
+    pub(crate) beat: Option<Slot>,
+    /// When all its ways to the storage were found cut.
+    pub(crate) cut_mono_ms: Option<u64>,
     /// Its state, and since when, Unix milliseconds.
     pub(crate) state: Option<(HostState, u64)>,
     /// The newest report of its present boot since the server started.
@@ -95,6 +104,8 @@ impl HostRecord {
             inventory: None,
             steps: Vec::new(),
             labels: BTreeMap::new(),
+            slot: None,
+            fence: None,
         }
     }
 
@@ -135,13 +146,13 @@ impl Rack {
         self.policy.join == JoinMode::Known && record.joined() && !record.accepted && !record.registered
     }
 
-    /// The host is let in, not lost, and has reported since the server started: what its survey says holds.
+    /// The host is let in, not silent, and has reported since the server started: what its survey says holds.
     pub(crate) fn reporting(&self, host: &HostId) -> bool {
         self.hosts.get(host).is_some_and(|record| record.accepted && record.joined())
-            && self.live.get(host).is_some_and(|live| !live.lost && live.report.is_some())
+            && self.live.get(host).is_some_and(|live| !live.silent && live.report.is_some())
     }
 
-    /// Not known to be gone: let in, and not silent for too long.
+    /// Not known to be gone: let in, and with a sign of life before long.
     pub(crate) fn present(&self, host: &HostId) -> bool {
         self.hosts.get(host).is_some_and(|record| record.accepted && record.joined())
             && self.live.get(host).is_some_and(|live| !live.lost)
@@ -165,8 +176,9 @@ impl Rack {
             HostState::Active => format!("{name} is active"),
             HostState::Draining => format!("{name} is being drained"),
             HostState::Lost => {
-                return self
-                    .warn(Topic::Host, now, format!("{name} is lost: no report"), |e| e.host = Some(host.clone()));
+                return self.warn(Topic::Host, now, format!("{name} is lost: neither report nor heartbeat"), |e| {
+                    e.host = Some(host.clone())
+                });
             }
             HostState::Refused => {
                 return self.warn(Topic::Host, now, format!("{name} was refused"), |e| e.host = Some(host.clone()));
@@ -221,21 +233,23 @@ impl Rack {
         }
     }
 
-    /// Notices hosts that fell silent. At most `lost_ms` and one tick late.
+    /// Notices hosts that fell silent, and those that are there again by their slot alone. At most `lost_ms` and one tick late.
     pub(crate) fn find_lost(&mut self, now: Now) {
         let lost_ms = self.policy.lost_ms;
-        let silent: Vec<HostId> = self
-            .live
-            .iter()
-            .filter(|(_, live)| {
-                !live.lost && live.heard_mono_ms.is_some_and(|at| now.mono_ms.saturating_sub(at) > lost_ms)
-            })
-            .map(|(id, _)| id.clone())
-            .collect();
-        for host in silent {
+        let mut changed = Vec::new();
+        for (id, live) in &mut self.live {
+            let Some(heard) = live.heard_mono_ms else { continue };
+            live.silent = now.mono_ms.saturating_sub(heard) > lost_ms;
+            let lost = live.silent && now.mono_ms.saturating_sub(live.sign_mono_ms) > lost_ms;
+            if live.lost != lost {
+                live.lost = lost;
+                changed.push(id.clone());
+            }
+        }
+        for host in changed {
             let live = self.live(&host);
-            live.lost = true;
-            if let Some(held) = live.held.take() {
+            let lost = live.lost;
+            if let Some(held) = live.held.take_if(|_| lost) {
                 self.answer_report(&host, held, now);
             }
             self.note_host_state(&host, now);

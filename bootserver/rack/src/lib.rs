@@ -16,6 +16,7 @@ pub mod dhcp;
 pub mod disk;
 pub mod effect;
 pub mod event;
+mod ha;
 mod host;
 mod lease;
 mod log;
@@ -67,6 +68,7 @@ pub struct Rack {
     guests: BTreeMap<VmId, vm::Guest>,
     transits: BTreeMap<MoveId, moves::Transit>,
     balancing: balance::Balancing,
+    ha: ha::Watch,
     /// VMs by their owner.
     owned: BTreeMap<HostId, BTreeSet<VmId>>,
     /// Addresses of VMs' interfaces.
@@ -114,6 +116,7 @@ impl Rack {
             guests: BTreeMap::new(),
             transits: BTreeMap::new(),
             balancing: balance::Balancing::default(),
+            ha: ha::Watch::default(),
             owned: BTreeMap::new(),
             vm_macs: BTreeMap::new(),
             last_order: OrderId(0),
@@ -209,6 +212,7 @@ impl Rack {
             let live = self.live.entry(host.clone()).or_default();
             live.heard_mono_ms = heard;
             live.seen_mono_ms = now.mono_ms;
+            live.sign_mono_ms = now.mono_ms;
             if let Some(record) = self.hosts.get(&host) {
                 let state = self.host_state(record);
                 let since_ms = record.steps.last().map_or(now.unix_ms, |s| s.at_ms + s.took_ms.unwrap_or(0));
@@ -250,6 +254,7 @@ impl Rack {
             Event::ReportGone { reply, host } => self.report_gone(reply, &host),
             Event::Operator { reply, command } => self.operator(reply, command, now),
             Event::StorageDone { job, result } => self.storage_done(job, result, now),
+            Event::Heartbeats { read_mono_ms, slots } => self.heartbeats(read_mono_ms, slots, now),
             Event::Tick => self.tick(now),
         }
         self.settle(now);
@@ -259,6 +264,7 @@ impl Rack {
     fn tick(&mut self, now: Now) {
         self.leases.tick(now);
         self.find_lost(now);
+        self.watch_hosts(now);
         self.give_up_consoles(now);
         if now.mono_ms.saturating_sub(self.looked_mono_ms) >= LOOK_AGAIN_MS {
             self.looked_mono_ms = now.mono_ms;
@@ -286,6 +292,7 @@ impl Rack {
             Command::CreateDisk(request) => self.create_disk(request, now),
             Command::GrowDisk { disk, request } => self.grow_disk(&disk, request, now),
             Command::DeleteDisk { disk } => self.delete_disk(&disk, now),
+            Command::Thaw => self.thaw(now),
             Command::Balance(request) => {
                 let plan = self.balance(request, now);
                 return self.answer(reply, Answer::Operator(plan.map(Reply::Plan)));
@@ -308,13 +315,19 @@ impl Rack {
 
     /// Lets everything that may go on take its next step, until nothing can.
     fn settle(&mut self, now: Now) {
-        loop {
-            if let Some(r#move) = self.touched_moves.pop_first() {
-                self.step_move(r#move, now);
-            } else if let Some(vm) = self.touched_vms.pop_first() {
-                self.step_vm(&vm, now);
-            } else {
-                break;
+        while !self.touched_moves.is_empty() || !self.touched_vms.is_empty() {
+            let mut vms = Vec::from_iter(std::mem::take(&mut self.touched_vms));
+            // Who is to be started first takes the room first; of equals the first by name.
+            vms.sort_by_key(|vm| self.vms.get(vm).map(|record| record.restart.priority));
+            let mut vms = vms.into_iter();
+            loop {
+                if let Some(r#move) = self.touched_moves.pop_first() {
+                    self.step_move(r#move, now);
+                } else if let Some(vm) = vms.next() {
+                    self.step_vm(&vm, now);
+                } else {
+                    break;
+                }
             }
         }
         self.answer_reports(now);

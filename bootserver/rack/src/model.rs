@@ -13,11 +13,12 @@ use crate::dhcp::{BootRequest, MessageKind};
 use crate::effect::{Answer, Effect, JoinDecision, Reply};
 use crate::event::{Command, Entropy, Event, Now, ReplyTo, ScriptKind};
 use crate::policy::Policy;
-use crate::record::{Key, Kind, Loaded, Record};
+use crate::record::{Fence, Key, Kind, Loaded, Record};
 use crate::testing::{inventory, policy};
 use host::{Host, Stand};
-use proto::agent::{DomainState, JoinRequest, Part};
+use proto::agent::{DomainState, JoinRequest, LeaseState, Part};
 use proto::api::{Accepted, CreateVm, MigrateVm};
+use proto::heartbeat::Slot;
 use proto::view::{HostState, MovePhase, VmPhase};
 use proto::{DiskId, HostId, MoveId, VmId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -50,6 +51,8 @@ struct World {
     store: BTreeMap<Key, (u64, String)>,
     hosts: Vec<Host>,
     disks: Disks,
+    /// What stands on the heartbeat disk.
+    slots: BTreeMap<u32, Slot>,
     now: Now,
     next_reply: u64,
     /// Commands that were sent, by the reply they await.
@@ -60,6 +63,10 @@ struct World {
     answers: BTreeMap<ReplyTo, Answer>,
     faults: bool,
     moves_done: usize,
+    /// Hosts that are seen to be fenced; boots of hosts that ever were.
+    fenced: BTreeSet<HostId>,
+    fenced_boots: BTreeSet<String>,
+    fences: usize,
     /// Moves that were seen to be called off.
     called_off: BTreeSet<MoveId>,
     trace: Vec<String>,
@@ -72,7 +79,6 @@ impl World {
         policy.report_ms = 1000;
         let now = Now { mono_ms: 5_000, unix_ms: 1_800_000_000_000 };
         let (rack, effects) = Rack::restore(policy.clone(), Vec::new(), now).expect("an empty rack");
-        assert!(effects.is_empty());
         let mut world = Self {
             random: Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1),
             policy,
@@ -80,6 +86,7 @@ impl World {
             store: BTreeMap::new(),
             hosts: (0..hosts).map(|i| Host::new(proto::Mac([0x52, 0x54, 0, 0, 0, i]))).collect(),
             disks: Disks::default(),
+            slots: BTreeMap::new(),
             now,
             next_reply: 0,
             asked: BTreeMap::new(),
@@ -88,9 +95,13 @@ impl World {
             answers: BTreeMap::new(),
             faults: true,
             moves_done: 0,
+            fenced: BTreeSet::new(),
+            fenced_boots: BTreeSet::new(),
+            fences: 0,
             called_off: BTreeSet::new(),
             trace: Vec::new(),
         };
+        world.carry_out(effects, false);
         for host in &mut world.hosts {
             host.power(true);
         }
@@ -180,6 +191,7 @@ impl World {
                         self.trace.push(format!("         {} told {} {:?}", host.id, order.id, order.act));
                     }
                     host.take(answer.orders, &answer.seen);
+                    host.take_heartbeat(answer.heartbeat);
                 }
             }
             (answer, _) => {
@@ -335,6 +347,7 @@ impl World {
                 mac: None,
                 cmdline: String::new(),
                 start: self.random.one_in(2),
+                restart: proto::vm::Restart::default(),
             }),
             4 | 5 => Command::StartVm { vm },
             6 => Command::ShutdownVm { vm },
@@ -357,13 +370,14 @@ impl World {
 
     fn fault(&mut self) {
         let at = self.random.below(self.hosts.len());
-        let kind = self.random.below(10);
+        let kind = self.random.below(11);
         self.note(format!("fault {kind} at {}", self.hosts[at].id));
         match kind {
             0 => self.hosts[at].power(false),
             1 => self.hosts[at].power(true),
             2 | 3 => self.hosts[at].restart_agent(),
             4 => self.hosts[at].cut_off ^= true,
+            10 => self.hosts[at].stopped = true,
             7 => self.hosts[at].slow ^= true,
             8 => (self.hosts[at].cut_off, self.hosts[at].slow) = (true, true),
             5 | 6 => {
@@ -388,8 +402,16 @@ impl World {
         self.now.mono_ms += ms;
         self.now.unix_ms += ms;
         self.apply(Event::Tick);
+        for host in &mut self.hosts {
+            let written = host.live_on(self.now.mono_ms, &self.disks);
+            self.slots.extend(written);
+        }
+        if self.random.one_in(4) {
+            let slots = self.slots.iter().map(|(at, slot)| (*at, slot.clone())).collect();
+            self.apply(Event::Heartbeats { read_mono_ms: self.now.mono_ms, slots });
+        }
         for at in 0..self.hosts.len() {
-            if self.hosts[at].cut_off {
+            if self.hosts[at].cut_off || self.hosts[at].stopped {
                 continue;
             }
             if self.hosts[at].stand == Stand::Off && self.random.one_in(50) {
@@ -402,7 +424,9 @@ impl World {
         for at in 0..self.hosts.len() {
             let ids: Vec<_> = self.hosts[at].queue.keys().copied().collect();
             let pace = if self.hosts[at].slow && self.faults { 80 } else { 3 };
-            if !ids.is_empty() && self.random.one_in(pace) {
+            // Without a lease an agent begins nothing.
+            let leased = self.hosts[at].lease(self.now.mono_ms) == LeaseState::Valid;
+            if !ids.is_empty() && leased && !self.hosts[at].stopped && self.random.one_in(pace) {
                 let id = ids[self.random.below(ids.len())];
                 let luck = if self.faults { self.random.next() } else { 1 };
                 let (host, disks) = (&mut self.hosts[at], &self.disks);
@@ -443,16 +467,36 @@ impl World {
                 let suspended = domain.state == DomainState::Suspended || domain.part != Part::Resident;
                 assert!(!suspended, "move {} was called off, and {} stands still", view.id, view.vm);
             }
-            if self.rack.reporting(&view.target) && self.hosts.iter().all(|host| !host.cut_off) {
+            // A host that was fenced is cleared when it is back, by what it shows.
+            let boot = self.rack.hosts.get(&view.target).and_then(|record| record.boot.as_ref());
+            let fenced = boot.is_some_and(|boot| self.fenced_boots.contains(&boot.nonce));
+            if !fenced && self.rack.reporting(&view.target) && self.hosts.iter().all(|host| !host.cut_off) {
                 let left = domain(&view.target).is_some_and(|domain| domain.part == Part::Incoming);
                 assert!(!left, "move {} was called off, and its target still holds {}", view.id, view.vm);
             }
         }
     }
 
+    /// A host that is fenced reaches no disk and runs nothing.
+    fn check_fences(&mut self) {
+        for record in self.rack.hosts.values() {
+            if record.fence != Some(Fence::Done) {
+                self.fenced.remove(&record.id);
+                continue;
+            }
+            self.fences += usize::from(self.fenced.insert(record.id.clone()));
+            self.fenced_boots.extend(record.boot.as_ref().map(|boot| boot.nonce.clone()));
+            assert!(!self.disks.any_reached_by(&record.id), "{} is fenced and reaches a disk", record.id);
+            let host = self.hosts.iter().find(|host| host.id == record.id).expect("it is one of them");
+            let runs = host.domains.iter().find(|(_, domain)| domain.state == DomainState::Running);
+            assert!(runs.is_none(), "{} is fenced and runs {:?}", record.id, runs.map(|(vm, _)| vm));
+        }
+    }
+
     /// What must hold at every moment.
     fn check(&mut self) {
         self.check_called_off();
+        self.check_fences();
         let mut running: BTreeMap<&VmId, Vec<&HostId>> = BTreeMap::new();
         for host in &self.hosts {
             for (vm, domain) in &host.domains {
@@ -514,8 +558,8 @@ impl World {
     }
 }
 
-/// One run; how many moves were brought to their end.
-fn run(seed: u64) -> usize {
+/// One run; how many moves were brought to their end, and how many hosts fenced.
+fn run(seed: u64) -> (usize, usize) {
     let mut world = World::new(seed, 3 + (seed % 2) as u8);
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         for _ in 0..3000 {
@@ -524,7 +568,7 @@ fn run(seed: u64) -> usize {
         world.faults = false;
         world.note("faults end".to_owned());
         for host in &mut world.hosts {
-            host.cut_off = false;
+            (host.cut_off, host.stopped) = (false, false);
             if host.stand == Stand::Off {
                 host.power(true);
             }
@@ -544,7 +588,7 @@ fn run(seed: u64) -> usize {
         eprintln!("seed {seed}: repeat with TSUBAME_SEED={seed}");
         std::panic::resume_unwind(panic);
     }
-    world.moves_done
+    (world.moves_done, world.fences)
 }
 
 fn setting(name: &str) -> Option<u64> {
@@ -560,6 +604,8 @@ fn whatever_fails_every_vm_runs_once() {
         None => 1..1 + setting("TSUBAME_SEEDS").unwrap_or(40),
     };
     let many = seeds.end - seeds.start >= 20;
-    let moves: usize = seeds.map(run).sum();
+    let (moves, fences) = seeds.map(run).fold((0, 0), |(moves, fences), (m, f)| (moves + m, fences + f));
+    println!("{moves} moves were brought to their end, {fences} hosts fenced");
     assert!(!many || moves > 20, "only {moves} moves were brought to their end: the model tests too little");
+    assert!(!many || fences > 20, "only {fences} hosts were fenced: the model tests too little");
 }

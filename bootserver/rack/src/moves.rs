@@ -130,6 +130,9 @@ impl Rack {
         if let Some(other) = self.moves.values().find(busy) {
             return Err(Refusal::MoveUnderWay { r#move: other.view.id });
         }
+        if !self.usable(target) {
+            return Err(Refusal::Unavailable { detail: format!("{target} has no lease to run guests under") });
+        }
         let left_over = self.live.get(target).is_some_and(|live| live.domain(vm).is_some())
             || self.told(target, &Purpose::Orphan(vm.clone()));
         if left_over {
@@ -204,8 +207,8 @@ impl Rack {
         self.warn(Topic::Move, now, text, |e| about_move(e, id, vm));
     }
 
-    /// A host was booted anew: what moves had there is gone.
-    pub(crate) fn moves_after_boot_of(&mut self, host: &HostId, now: Now) {
+    /// A host was booted anew or fenced, as `what` says: what moves had there is gone.
+    pub(crate) fn moves_after_boot_of(&mut self, host: &HostId, what: &str, now: Now) {
         for id in self.moves_of(host).collect::<Vec<_>>() {
             let Some(record) = self.moves.get(&id) else { continue };
             let (phase, at_source) = (record.view.phase, record.view.source == *host);
@@ -213,7 +216,7 @@ impl Rack {
             match phase {
                 MovePhase::Preparing | MovePhase::Copying | MovePhase::Aborting => {
                     if phase != MovePhase::Aborting {
-                        self.abort(id, format!("{host} was booted anew"), now);
+                        self.abort(id, format!("{host} {what}"), now);
                     }
                     if let Some(record) = self.moves.edit(&id) {
                         // Nothing is left there to be cleared.
@@ -224,7 +227,7 @@ impl Rack {
                     }
                 }
                 MovePhase::Committing | MovePhase::Activating if !at_source => {
-                    self.lost_at_target(id, format!("{host} was booted anew before the guest ran there"), now);
+                    self.lost_at_target(id, format!("{host} {what} before the guest ran there"), now);
                     self.set_phase(&vm, VmPhase::Unknown, now);
                 }
                 _ => {}

@@ -31,6 +31,41 @@ pub struct Policy {
     pub portal: std::net::SocketAddr,
     /// The port on which hosts receive migrations.
     pub migration_port: u16,
+    /// Lease, watchdog and fence.
+    pub ha: Ha,
+}
+
+/// The times that a host's failure is judged by; docs/design/0006.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ha {
+    /// Between two writes of a slot, milliseconds.
+    pub heartbeat_ms: u64,
+    /// How long a lease is valid from the start of a write, milliseconds.
+    pub lease_ms: u64,
+    /// Until Xen's watchdog resets a host whose agent does not pet it, milliseconds.
+    pub watchdog_ms: u64,
+    /// A host without a sign of life for so long is fenced, milliseconds; [`Ha::fence_ms_min`] or more.
+    pub fence_ms: u64,
+}
+
+/// What Xen may take from the watchdog's end to the reset, milliseconds.
+const TRIGGER_MS: u64 = 4_000;
+/// For what nobody thought of, milliseconds.
+const SLACK_MS: u64 = 5_000;
+
+impl Ha {
+    /// The least time after which the guests of a silent host certainly stand still: its lease is over, its watchdog has struck, and its
+    /// clock may have run slower than ours by one part in a hundred.
+    pub fn fence_ms_min(lease_ms: u64, watchdog_ms: u64) -> u64 {
+        ((lease_ms + watchdog_ms + TRIGGER_MS) * 101).div_ceil(100) + SLACK_MS
+    }
+}
+
+impl Default for Ha {
+    fn default() -> Self {
+        let (lease_ms, watchdog_ms) = (20_000, 15_000);
+        Self { heartbeat_ms: 3_000, lease_ms, watchdog_ms, fence_ms: Self::fence_ms_min(lease_ms, watchdog_ms) }
+    }
 }
 
 /// Who gives out a subnet's addresses.

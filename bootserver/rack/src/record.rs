@@ -5,7 +5,7 @@ use proto::agent::Secret;
 use proto::event::LogEvent;
 use proto::host::{Firmware, Inventory};
 use proto::view::{BootStep, MovePhase, MoveView, VmPhase};
-use proto::vm::VmSpec;
+use proto::vm::{Restart, VmSpec};
 use proto::{DiskId, Epoch, HostId, Mac, MoveId, OrderId, VmId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -155,6 +155,22 @@ pub struct HostRecord {
     pub steps: Vec<BootStep>,
     /// Labels.
     pub labels: BTreeMap<String, String>,
+    /// Its slot on the heartbeat disk.
+    #[serde(default)]
+    pub slot: Option<u32>,
+    /// Its VMs are being or have been taken from it, until it is heard again.
+    #[serde(default)]
+    pub fence: Option<Fence>,
+}
+
+/// How far a host is fenced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fence {
+    /// All its ways to the storage are being cut.
+    Cutting,
+    /// They are cut and its lease is over; its VMs are free to be started elsewhere.
+    Done,
 }
 
 /// One boot of a machine.
@@ -245,6 +261,9 @@ pub struct VmRecord {
     /// Its last move, and how long it rests from it.
     #[serde(default)]
     pub moved: Option<balancer::Moved>,
+    /// In which order it is started again after its host has failed.
+    #[serde(default)]
+    pub restart: Restart,
 }
 
 /// What a VM's owner is being told to do.

@@ -4,8 +4,9 @@ use crate::Rack;
 use crate::dhcp::{BootRequest, DhcpReply, MessageKind};
 use crate::effect::{Answer, Effect, JoinDecision, Reply, ScriptRefusal, StorageOp};
 use crate::event::{Command, Entropy, Event, Now, ReplyTo, ScriptKind};
-use crate::policy::{JoinMode, Policy, Release, Serves, Subnet, Template};
-use proto::agent::{DomainState, DomainSurvey, HostStats, JoinRequest, Part, Report};
+use crate::ha::is_heartbeat;
+use crate::policy::{Ha, JoinMode, Policy, Release, Serves, Subnet, Template};
+use proto::agent::{DomainState, DomainSurvey, HostStats, JoinRequest, LeaseState, Part, Report};
 use proto::api::Refusal;
 use proto::host::{Cpu, Firmware, Inventory};
 use proto::vm::Boot;
@@ -60,6 +61,7 @@ pub(crate) fn policy() -> Policy {
         iqn_prefix: "iqn.2026-11.org.tsubame".to_owned(),
         portal: ([10, 77, 0, 1], 3260).into(),
         migration_port: 8002,
+        ha: Ha::default(),
     }
 }
 
@@ -201,6 +203,7 @@ pub(crate) fn alive(boot: &str, seq: u64) -> Report {
         domains: Vec::new(),
         outcomes: Vec::new(),
         underway: Vec::new(),
+        lease: LeaseState::Valid,
     }
 }
 
@@ -225,6 +228,8 @@ pub(crate) fn acts(effects: &[Effect]) -> String {
     let mut text = String::new();
     for effect in effects {
         match effect {
+            // The heartbeat disk is seen to beside everything else.
+            Effect::Storage { op, .. } if is_heartbeat(op.disk()) => {}
             Effect::Storage { op, .. } => {
                 let line = match op {
                     StorageOp::Grant { disk, host, user, .. } => format!("Grant {disk} to {host} as {user}"),

@@ -2,6 +2,7 @@
 
 use crate::Rack;
 use crate::event::Now;
+use crate::ha::is_heartbeat;
 use proto::HostId;
 use proto::agent::DomainState;
 use proto::view::{DiskView, HostState, HostView, MoveView, RackView, VmLoad, VmPhase, VmView};
@@ -48,6 +49,7 @@ impl Rack {
                 note: self.host_note(record, state),
                 vms: vms_of.remove(&record.id).unwrap_or_default(),
                 labels: record.labels.clone(),
+                fence: self.fence_shown(record),
             }
         });
         let vms = self.vms.values().map(|record| {
@@ -72,9 +74,10 @@ impl Rack {
                     })
                     .unwrap_or_default(),
                 note: self.vm_note(record),
+                restart: record.restart,
             }
         });
-        let disks = self.disks.values().map(|record| DiskView {
+        let disks = self.disks.values().filter(|record| !is_heartbeat(&record.name)).map(|record| DiskView {
             name: record.name.clone(),
             size_mib: record.size_mib,
             vm: record.vm.clone(),
@@ -95,6 +98,7 @@ impl Rack {
             moves: moves.map(|record| self.move_shown(record)).collect::<Vec<MoveView>>(),
             events: self.log.table.values().rev().take(EVENTS_SHOWN).cloned().collect(),
             templates: self.policy.templates.keys().cloned().collect(),
+            ha: self.ha_shown(),
         }
     }
 
@@ -106,11 +110,15 @@ impl Rack {
             HostState::Refused => {
                 "was refused: only machines registered beforehand are let in; accept it or register it".to_owned()
             }
-            HostState::Lost => {
-                "does not report; its VMs may still run there, so they are started nowhere else".to_owned()
-            }
+            HostState::Lost => self.lost_note(record),
             HostState::Active | HostState::Draining if live.is_none_or(|l| l.report.is_none()) => {
                 "has not reported since the server started".to_owned()
+            }
+            HostState::Active | HostState::Draining if live.is_some_and(|l| l.silent) => {
+                "does not report, but writes its heartbeat: its VMs run".to_owned()
+            }
+            HostState::Active | HostState::Draining if !self.leased(&record.id) => {
+                "has no lease on the heartbeat disk: it may run no VM".to_owned()
             }
             _ => String::new(),
         }

@@ -40,6 +40,8 @@ use std::collections::VecDeque;
 const MEMORY_MIB_MAX: u64 = 16 << 20;
 /// The longest kernel command line, bytes.
 const CMDLINE_BYTES_MAX: usize = 2048;
+/// The longest wait of a VM whose host has failed, seconds.
+const RESTART_DELAY_S_MAX: u32 = 3600;
 
 /// What is known of a VM and not kept.
 #[derive(Default)]
@@ -80,6 +82,10 @@ impl Rack {
         self.owned.entry(owner.clone()).or_default().insert(vm.clone());
     }
 
+    fn phase_is(&self, vm: &VmId, phase: VmPhase) -> bool {
+        self.vms.get(vm).is_some_and(|record| record.phase == phase)
+    }
+
     /// Puts a VM into another phase.
     pub(crate) fn set_phase(&mut self, vm: &VmId, phase: VmPhase, now: Now) {
         if self.vms.get(vm).is_none_or(|record| record.phase == phase) {
@@ -115,7 +121,7 @@ impl Rack {
     pub(crate) fn vm_note(&self, record: &VmRecord) -> String {
         match &record.owner {
             Some(owner) if self.phase_shown(record) == VmPhase::Unknown => {
-                format!("{owner} does not report; it may still run there, so it is started nowhere else")
+                format!("{owner} shows no sign of life; it may still run there until that host is fenced")
             }
             _ => record.note.clone(),
         }
@@ -150,6 +156,10 @@ impl Rack {
         if self.vms.contains(&name) {
             return Err(Refusal::NameTaken { name: name.to_string() });
         }
+        if request.restart.delay_s > RESTART_DELAY_S_MAX {
+            let (field, given) = ("restart.delay_s".to_owned(), request.restart.delay_s.to_string());
+            return Err(Refusal::BadValue { field, given, expected: format!("0 to {RESTART_DELAY_S_MAX}") });
+        }
         let mac = self.mac_for(&name, request.mac)?;
         let (spec, disk_mib) = specify(&request, &template, mac)?;
         if let Some(disk) = spec.disks.iter().find(|disk| self.disks.contains(disk)) {
@@ -169,6 +179,7 @@ impl Rack {
             since_ms: now.unix_ms,
             note: String::new(),
             moved: None,
+            restart: request.restart,
         });
         self.vm_macs.insert(mac, name.clone());
         for disk in disks {

@@ -1,7 +1,7 @@
 //! From the form to the domain type: every check that takes more than one value, the machine or the disk.
 
 use super::files::{Manifest, ServedFile};
-use super::form::{Form, Join, Template};
+use super::form::{Form, Join, Template, Timing};
 use super::line::line_of;
 use super::{Config, ConfigError, Listen, Storage};
 use rack::policy::{self, JoinMode, Policy};
@@ -191,6 +191,28 @@ impl Checker<'_> {
         })
     }
 
+    /// Lease, watchdog and fence: the one inequality without which a VM could run twice.
+    fn ha(&self, timing: &Timing) -> Result<policy::Ha, ConfigError> {
+        let &Timing { heartbeat_ms, lease_ms, watchdog_ms, .. } = timing;
+        self.range("timing/heartbeat_ms", heartbeat_ms, 1000..=60_000, "ms")?;
+        self.range("timing/lease_ms", lease_ms, heartbeat_ms * 3..=600_000, "ms (at least three times heartbeat_ms)")?;
+        // Xen counts whole seconds, and the agent is to be late twice before it is reset.
+        self.range("timing/watchdog_ms", watchdog_ms, 10_000..=600_000, "ms")?;
+        if watchdog_ms % 1000 != 0 {
+            return self
+                .wrong("timing/watchdog_ms", format!("is {watchdog_ms}, expected whole seconds, as Xen counts them"));
+        }
+        let least_ms = policy::Ha::fence_ms_min(lease_ms, watchdog_ms);
+        let fence_ms = timing.fence_ms.unwrap_or(least_ms);
+        let unit = "ms ((lease_ms + watchdog_ms + 4000) * 1.01 + 5000 or more, or a guest could run twice)";
+        self.range("timing/fence_ms", fence_ms, least_ms..=3_600_000, unit)?;
+        if timing.lost_ms > fence_ms {
+            let what = format!("is {}, expected no more than timing.fence_ms, {fence_ms}", timing.lost_ms);
+            return self.wrong("timing/lost_ms", what);
+        }
+        Ok(policy::Ha { heartbeat_ms, lease_ms, watchdog_ms, fence_ms })
+    }
+
     fn config(&self, form: Form) -> Result<Config, ConfigError> {
         let (subnet, relayed) = self.subnets(&form)?;
         let listen = self.listen(&form)?;
@@ -207,6 +229,8 @@ impl Checker<'_> {
             self.range("timing/balance_ms", timing.balance_ms, 1000..=86_400_000, "ms, or 0 for never")?;
         }
         self.range("timing/migration_rate_mbit", timing.migration_rate_mbit, 0..=1_000_000, "Mbit/s")?;
+
+        let ha = self.ha(timing)?;
 
         let storage = &form.storage;
         let portal = storage.portal.unwrap_or(SocketAddr::from((form.subnet.address, 3260)));
@@ -295,6 +319,7 @@ impl Checker<'_> {
             iqn_prefix: storage.iqn_prefix.clone(),
             portal,
             migration_port: form.listen.migration_port,
+            ha,
         };
         let mut longest = policy.clone();
         longest.subnet.ca_digest = "x".repeat(43);

@@ -1,6 +1,7 @@
 //! The form of the configuration file as serde reads it: keys and types, nothing that needs two values.
 
 use proto::Mac;
+use rack::policy::Ha;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -183,11 +184,26 @@ pub(super) struct Timing {
     pub(super) lost_ms: u64,
     pub(super) balance_ms: u64,
     pub(super) migration_rate_mbit: u64,
+    pub(super) heartbeat_ms: u64,
+    pub(super) lease_ms: u64,
+    pub(super) watchdog_ms: u64,
+    /// The least that lease and watchdog allow, when absent.
+    pub(super) fence_ms: Option<u64>,
 }
 
 impl Default for Timing {
     fn default() -> Self {
-        Self { report_ms: 2000, lost_ms: 15_000, balance_ms: 60_000, migration_rate_mbit: 0 }
+        let Ha { heartbeat_ms, lease_ms, watchdog_ms, .. } = Ha::default();
+        Self {
+            report_ms: 2000,
+            lost_ms: 15_000,
+            balance_ms: 60_000,
+            migration_rate_mbit: 0,
+            heartbeat_ms,
+            lease_ms,
+            watchdog_ms,
+            fence_ms: None,
+        }
     }
 }
 

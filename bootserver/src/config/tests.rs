@@ -329,3 +329,29 @@ fn a_release_that_is_not_what_its_manifest_says() {
     ]
     .assert_eq(&err.replace(&dir.path().display().to_string(), "DIR"));
 }
+
+#[test]
+fn a_fence_that_does_not_outlast_lease_and_watchdog() {
+    let timing = |text: &str| load_timing(text).map(|config| config.policy(String::new()).ha.fence_ms);
+    assert_eq!(timing("{}"), Ok(44_390));
+    assert_eq!(timing("{ fence_ms: 60000 }"), Ok(60_000));
+    let said = |text: &str| timing(text).expect_err("it is wrong");
+    expect!["timing.fence_ms: is 44389, expected 44390 to 3600000 ms ((lease_ms + watchdog_ms + 4000) * 1.01 + 5000 or more, or a guest could run twice)"]
+        .assert_eq(&said("{ fence_ms: 44389 }"));
+    expect!["timing.fence_ms: is 60000, expected 74690 to 3600000 ms ((lease_ms + watchdog_ms + 4000) * 1.01 + 5000 or more, or a guest could run twice)"]
+        .assert_eq(&said("{ lease_ms: 50000, fence_ms: 60000 }"));
+    expect!["timing.lease_ms: is 8000, expected 9000 to 600000 ms (at least three times heartbeat_ms)"]
+        .assert_eq(&said("{ lease_ms: 8000 }"));
+    expect!["timing.watchdog_ms: is 15500, expected whole seconds, as Xen counts them"]
+        .assert_eq(&said("{ watchdog_ms: 15500 }"));
+    expect!["timing.lost_ms: is 50000, expected no more than timing.fence_ms, 44390"]
+        .assert_eq(&said("{ lost_ms: 50000 }"));
+}
+
+/// The good configuration with this `timing`; an error from its key on.
+fn load_timing(text: &str) -> Result<Config, String> {
+    let dir = directory();
+    load(dir.path(), &format!("{GOOD}\ntiming: {text}\n")).map_err(|err| {
+        err.to_string().split_once(".yaml:").and_then(|(_, rest)| rest.split_once(": ")).expect("a place").1.to_owned()
+    })
+}

@@ -155,7 +155,7 @@ impl Route {
 use Verb::{Delete, Get, Post};
 
 /// All routes.
-pub(super) static ROUTES: [Route; 26] = [
+pub(super) static ROUTES: [Route; 27] = [
     route(Get, "/v1/about", "The server's version, and whether it was set up.", of::<About>(), Act::About),
     route(Post, "/v1/setup", "Choose the password by the set-up code.", of::<Session>(), Act::Setup).takes::<Setup>(),
     route(Post, "/v1/login", "Log in.", of::<Session>(), Act::Login).takes::<Login>(),
@@ -217,6 +217,9 @@ pub(super) static ROUTES: [Route; 26] = [
         Act::Command(|r| Ok(Command::Balance(r.body()?))),
     )
     .takes::<Balance>(),
+    command(Post, "/v1/thaw", "Say of a frozen rack that the hosts which vanished are dead: each is fenced.", |_| {
+        Ok(Command::Thaw)
+    }),
     route(Get, "/v1/openapi.json", "This document.", of::<Document>(), Act::OpenApi),
 ];
 

@@ -223,6 +223,11 @@ impl Tgt {
         }
     }
 
+    /// The file behind a disk.
+    pub fn file(&self, disk: &DiskId) -> PathBuf {
+        disk::path(&self.config.disks, disk)
+    }
+
     /// Ends tgtd: every guest loses its disks. Only for a rack that is taken down whole.
     pub async fn stop(&self) -> Result<(), MgmtError> {
         // It ends only when it has no target left (usr/target.c, is_system_inactive).

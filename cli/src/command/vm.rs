@@ -11,6 +11,7 @@ use crate::session::Environment;
 use proto::VmId;
 use proto::api::{Accepted, ConsoleText, CreateVm, MigrateVm, Refusal};
 use proto::view::{RackView, VmPhase, VmView};
+use proto::vm::Restart;
 
 pub(super) fn run(environment: &Environment, command: VmCommand, out: Output) -> Result<(), Fault> {
     match command {
@@ -90,11 +91,12 @@ impl Order {
 }
 
 fn create(environment: &Environment, args: CreateVmArgs, out: Output) -> Result<(), Fault> {
-    let CreateVmArgs { name, template, memory, vcpus, disk, mac, cmdline, start, wait } = args;
+    let CreateVmArgs { name, template, memory, vcpus, disk, mac, cmdline, start, priority, restart_delay, wait } = args;
     let doing = format!("creating VM {name}");
     let server = open(&doing, environment)?;
-    let body =
-        CreateVm { name: name.clone(), template, memory_mib: memory, vcpus, disk_mib: disk, mac, cmdline, start };
+    let restart = Restart { priority: priority.into(), delay_s: restart_delay };
+    let (memory_mib, disk_mib) = (memory, disk);
+    let body = CreateVm { name: name.clone(), template, memory_mib, vcpus, disk_mib, mac, cmdline, start, restart };
     let accepted: Accepted = server.post(&doing, "/v1/vms", &body)?;
     let want = if start { VmPhase::Running } else { VmPhase::Stopped };
     let goal = Goal::Vm { vm: name.clone(), want: Some(want), before: None };

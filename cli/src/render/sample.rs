@@ -37,6 +37,7 @@ fn host(last: u8, state: HostState) -> HostView {
         note: String::new(),
         vms: Vec::new(),
         labels: Default::default(),
+        fence: None,
     }
 }
 
@@ -61,6 +62,7 @@ pub(crate) fn vm(name: &str, phase: VmPhase, owner: Option<HostId>) -> VmView {
         r#move: None,
         load: VmLoad::default(),
         note: String::new(),
+        restart: Default::default(),
     }
 }
 
@@ -190,6 +192,7 @@ pub(crate) fn rack() -> RackView {
             event(1, Level::Warning, Topic::Dhcp, "the pool has 3 addresses left"),
         ],
         templates: vec!["debian".into(), "tiny".into()],
+        ha: Default::default(),
     }
 }
 

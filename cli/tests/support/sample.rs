@@ -26,6 +26,7 @@ pub fn rack(phase: VmPhase, since_ms: u64) -> RackView {
         note: String::new(),
         vms: Vec::new(),
         labels: Default::default(),
+        fence: None,
     };
     let spec = VmSpec {
         name: "web-1".parse().expect("a name"),
@@ -45,6 +46,7 @@ pub fn rack(phase: VmPhase, since_ms: u64) -> RackView {
         r#move: None,
         load: VmLoad::default(),
         note: String::new(),
+        restart: Default::default(),
     };
     RackView { version: since_ms, at_ms: 60_000, hosts: vec![host(1), host(2)], vms: vec![vm], ..RackView::default() }
 }

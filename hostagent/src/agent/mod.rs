@@ -20,18 +20,21 @@
 //! never heard the word without which it tells nobody that it has received. After `Sent` the guest stands
 //! still until `Release` or `AbortSend`, whatever dies meanwhile.
 
+mod lease;
 mod note;
 mod orders;
 mod report;
 #[cfg(test)]
 mod tests;
 
+pub use lease::KeptLease;
 pub use note::{Guest, Note, Received};
 pub use orders::{ORDERS_WAITING_MAX, POLL_MS};
 
 use crate::hypervisor::{Completion, Job, Op, OpResult, Progress, Survey};
+use lease::Lease;
 use orders::{Taken, Work};
-use proto::agent::{Failure, FailureKind, OrderOutcome, Report, ReportAnswer};
+use proto::agent::{Failure, FailureKind, Heartbeat, OrderOutcome, Report, ReportAnswer};
 use proto::{Epoch, OrderId, VmId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -66,6 +69,13 @@ pub enum AgentEvent {
     DomainsChanged,
     /// A connection to the server was made anew: tell it everything.
     Connected,
+    /// A write to the slot has come back.
+    Renewed {
+        /// Under which CHAP user it was written.
+        user: String,
+        /// The write's beginning and the lease's length together, on the clock of `now_ms`.
+        until_ms: u64,
+    },
 }
 
 /// What the agent wants done, in this order.
@@ -84,6 +94,15 @@ pub enum AgentAction {
     },
     /// Send a report. A newer one replaces one that was not sent yet.
     Post(Report),
+    /// Write this slot from now on, in place of any other.
+    Heartbeat(Heartbeat),
+    /// Keep for an agent that is restarted.
+    KeepLease(KeptLease),
+    /// Arm Xen's watchdog, or wind it up again.
+    Pet {
+        /// After so long without another the host is reset, seconds.
+        timeout_s: u64,
+    },
 }
 
 /// The agent's state.
@@ -102,6 +121,7 @@ pub struct Agent {
     report_at_ms: u64,
     report_wanted: bool,
     reported: Option<(u64, Survey)>,
+    lease: Lease,
     actions: Vec<AgentAction>,
 }
 
@@ -110,13 +130,19 @@ enum JobFor {
     Work(VmId),
     Console(OrderId),
     Report,
+    /// The lease has lapsed: a look at what runs, then the pause of everything.
+    Look,
+    Hold,
+    /// A guest that was held goes on.
+    LetGo(VmId),
     /// Nobody waits for its end.
     Nobody,
 }
 
 impl Agent {
-    /// An agent of this boot (the join's nonce) which finds these notes; none after a boot of the host, its own after a restart.
-    pub fn new(boot: String, notes: Vec<Note>) -> Self {
+    /// An agent of this boot (the join's nonce) which finds these notes and this lease; none after a boot of the host, its own after a
+    /// restart.
+    pub fn new(boot: String, notes: Vec<Note>, lease: Option<KeptLease>) -> Self {
         Self {
             boot,
             notes: notes.into_iter().map(|n| (n.vm.clone(), n)).collect(),
@@ -131,6 +157,7 @@ impl Agent {
             report_at_ms: 0,
             report_wanted: true,
             reported: None,
+            lease: Lease::of(lease),
             actions: Vec::new(),
         }
     }
@@ -144,16 +171,18 @@ impl Agent {
             AgentEvent::Progress { job, progress } => self.progressed(job, progress),
             AgentEvent::Done { job, result } => self.ended(job, result, now_ms),
             AgentEvent::DomainsChanged | AgentEvent::Connected => self.report_wanted = true,
+            AgentEvent::Renewed { user, until_ms } => self.renewed(&user, until_ms, now_ms),
         }
+        self.see_to_lease(now_ms);
         self.work_deadlines(now_ms);
-        self.begin_waiting();
+        self.begin_waiting(now_ms);
         self.report_if_due(now_ms);
         std::mem::take(&mut self.actions)
     }
 
     /// When the next [`AgentEvent::Tick`] is needed at the latest, on the clock of `now_ms`.
     pub fn wake_ms(&self) -> u64 {
-        self.works.values().filter_map(Work::deadline_ms).fold(self.report_at_ms, u64::min)
+        self.works.values().filter_map(Work::deadline_ms).fold(self.report_at_ms, u64::min).min(self.lease.wake_ms())
     }
 
     /// What is known of a VM.
@@ -166,6 +195,7 @@ impl Agent {
             self.outcomes.remove(&id);
         }
         self.report_ms = answer.report_ms.clamp(1_000, 60_000);
+        self.told_heartbeat(answer.heartbeat);
         for order in answer.orders {
             let known = self.done.contains(&order.id)
                 || self.waiting.contains_key(&order.id)
@@ -195,8 +225,12 @@ impl Agent {
                 if let Ok(Completion::Survey(survey)) = &result {
                     self.look(survey, now_ms);
                 }
+                self.look_soon();
                 self.advance(&vm, result, now_ms);
             }
+            Some(JobFor::Look) => self.looked_to_hold(result, now_ms),
+            Some(JobFor::Hold) => self.held(&result, now_ms),
+            Some(JobFor::LetGo(vm)) => self.let_gone(&vm, now_ms),
             Some(JobFor::Nobody) | None => {}
         }
     }

@@ -31,6 +31,9 @@ pub struct Guest {
     /// Present when it came by a move and may be activated: its memory is here whole, and it cannot run at the source by
     /// itself. Written before the server is told; taken out once it runs.
     pub received: Option<Received>,
+    /// Present while it is paused for want of a lease: the CHAP user under which the lease was. Written before it is paused.
+    #[serde(default)]
+    pub held: Option<String>,
 }
 
 /// A guest that is here whole, and paused.

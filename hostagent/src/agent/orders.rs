@@ -152,9 +152,12 @@ impl Taken {
 
 impl Agent {
     /// Begins what can be begun: orders whose VM is free, by number.
-    pub(super) fn begin_waiting(&mut self) {
+    pub(super) fn begin_waiting(&mut self, now_ms: u64) {
         for id in self.waiting.keys().copied().collect::<Vec<_>>() {
             let Some(taken) = self.waiting.get(&id) else { continue };
+            if !self.may_begin(&taken.order.act, now_ms) {
+                continue;
+            }
             if let Act::Console { vm, bytes_max } = &taken.order.act {
                 let op = Op::Console { vm: vm.clone(), bytes_max: *bytes_max };
                 self.waiting.remove(&id);
@@ -211,6 +214,10 @@ impl Agent {
                     return self.outcome(id, Ok(Done::Ok));
                 }
                 (Step::Looking, Op::Survey)
+            }
+            // What a held guest had under way may wait for a session that was cut.
+            Act::Destroy { .. } if guest.is_some_and(|g| g.held.is_some()) => {
+                (Step::Letting, Op::Detach { disks: self.disks(&vm) })
             }
             Act::Destroy { .. } => (Step::Destroying { then: Ok(Done::Ok) }, Op::Destroy { vm: vm.clone() }),
             Act::Release { .. } => (Step::Letting, Op::Detach { disks: self.disks(&vm) }),
@@ -350,7 +357,13 @@ impl Agent {
                 }
                 Err(why) => self.finish(work, Err(why)),
             },
-            Step::Single => self.finish(work, result.map(|_| Done::Ok)),
+            Step::Single => {
+                if result.is_ok() {
+                    // It was paused or let go on by order, which goes before the lease.
+                    self.not_held(vm);
+                }
+                self.finish(work, result.map(|_| Done::Ok));
+            }
         }
     }
 
@@ -423,7 +436,7 @@ impl Agent {
             Act::Receive { vm, disks, .. } => (vm, disks, false),
             _ => return,
         };
-        let guest = Guest { spec, disks, epoch: order.epoch, received: None };
+        let guest = Guest { spec, disks, epoch: order.epoch, received: None, held: None };
         let floor = self.floor(vm);
         self.keep(Note { vm: vm.clone(), floor, guest: Some(guest.clone()) });
         self.go(vm, work, Step::Preparing, Op::Prepare { guest, files });
@@ -494,7 +507,7 @@ impl Agent {
     }
 
     /// Every survey passes here: who waits for a shutdown is led on, and a guest that restarts is made anew.
-    pub(super) fn look(&mut self, survey: &Survey, _now_ms: u64) {
+    pub(super) fn look(&mut self, survey: &Survey, now_ms: u64) {
         let asked: Vec<VmId> = self
             .works
             .iter()
@@ -509,7 +522,9 @@ impl Agent {
                 self.go(&vm, work, Step::Destroying { then: Ok(Done::Ok) }, Op::Destroy { vm: vm.clone() });
             }
         }
-        for seen in survey.domains.iter().filter(|d| d.reboots && d.is_resident()) {
+        // None is made anew without a lease.
+        let leased = self.leased(now_ms);
+        for seen in survey.domains.iter().filter(|d| leased && d.reboots && d.is_resident()) {
             let guest = self.notes.get(&seen.vm).and_then(|n| n.guest.clone());
             if let Some(guest) = guest
                 && guest.received.is_none()

@@ -31,6 +31,7 @@ impl Agent {
             domains: survey.domains.iter().map(|d| self.survey_domain(d, &before, now_ms - before_ms)).collect(),
             outcomes: self.outcomes.values().cloned().collect(),
             underway: self.underway(),
+            lease: self.lease.state(now_ms),
         };
         // Rates over too short a time are noise: reports in quick succession share a beginning.
         self.reported = Some(if now_ms - before_ms >= 500 { (now_ms, survey) } else { (before_ms, before) });

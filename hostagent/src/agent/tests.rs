@@ -1,10 +1,10 @@
 //! Two agents and a written-out server on the physical model: every order, and every cut of a move.
 
-use super::{Agent, AgentAction, AgentEvent, Note};
+use super::{Agent, AgentAction, AgentEvent, KeptLease, Note};
 use crate::hypervisor::sim::{Costs, World};
 use expect_test::{Expect, expect};
 use proto::agent::{
-    Act, DiskAccess, DomainState, Order, OrderOutcome, Permit, Report, ReportAnswer, Secret, SignedPermit,
+    Act, DiskAccess, DomainState, Heartbeat, Order, OrderOutcome, Permit, Report, ReportAnswer, Secret, SignedPermit,
 };
 use proto::vm::{Boot, VmSpec};
 use proto::{DiskId, Epoch, HostId, MoveId, OrderId, VmId};
@@ -46,6 +46,13 @@ fn access(user: &str) -> DiskAccess {
         user: user.into(),
         secret: Secret("s".into()),
     }
+}
+
+/// One that never ends; what a lease does is tested in [`super::lease`].
+fn lease() -> KeptLease {
+    let heartbeat =
+        Heartbeat { access: access("beat"), slot: 0, write_ms: 3_000, lease_ms: 20_000, watchdog_ms: 15_000 };
+    KeptLease { heartbeat, until_ms: u64::MAX }
 }
 
 fn spec() -> VmSpec {
@@ -93,7 +100,7 @@ impl Rack {
         let mut hosts = BTreeMap::new();
         for name in ["a", "b"] {
             world.add_host(host(name), 4096);
-            let agent = Agent::new("boot".into(), vec![]);
+            let agent = Agent::new("boot".into(), vec![], Some(lease()));
             hosts.insert(host(name), Host { agent, notes: BTreeMap::new(), report: None, outcomes: vec![] });
         }
         Self { world, hosts, now_ms: 0, order_next: 1 }
@@ -106,6 +113,7 @@ impl Rack {
                 AgentAction::KeepNote(note) => drop(h.notes.insert(note.vm.clone(), note)),
                 AgentAction::DropNote(vm) => drop(h.notes.remove(&vm)),
                 AgentAction::Do { job, op } => self.world.begin(id, job, op, self.now_ms),
+                AgentAction::Heartbeat(_) | AgentAction::KeepLease(_) | AgentAction::Pet { .. } => {}
                 AgentAction::Post(report) => {
                     h.outcomes.extend(
                         report
@@ -127,7 +135,8 @@ impl Rack {
         let id = OrderId(self.order_next);
         self.order_next += 1;
         let order = Order { id, epoch: Epoch(epoch), act };
-        let answer = ReportAnswer { seen: vec![], orders: vec![order.clone(), order], report_ms: 2_000 };
+        let orders = vec![order.clone(), order];
+        let answer = ReportAnswer { seen: vec![], orders, report_ms: 2_000, heartbeat: None };
         self.feed(&host(on), AgentEvent::Answer(answer));
         id
     }
@@ -165,7 +174,7 @@ impl Rack {
     fn restart_agent(&mut self, on: &str) {
         self.world.kill_agent(&host(on));
         if let Some(h) = self.hosts.get_mut(&host(on)) {
-            h.agent = Agent::new("boot".into(), h.notes.values().cloned().collect());
+            h.agent = Agent::new("boot".into(), h.notes.values().cloned().collect(), Some(lease()));
         }
     }
 

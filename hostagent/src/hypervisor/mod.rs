@@ -57,6 +57,8 @@ pub enum Op {
         /// The VM.
         vm: VmId,
     },
+    /// Pause every domain but dom0 that runs, whatever it is. Completes as [`Completion::Held`].
+    Hold,
     /// Log out of these disks.
     Detach {
         /// The disks.
@@ -115,6 +117,11 @@ pub enum Completion {
     Done,
     /// What was seen.
     Survey(Survey),
+    /// All was paused that could be.
+    Held {
+        /// Domains that run all the same.
+        running: usize,
+    },
     /// A stream was sent.
     Sent {
         /// Its bytes.
@@ -197,7 +204,7 @@ pub struct SeenDomain {
 }
 
 impl Op {
-    /// The VM that the operation is about, or none for a survey, a cancel and a log-out.
+    /// The VM that the operation is about, or none for a survey, a hold, a cancel and a log-out.
     pub fn vm(&self) -> Option<&VmId> {
         match self {
             Self::Prepare { guest, .. } | Self::Create { guest } => Some(&guest.spec.name),
@@ -209,7 +216,7 @@ impl Op {
             | Self::Resume { vm }
             | Self::Console { vm, .. } => Some(vm),
             Self::Send { permit, .. } | Self::Receive { permit } => Some(&permit.vm),
-            Self::Survey | Self::Detach { .. } | Self::Cancel { .. } => None,
+            Self::Survey | Self::Hold | Self::Detach { .. } | Self::Cancel { .. } => None,
         }
     }
 }

@@ -53,6 +53,7 @@ pub(super) fn not_accepted_gets_nothing(trial: &mut Trial) -> Result<()> {
         domains: Vec::new(),
         outcomes: Vec::new(),
         underway: Vec::new(),
+        lease: Default::default(),
     };
     for path in ["/v1/report", "/v1/renew"] {
         let Answer { status, body } =

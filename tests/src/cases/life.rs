@@ -64,6 +64,7 @@ pub(super) fn own_disk(trial: &mut Trial) -> Result<()> {
         mac: Some(OWN_DISK_MAC.parse()?),
         cmdline: String::new(),
         start: true,
+        restart: Default::default(),
     })?;
     rack.await_vm(&guest.name, VmPhase::Running)?;
     let counted = rack.await_counting(&guest)?;

@@ -1,6 +1,7 @@
 //! The cases of the virtual rack, in the order in which a rack grows.
 
 mod crash;
+mod ha;
 mod join;
 mod life;
 mod moves;
@@ -37,6 +38,10 @@ pub const CASES: &[Case] = &[
     Case { name: "the_targets_agent_dies_amid_a_move", run: crash::target_agent_dies },
     Case { name: "the_server_dies_amid_a_move", run: crash::server_dies },
     Case { name: "no_write_was_lost_or_doubled", run: life::disks_are_whole },
+    Case { name: "a_host_dies_and_its_vm_runs_elsewhere", run: ha::host_dies },
+    Case { name: "an_agent_stands_still_and_xen_resets_its_host", run: ha::agent_stands_still },
+    Case { name: "a_host_is_cut_off_and_holds_its_guests", run: ha::host_is_cut_off },
+    Case { name: "no_write_was_lost_or_doubled_by_failures", run: life::disks_are_whole },
 ];
 
 /// What the cases share.

@@ -6,7 +6,7 @@
 //!  └─────────────────────────────────────────────────────────────────────┘
 //! ```
 
-use hostagent::agent::{Agent, Note};
+use hostagent::agent::{Agent, AgentEvent, KeptLease, Note};
 use proto::host::{Cpu, Firmware, Inventory};
 use proto::{HostId, Mac, VmId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,8 +23,12 @@ pub(crate) struct Host {
     pub(crate) agent: Option<Agent>,
     /// In RAM: survive the agent, not the power.
     pub(crate) notes: BTreeMap<VmId, Note>,
+    pub(crate) lease: Option<KeptLease>,
     /// Nothing passes between it and the server until then.
     pub(crate) cut_off_until_ms: u64,
+    /// Its agent's process stands still, and what it is told waits.
+    pub(crate) stopped: bool,
+    pub(crate) waiting: Vec<AgentEvent>,
     /// The agent dies after so many more actions.
     pub(crate) dies_after: Option<usize>,
 }
@@ -48,8 +52,11 @@ impl Host {
             key: String::new(),
             agent: None,
             notes: BTreeMap::new(),
+            lease: None,
             cut_off_until_ms: 0,
             dies_after: None,
+            stopped: false,
+            waiting: Vec::new(),
         }
     }
 
@@ -58,12 +65,15 @@ impl Host {
         self.boots += 1;
         self.agent = None;
         self.notes.clear();
+        self.lease = None;
+        self.stopped = false;
+        self.waiting.clear();
         self.dies_after = None;
     }
 
     pub(crate) fn start_agent(&mut self) {
         if let Stand::Up { nonce } = &self.stand {
-            self.agent = Some(Agent::new(nonce.clone(), self.notes.values().cloned().collect()));
+            self.agent = Some(Agent::new(nonce.clone(), self.notes.values().cloned().collect(), self.lease.clone()));
         }
     }
 }

@@ -46,12 +46,14 @@ fn run(seed: u64) -> Tally {
         Ok(tally) => {
             let ms = rack.now_ms;
             println!(
-                "seed {seed}: {} VMs, {} moves asked for, {} of the newest done and {} called off, {} crashes of the server, quiet at {ms} ms",
+                "seed {seed}: {} VMs, {} moves asked for, {} of the newest done and {} called off, {} crashes of the server, {} hosts fenced, {} reset by their watchdogs, quiet at {ms} ms",
                 tally.vms,
                 rack.oracle.moves_asked(),
                 tally.moves_done,
                 tally.moves_aborted,
-                tally.server_crashes
+                tally.server_crashes,
+                tally.fences,
+                tally.resets
             );
             tally
         }
@@ -73,7 +75,7 @@ fn every_vm_runs_once_whatever_fails() {
         Some(seed) => vec![seed],
         None => (1..=number("SEEDS").unwrap_or(SEEDS)).collect(),
     };
-    let (mut moves, mut crashes) = (0, 0);
+    let (mut moves, mut crashes, mut fences, mut resets) = (0, 0, 0, 0);
     // Each run is alone with its rack, so as many go side by side as there are processors.
     let side_by_side = std::thread::available_parallelism().map_or(1, usize::from);
     for some in seeds.chunks(side_by_side) {
@@ -85,9 +87,13 @@ fn every_vm_runs_once_whatever_fails() {
             let tally = tally.unwrap_or_else(|panic| resume_unwind(panic));
             moves += tally.moves_done;
             crashes += tally.server_crashes;
+            fences += tally.fences;
+            resets += tally.resets;
         }
     }
     // A run in which nothing happened would prove nothing.
     assert!(moves >= 5 * seeds.len(), "only {moves} moves in {} runs", seeds.len());
     assert!(crashes >= seeds.len() as u64, "only {crashes} crashes of the server in {} runs", seeds.len());
+    assert!(fences >= seeds.len(), "only {fences} hosts were fenced in {} runs", seeds.len());
+    assert!(resets >= seeds.len(), "only {resets} hosts were reset in {} runs", seeds.len());
 }

@@ -38,6 +38,8 @@ pub(crate) struct Tally {
     pub(crate) moves_aborted: usize,
     pub(crate) vms: usize,
     pub(crate) server_crashes: u64,
+    pub(crate) fences: usize,
+    pub(crate) resets: usize,
 }
 
 impl Oracle {
@@ -101,6 +103,9 @@ impl Oracle {
         let Some(view) = rack.server.view(rack.now_ms) else { return false };
         view.hosts.len() == rack.hosts.len()
             && view.hosts.iter().all(|h| serves(h.state))
+            // Every host has its lease, and no guest is held any more.
+            && view.hosts.iter().all(|h| h.note.is_empty())
+            && view.vms.iter().all(|vm| vm.phase != VmPhase::Running || vm.domain == Some(DomainState::Running))
             && view.vms.iter().all(|vm| settled(vm.phase))
             && view.moves.iter().all(|m| matches!(m.phase, MovePhase::Done | MovePhase::Aborted))
     }
@@ -109,7 +114,7 @@ impl Oracle {
     pub(crate) fn judge(&self, rack: &Rack) -> Tally {
         let view = rack.server.view(rack.now_ms).expect("the server is up in the end");
         for host in &view.hosts {
-            assert!(serves(host.state), "{} is {:?}: {}", host.id, host.state, host.note);
+            assert!(serves(host.state) && host.note.is_empty(), "{} is {:?}: {}", host.id, host.state, host.note);
         }
         for m in &view.moves {
             let ended = matches!(m.phase, MovePhase::Done | MovePhase::Aborted);
@@ -158,6 +163,8 @@ impl Oracle {
             moves_aborted: done(MovePhase::Aborted),
             vms: view.vms.len(),
             server_crashes: rack.server.crashes,
+            fences: rack.server.fences(),
+            resets: rack.resets,
         }
     }
 

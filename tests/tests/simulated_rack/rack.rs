@@ -21,6 +21,10 @@ use std::net::Ipv4Addr;
 /// Where the clock begins: anything but zero, so that zero is seen to mean nothing.
 const BEGIN_MS: u64 = 1_000_000;
 const TICK_MS: u64 = 200;
+/// A host that was cut off from all for so long may have been fenced.
+const FENCED_MS: u64 = 44_000;
+/// The slots are read with every so manieth tick.
+const READ_TICKS: u64 = 5;
 
 /// Something that is to happen.
 enum Due {
@@ -66,6 +70,14 @@ enum Due {
         a: HostId,
         b: HostId,
     },
+    /// The path to the storage is mended.
+    Storage {
+        host: usize,
+    },
+    AgentGoesOn {
+        host: usize,
+        boots: u64,
+    },
     Operator,
     Fault,
 }
@@ -85,6 +97,9 @@ pub(crate) struct Rack {
     server_dies: bool,
     asked: BTreeMap<u64, Command>,
     vms: u64,
+    ticks: u64,
+    /// Hosts that Xen's watchdog has reset.
+    pub(crate) resets: usize,
     trace: Vec<String>,
 }
 
@@ -104,6 +119,8 @@ impl Rack {
             server_dies: false,
             asked: BTreeMap::new(),
             vms,
+            ticks: 0,
+            resets: 0,
             trace: Vec::new(),
         };
         for host in 0..rack.hosts.len() {
@@ -126,6 +143,7 @@ impl Rack {
                 mac: None,
                 cmdline: String::new(),
                 start: true,
+                restart: proto::vm::Restart::default(),
             };
             self.command(Command::CreateVm(request));
             let dirty = self.random.between(0, 3_000_000);
@@ -149,12 +167,17 @@ impl Rack {
             host.cut_off_until_ms = 0;
             host.dies_after = None;
         }
+        for host in 0..self.hosts.len() {
+            self.world.set_storage(&self.hosts[host].id, true);
+            self.agent_goes_on(host);
+        }
     }
 
     /// Lets time pass until `until_ms`, or until `enough` says so after a tick.
     pub(crate) fn run(&mut self, until_ms: u64, enough: impl Fn(&Self) -> bool) {
         while self.now_ms < until_ms {
-            let wake = self.hosts.iter().filter_map(|h| h.agent.as_ref()).map(|agent| agent.wake_ms()).min();
+            let wakes = self.hosts.iter().filter(|h| !h.stopped).filter_map(|h| h.agent.as_ref());
+            let wake = wakes.map(|agent| agent.wake_ms()).min();
             let queued = self.queue.keys().next().map(|&(at, _)| at);
             let next = [wake, queued, self.world.next_ms()].into_iter().flatten().min().unwrap_or(until_ms);
             self.now_ms = next.clamp(self.now_ms, until_ms);
@@ -163,6 +186,14 @@ impl Rack {
                 physical = true;
                 if let Some(host) = self.hosts.iter().position(|h| h.id == id) {
                     self.tell(host, event);
+                }
+            }
+            for (id, vms) in self.world.resets() {
+                if let Some(host) = self.hosts.iter().position(|h| h.id == id) {
+                    self.resets += 1;
+                    self.oracle.lost_with_host(&vms);
+                    self.note(|| format!("XEN RESETS HOST {host}"));
+                    self.power_cut(host);
                 }
             }
             let mut tick = false;
@@ -176,7 +207,8 @@ impl Rack {
                 }
             }
             for host in 0..self.hosts.len() {
-                if self.hosts[host].agent.as_ref().is_some_and(|agent| agent.wake_ms() <= self.now_ms) {
+                let h = &self.hosts[host];
+                if !h.stopped && h.agent.as_ref().is_some_and(|agent| agent.wake_ms() <= self.now_ms) {
                     self.tell(host, AgentEvent::Tick);
                 }
             }
@@ -232,6 +264,12 @@ impl Rack {
         match due {
             Due::Tick => {
                 self.server_event(None, |_| Event::Tick);
+                self.ticks += 1;
+                if self.ticks.is_multiple_of(READ_TICKS) {
+                    let slots = self.world.slots().iter().map(|(at, slot)| (*at, slot.clone())).collect();
+                    let read_mono_ms = self.now_ms;
+                    self.server_event(None, |_| Event::Heartbeats { read_mono_ms, slots });
+                }
                 self.after(TICK_MS, TICK_MS + 1, Due::Tick);
             }
             Due::PowerOn { host } => {
@@ -290,6 +328,12 @@ impl Rack {
                 self.server_event(None, |_| Event::StorageDone { job, result });
             }
             Due::Link { a, b } => self.world.set_link(&a, &b, true),
+            Due::Storage { host } => self.world.set_storage(&self.hosts[host].id, true),
+            Due::AgentGoesOn { host, boots } => {
+                if self.hosts[host].boots == boots {
+                    self.agent_goes_on(host);
+                }
+            }
             Due::Operator => self.operator(),
             Due::Fault => self.fault(),
         }
@@ -338,7 +382,7 @@ impl Rack {
     /// What the server has let out since.
     fn deliver(&mut self) {
         for (disk, job, op) in self.server.jobs_to_begin() {
-            debug_assert_eq!(&disk, crate::server::disk(&op));
+            debug_assert_eq!(&disk, op.disk());
             let slow = self.faults && self.random.permille(50);
             self.after(2, if slow { 4_000 } else { 60 }, Due::Job { disk, job, op });
         }
@@ -432,6 +476,9 @@ impl Rack {
 
     fn tell(&mut self, host: usize, event: AgentEvent) {
         let now_ms = self.now_ms;
+        if self.hosts[host].stopped {
+            return self.hosts[host].waiting.push(event);
+        }
         let Some(agent) = self.hosts[host].agent.as_mut() else { return };
         let actions = agent.apply(event, now_ms);
         for action in actions {
@@ -445,6 +492,12 @@ impl Rack {
                 AgentAction::KeepNote(note) => drop(self.hosts[host].notes.insert(note.vm.clone(), note)),
                 AgentAction::DropNote(vm) => drop(self.hosts[host].notes.remove(&vm)),
                 AgentAction::Do { job, op } => self.world.begin(&self.hosts[host].id, job, op, now_ms),
+                AgentAction::Heartbeat(given) => {
+                    let Host { id, stand: Stand::Up { nonce }, .. } = &self.hosts[host] else { continue };
+                    self.world.heartbeat(id, given, nonce, now_ms);
+                }
+                AgentAction::KeepLease(lease) => self.hosts[host].lease = Some(lease),
+                AgentAction::Pet { timeout_s } => self.world.pet(&self.hosts[host].id, timeout_s, now_ms),
                 AgentAction::Post(report) => {
                     let boots = self.hosts[host].boots;
                     self.send(host, || Due::Report { host, boots, report: Box::new(report.clone()) });
@@ -456,8 +509,10 @@ impl Rack {
     fn agent_dies(&mut self, host: usize) {
         self.note(|| format!("THE AGENT OF {host} DIES"));
         let h = &mut self.hosts[host];
-        (h.agent, h.dies_after) = (None, None);
+        (h.agent, h.dies_after, h.stopped) = (None, None, false);
+        h.waiting.clear();
         let boots = h.boots;
+        self.world.set_stopped(&self.hosts[host].id, false);
         self.world.kill_agent(&self.hosts[host].id);
         self.after(200, 6_000, Due::AgentStarts { host, boots });
     }
@@ -507,9 +562,10 @@ impl Rack {
             return;
         }
         let host = self.random.below(self.hosts.len());
-        match self.random.below(12) {
+        match self.random.below(14) {
             0 => self.power_cut_if_on(host),
-            1 => self.server_dies = true,
+            // Not so often that no host's wait comes to its end.
+            1 => self.server_dies |= self.random.permille(120),
             2..4 => self.hosts[host].dies_after = Some(self.random.below(4)),
             4..6 => {
                 if self.hosts[host].agent.is_some() {
@@ -528,6 +584,17 @@ impl Rack {
                     self.after(500, 20_000, Due::Link { a, b });
                 }
             }
+            // The whole host is cut off, from the storage too, long enough to be fenced; or its agent stands still.
+            10 => {
+                let ms = self.random.between(5_000, 120_000);
+                self.note(|| format!("host {host} is cut off from all for {ms} ms"));
+                self.cut_off_from_all(host, ms);
+            }
+            11 => {
+                let ms = self.random.between(1_000, 40_000);
+                self.note(|| format!("the agent of {host} stands still for {ms} ms"));
+                self.stop_agent(host, ms);
+            }
             // A guest crashes by itself; it is to be started again.
             _ => {
                 let id = self.hosts[host].id.clone();
@@ -540,6 +607,43 @@ impl Rack {
             }
         }
         self.after(50, 900, Due::Fault);
+    }
+
+    fn cut_off_from_all(&mut self, host: usize, ms: u64) {
+        let id = self.hosts[host].id.clone();
+        if ms >= FENCED_MS {
+            let there: Vec<VmId> = self.world.domains(&id).iter().map(|d| d.vm.clone()).collect();
+            self.oracle.lost_with_host(&there);
+        }
+        self.hosts[host].cut_off_until_ms = self.hosts[host].cut_off_until_ms.max(self.now_ms + ms);
+        self.world.set_storage(&id, false);
+        for other in 0..self.hosts.len() {
+            let b = self.hosts[other].id.clone();
+            if other != host {
+                self.world.set_link(&id, &b, false);
+                self.after(ms, ms + 1, Due::Link { a: id.clone(), b });
+            }
+        }
+        self.after(ms, ms + 1, Due::Storage { host });
+    }
+
+    fn agent_goes_on(&mut self, host: usize) {
+        if self.hosts[host].stopped {
+            self.hosts[host].stopped = false;
+            self.world.set_stopped(&self.hosts[host].id, false);
+            for event in std::mem::take(&mut self.hosts[host].waiting) {
+                self.tell(host, event);
+            }
+        }
+    }
+
+    fn stop_agent(&mut self, host: usize, ms: u64) {
+        let boots = self.hosts[host].boots;
+        if self.hosts[host].agent.is_some() {
+            self.hosts[host].stopped = true;
+            self.world.set_stopped(&self.hosts[host].id, true);
+            self.after(ms, ms + 1, Due::AgentGoesOn { host, boots });
+        }
     }
 
     fn power_cut_if_on(&mut self, host: usize) {

@@ -14,7 +14,7 @@ use proto::{DiskId, VmId};
 use rack::Rack;
 use rack::effect::{Answer, Effect, JoinDecision, Reply, StorageOp};
 use rack::event::{Event, Now, ReplyTo};
-use rack::policy::{JoinMode, Policy, Release, Serves, Subnet, Template};
+use rack::policy::{Ha, JoinMode, Policy, Release, Serves, Subnet, Template};
 use rack::record::{Key, Kind, Loaded, Record};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::Ipv4Addr;
@@ -48,6 +48,8 @@ pub(crate) struct Server {
     at_work: BTreeSet<DiskId>,
     pub(crate) out: Vec<Out>,
     pub(crate) crashes: u64,
+    /// Hosts that were fenced, each by the moment.
+    fenced: BTreeSet<(String, u64)>,
 }
 
 impl Server {
@@ -63,6 +65,7 @@ impl Server {
             at_work: BTreeSet::new(),
             out: Vec::new(),
             crashes: 0,
+            fenced: BTreeSet::new(),
         };
         server.start(now_ms);
         server
@@ -152,6 +155,11 @@ impl Server {
                     assert_eq!(version, change.expect, "{:?} is at another version", change.key);
                     match change.to {
                         Some(record) => {
+                            if let Record::Log(event) = &record
+                                && event.text.contains("is fenced")
+                            {
+                                self.fenced.insert((event.text.clone(), event.at_ms));
+                            }
                             let text = serde_json::to_string(&record).expect("a record is JSON");
                             self.store.insert(change.key, (version + 1, text));
                         }
@@ -168,7 +176,7 @@ impl Server {
             match other {
                 Effect::Answer { to, answer } => self.answer(to, answer),
                 Effect::Storage { job, op } => {
-                    self.jobs.entry(disk(&op).clone()).or_default().push_back((job, op));
+                    self.jobs.entry(op.disk().clone()).or_default().push_back((job, op));
                 }
                 Effect::Commit(_) => {}
             }
@@ -204,6 +212,11 @@ impl Server {
         self.at_work.remove(disk);
     }
 
+    /// How often a host was fenced.
+    pub(crate) fn fences(&self) -> usize {
+        self.fenced.len()
+    }
+
     /// What an operator would see.
     pub(crate) fn view(&self, now_ms: u64) -> Option<proto::view::RackView> {
         self.rack.as_ref().map(|rack| rack.view(at(now_ms)))
@@ -222,18 +235,6 @@ impl Server {
 /// The world's one clock is every clock.
 pub(crate) fn at(now_ms: u64) -> Now {
     Now { mono_ms: now_ms, unix_ms: now_ms }
-}
-
-pub(crate) fn disk(op: &StorageOp) -> &DiskId {
-    match op {
-        StorageOp::Create { disk, .. }
-        | StorageOp::Clone { disk, .. }
-        | StorageOp::Attach { disk, .. }
-        | StorageOp::Grow { disk, .. }
-        | StorageOp::Delete { disk }
-        | StorageOp::Grant { disk, .. }
-        | StorageOp::Cut { disk, .. } => disk,
-    }
 }
 
 /// Whether a host is up as the server sees it.
@@ -290,5 +291,6 @@ fn policy() -> Policy {
         iqn_prefix: "iqn.2026-11.org.tsubame".to_owned(),
         portal: ([10, 77, 0, 1], 3260).into(),
         migration_port: 8002,
+        ha: Ha::default(),
     }
 }

@@ -3,6 +3,7 @@
 use super::{Rack, check_size};
 use crate::effect::CloneSource;
 use crate::event::Now;
+use crate::ha::is_heartbeat;
 use crate::record::{DiskDoing, DiskRecord};
 use proto::DiskId;
 use proto::api::{Accepted, CreateDisk, GrowDisk, Refusal};
@@ -34,7 +35,7 @@ impl Rack {
             expected: expected.to_owned(),
         };
         let disk: DiskId = from.parse().map_err(|_| bad("a template with a disk image, or a disk"))?;
-        let record = self.disks.get(&disk).ok_or_else(|| Refusal::NoDisk { disk: disk.clone() })?;
+        let record = self.operators_disk(&disk)?;
         if !record.ready || record.doing.is_some() {
             return Err(bad("a disk that is ready"));
         }
@@ -47,8 +48,14 @@ impl Rack {
         Ok(disk)
     }
 
+    /// A disk that an operator may touch.
+    fn operators_disk(&self, disk: &DiskId) -> Result<&DiskRecord, Refusal> {
+        let found = self.disks.get(disk).filter(|_| !is_heartbeat(disk));
+        found.ok_or_else(|| Refusal::NoDisk { disk: disk.clone() })
+    }
+
     fn idle_disk(&self, disk: &DiskId) -> Result<&DiskRecord, Refusal> {
-        let record = self.disks.get(disk).ok_or_else(|| Refusal::NoDisk { disk: disk.clone() })?;
+        let record = self.operators_disk(disk)?;
         let copied = |other: &DiskRecord| other.doing == Some(DiskDoing::Clone(CloneSource::Disk(disk.clone())));
         if self.disks.values().any(copied) {
             return Err(Refusal::Unavailable { detail: format!("disk {disk} is being copied") });

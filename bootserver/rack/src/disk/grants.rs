@@ -13,6 +13,10 @@ use std::ops::BitAnd;
 impl Rack {
     /// Lets a host reach a disk. True once the storage has confirmed it; asked again until then.
     pub(crate) fn grant(&mut self, disk: &DiskId, host: &HostId, epoch: Epoch, now: Now) -> bool {
+        // What is being taken from a host is not given to it meanwhile.
+        if self.hosts.get(host).is_none_or(|record| record.fence.is_some()) {
+            return false;
+        }
         let Some(record) = self.disks.get(disk) else { return false };
         let grant = match record.grants.get(host) {
             Some(grant) if grant.epoch == epoch && !grant.cutting => *grant,
@@ -33,6 +37,12 @@ impl Rack {
         }
         self.grant_again(disk, host, grant, now);
         false
+    }
+
+    /// Whether the storage has confirmed that a host may reach a disk.
+    pub(crate) fn is_granted(&self, disk: &DiskId, host: &HostId) -> bool {
+        let grant = self.disks.get(disk).and_then(|record| record.grants.get(host));
+        grant.is_some_and(|grant| self.storage.confirmed.contains(&(disk.clone(), host.clone(), grant.number)))
     }
 
     pub(super) fn grant_again(&mut self, disk: &DiskId, host: &HostId, grant: Grant, now: Now) {
@@ -89,11 +99,10 @@ impl Rack {
         self.disks_of(vm).iter().map(|disk| self.cut(disk, host, now)).fold(true, BitAnd::bitand)
     }
 
-    /// Takes all of a host's ways: its boot is over, and the secrets with it.
-    pub(crate) fn cut_host(&mut self, host: &HostId, now: Now) {
-        for disk in self.disks.ids() {
-            self.cut(&disk, host, now);
-        }
+    /// Takes all of a host's ways, as its boot is over, and the secrets with it, or as it is fenced. True once the storage has
+    /// confirmed that it has none.
+    pub(crate) fn cut_host(&mut self, host: &HostId, now: Now) -> bool {
+        self.disks.ids().iter().map(|disk| self.cut(disk, host, now)).fold(true, BitAnd::bitand)
     }
 
     fn disks_of(&self, vm: &VmId) -> Vec<DiskId> {
@@ -105,7 +114,7 @@ impl Rack {
         self.disks_of(vm).iter().map(|disk| self.access(disk, host)).collect()
     }
 
-    fn access(&self, disk: &DiskId, host: &HostId) -> Option<DiskAccess> {
+    pub(crate) fn access(&self, disk: &DiskId, host: &HostId) -> Option<DiskAccess> {
         let grant = self.disks.get(disk)?.grants.get(host)?;
         let seed = &self.hosts.get(host)?.boot.as_ref()?.chap_seed;
         let Grant { epoch, number, .. } = grant;

@@ -49,7 +49,8 @@ impl Rack {
         if newer {
             self.boot_is_over(&host, now);
         }
-        self.live(&host).seen_mono_ms = now.mono_ms;
+        let live = self.live(&host);
+        (live.seen_mono_ms, live.sign_mono_ms) = (now.mono_ms, now.mono_ms);
         self.step_ends(&host, BootStepKind::Start, now);
         self.step_begins(&host, BootStepKind::Join, now);
         let mode = self.policy.join;
@@ -128,7 +129,10 @@ impl Rack {
         let live = self.live(host);
         live.heard_mono_ms = None;
         live.lost = false;
+        live.silent = false;
         live.report = None;
+        live.beat = None;
+        live.cut_mono_ms = None;
         if let Some(held) = live.held.take() {
             self.answer(held.reply, crate::effect::Answer::Report(Err(JoinRefusal::AlreadyActive)));
         }
@@ -138,7 +142,13 @@ impl Rack {
         }
         self.cut_host(host, now);
         self.vms_after_boot_of(host, now);
-        self.moves_after_boot_of(host, now);
+        self.moves_after_boot_of(host, "was booted anew", now);
+        // Whatever was left to be taken from it is gone with its old boot.
+        if self.hosts.get(host).is_some_and(|record| record.fence.is_some())
+            && let Some(record) = self.hosts.edit(host)
+        {
+            record.fence = None;
+        }
         self.info(Topic::Host, now, format!("{host} has been booted anew"), |e| e.host = Some(host.clone()));
     }
 }

@@ -4,7 +4,7 @@ use super::{Held, Rack};
 use crate::effect::Answer;
 use crate::event::{Now, ReplyTo};
 use proto::HostId;
-use proto::agent::{JoinRefusal, Report, ReportAnswer};
+use proto::agent::{JoinRefusal, LeaseState, Report, ReportAnswer};
 
 /// The most domains and outcomes of one report that are read; Xen itself runs fewer domains than that on any host.
 const LIST_MAX: usize = 4096;
@@ -28,18 +28,22 @@ impl Rack {
         });
         if older {
             // Overtaken on its way: what it shows is past, and the agent repeats what was not seen.
-            let answer = ReportAnswer { seen: Vec::new(), orders: Vec::new(), report_ms };
+            let answer = ReportAnswer { seen: Vec::new(), orders: Vec::new(), report_ms, heartbeat: None };
             return self.answer(reply, Answer::Report(Ok(answer)));
         }
-        let first = live.report.is_none() || live.lost;
+        let leased = report.lease == LeaseState::Valid;
+        let first = live.report.as_ref().is_none_or(|last| (last.lease == LeaseState::Valid) != leased) || live.lost;
         live.seen_mono_ms = now.mono_ms;
         live.heard_mono_ms = Some(now.mono_ms);
-        live.lost = false;
+        (live.silent, live.lost) = (false, false);
+        if leased {
+            live.sign_mono_ms = now.mono_ms;
+        }
         let outcomes = std::mem::take(&mut report.outcomes);
         live.report = Some(report);
         let seen = outcomes.iter().map(|outcome| outcome.id).collect();
         if let Some(before) = live.held.replace(Held { reply, since_mono_ms: now.mono_ms, seen }) {
-            let answer = ReportAnswer { seen: before.seen, orders: Vec::new(), report_ms };
+            let answer = ReportAnswer { seen: before.seen, orders: Vec::new(), report_ms, heartbeat: None };
             self.answer(before.reply, Answer::Report(Ok(answer)));
         }
         if let Some(record) = self.hosts.get(host) {
@@ -47,6 +51,8 @@ impl Rack {
         }
         self.to_answer.insert(host.clone());
         self.version += 1;
+        self.heard_after_fence(host, now);
+        self.keep_heartbeat(host, now);
         self.note_host_state(host, now);
         for outcome in outcomes {
             self.order_ended(host, outcome, now);
@@ -104,7 +110,8 @@ impl Rack {
             given.said_mono_ms = Some(now.mono_ms);
         }
         let orders = live.orders.iter().map(|given| given.order.clone()).collect();
-        self.answer(held.reply, Answer::Report(Ok(ReportAnswer { seen: held.seen, orders, report_ms })));
+        let heartbeat = self.heartbeat_of(host);
+        self.answer(held.reply, Answer::Report(Ok(ReportAnswer { seen: held.seen, orders, report_ms, heartbeat })));
     }
 }
 

@@ -198,6 +198,7 @@ fn reports_are_held_until_there_is_something_to_say() {
         mac: None,
         cmdline: String::new(),
         start: true,
+        restart: proto::vm::Restart::default(),
     };
     let (_, effects) = bench.ask(|reply| Event::Operator { reply, command: Command::CreateVm(create) });
     let job = |effects: &[Effect]| {

@@ -3,11 +3,15 @@
 use super::storage::Disks;
 use crate::event::ReplyTo;
 use proto::agent::{
-    Act, DiskAccess, DomainState, DomainSurvey, Done, Failure, FailureKind, HostStats, Order, OrderOutcome,
-    OrderProgress, Part, Permit, Report, Stage,
+    Act, DiskAccess, DomainState, DomainSurvey, Done, Failure, FailureKind, Heartbeat, HostStats, LeaseState, Order,
+    OrderOutcome, OrderProgress, Part, Permit, Report, Stage,
 };
+use proto::heartbeat::Slot;
 use proto::{Epoch, HostId, Mac, MoveId, OrderId, VmId};
 use std::collections::{BTreeMap, BTreeSet};
+
+/// Xen's watchdog, as the policy of the tests has it.
+const WATCHDOG_MS: u64 = 15_000;
 
 pub(super) struct Domain {
     pub(super) state: DomainState,
@@ -63,6 +67,14 @@ pub(super) struct Host {
     pub(super) changed: bool,
     /// The report that waits for its answer.
     pub(super) waits_for: Option<ReplyTo>,
+    /// Where it writes its heartbeat, what it wrote last, and until when that lets guests run.
+    pub(super) heartbeat: Option<Heartbeat>,
+    pub(super) beat: u64,
+    lease_until_ms: Option<u64>,
+    /// Guests that it paused for want of a lease.
+    held: BTreeSet<VmId>,
+    /// Its agent stands still, and with it whatever pets the watchdog.
+    pub(super) stopped: bool,
 }
 
 fn failure(kind: FailureKind, detail: &str) -> Failure {
@@ -90,6 +102,59 @@ impl Host {
             reported_ms: 0,
             changed: false,
             waits_for: None,
+            heartbeat: None,
+            beat: 0,
+            lease_until_ms: None,
+            held: BTreeSet::new(),
+            stopped: false,
+        }
+    }
+
+    /// The answer says where to write; a new user means that what was before was cut.
+    pub(super) fn take_heartbeat(&mut self, given: Option<Heartbeat>) {
+        let Some(given) = given else { return };
+        if self.heartbeat.as_ref().is_some_and(|before| before.access.user != given.access.user) {
+            // Whoever was held for want of the old lease waits to be told.
+            self.held.clear();
+        }
+        self.heartbeat = Some(given);
+    }
+
+    /// Writes its slot, if it can, and does what its lease says; what now stands in the slot.
+    pub(super) fn live_on(&mut self, now_ms: u64, disks: &Disks) -> Option<(u32, Slot)> {
+        let Stand::Up { nonce } = &self.stand else { return None };
+        let nonce = nonce.clone();
+        let given = self.heartbeat.clone().filter(|_| !self.cut_off && !self.stopped);
+        let lets_in = |h: &Heartbeat| disks.lets_in(&h.access.disk, &self.id, &h.access.user, &h.access.secret.0);
+        let written = given.filter(lets_in).map(|h| {
+            self.beat += 1;
+            self.lease_until_ms = Some(now_ms + h.lease_ms);
+            for vm in std::mem::take(&mut self.held) {
+                if let Some(d) = self.domains.get_mut(&vm).filter(|d| d.state == DomainState::Paused) {
+                    d.state = DomainState::Running;
+                    self.changed = true;
+                }
+            }
+            (h.slot, Slot { host: self.id.clone(), boot: nonce, counter: self.beat })
+        });
+        let over_ms = now_ms.saturating_sub(self.lease_until_ms.unwrap_or(now_ms));
+        if self.stopped && over_ms >= WATCHDOG_MS {
+            self.power(true);
+        } else if over_ms > 0 && !self.stopped {
+            for (vm, d) in self.domains.iter_mut().filter(|(_, d)| d.state == DomainState::Running) {
+                d.state = DomainState::Paused;
+                self.held.insert(vm.clone());
+                self.changed = true;
+            }
+        }
+        written
+    }
+
+    pub(super) fn lease(&self, now_ms: u64) -> LeaseState {
+        match self.lease_until_ms {
+            None => LeaseState::None,
+            Some(until) if now_ms <= until => LeaseState::Valid,
+            Some(_) => LeaseState::Lapsed,
         }
     }
 
@@ -165,6 +230,7 @@ impl Host {
             domains,
             outcomes: self.outcomes.values().cloned().collect(),
             underway: waiting.chain(sends).chain(listens).chain(received).collect(),
+            lease: self.lease(now_ms),
         }
     }
 

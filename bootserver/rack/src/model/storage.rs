@@ -11,21 +11,13 @@ pub(super) struct Disks {
     users: BTreeSet<(DiskId, String, String)>,
 }
 
-pub(super) fn disk_of(op: &StorageOp) -> &DiskId {
-    match op {
-        StorageOp::Create { disk, .. }
-        | StorageOp::Clone { disk, .. }
-        | StorageOp::Attach { disk, .. }
-        | StorageOp::Grow { disk, .. }
-        | StorageOp::Delete { disk }
-        | StorageOp::Grant { disk, .. }
-        | StorageOp::Cut { disk, .. } => disk,
-    }
-}
-
 impl Disks {
     pub(super) fn lets_in(&self, disk: &DiskId, host: &HostId, user: &str, secret: &str) -> bool {
         self.made.get(disk).and_then(|hosts| hosts.get(host)).is_some_and(|(u, s)| u == user && s == secret)
+    }
+
+    pub(super) fn any_reached_by(&self, host: &HostId) -> bool {
+        self.made.values().any(|hosts| hosts.contains_key(host))
     }
 
     pub(super) fn reached_by(&self, disk: &DiskId) -> Vec<HostId> {
@@ -35,8 +27,8 @@ impl Disks {
     /// The first job in the queue of a disk chosen by `pick`.
     pub(super) fn next(&mut self, pick: usize) -> Option<(u64, StorageOp)> {
         let (_, op) = self.queue.get(pick.checked_rem(self.queue.len())?)?;
-        let disk = disk_of(op).clone();
-        let at = self.queue.iter().position(|(_, op)| *disk_of(op) == disk)?;
+        let disk = op.disk().clone();
+        let at = self.queue.iter().position(|(_, op)| *op.disk() == disk)?;
         self.queue.remove(at)
     }
 

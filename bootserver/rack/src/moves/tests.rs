@@ -41,6 +41,7 @@ impl Two {
             mac: None,
             cmdline: String::new(),
             start: true,
+            restart: proto::vm::Restart::default(),
         };
         let (_, effects) = two.bench.ask(|reply| Event::Operator { reply, command: Command::CreateVm(create) });
         let effects = two.storage(effects);

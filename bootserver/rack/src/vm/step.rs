@@ -36,14 +36,15 @@ impl Rack {
             VmPhase::Starting => self.step_starting(vm, &record, now),
             VmPhase::Running | VmPhase::Paused | VmPhase::Stopping => self.say_again(vm, &record),
             VmPhase::Deleting => self.step_deleting(vm, &record, now),
-            VmPhase::Moving | VmPhase::Unknown | VmPhase::Failed => {}
+            VmPhase::Unknown => self.step_unknown(vm, &record, now),
+            VmPhase::Moving | VmPhase::Failed => {}
         }
     }
 
     fn step_stopped(&mut self, vm: &VmId, record: &VmRecord, now: Now) {
         let cut = self.cut_all_but(vm, None, now);
         let waits = self.guests.get(vm).and_then(|guest| guest.again_mono_ms).is_some_and(|at| at > now.mono_ms);
-        if !record.run || !cut || waits || record.r#move.is_some() {
+        if !record.run || !cut || waits || record.r#move.is_some() || self.frozen() || self.awaits_its_turn(vm, now) {
             return;
         }
         match self.place(vm, now) {
@@ -171,6 +172,7 @@ impl Rack {
     /// Steps that wait for time to pass, or for what may have been missed.
     pub(crate) fn look_again(&mut self, now: Now) {
         self.look_at_disks(now);
+        self.reckon_room(now);
         let may_go_on = self.vms.values().filter(|vm| match vm.phase {
             VmPhase::Stopped => vm.run,
             VmPhase::Starting | VmPhase::Deleting | VmPhase::Creating => true,

@@ -6,6 +6,7 @@
 use super::Rack;
 use crate::event::Now;
 use crate::orders::Purpose;
+use crate::record::VmDoing;
 use proto::agent::{Act, DomainState, DomainSurvey, Part};
 use proto::event::Topic;
 use proto::view::VmPhase;
@@ -51,6 +52,11 @@ impl Rack {
     fn compare(&mut self, vm: &VmId, host: &HostId, domain: Option<DomainSurvey>, now: Now) {
         let Some(record) = self.vms.get(vm) else { return };
         let (phase, ordered, idle) = (record.phase, record.order.is_some(), record.doing.is_none());
+        // Left from before the VM was taken from this host.
+        let fenced_off = |d: &DomainSurvey| d.epoch.is_some_and(|epoch| epoch < record.epoch);
+        if phase == VmPhase::Unknown && domain.as_ref().is_some_and(fenced_off) {
+            return self.destroy_orphan(host, vm);
+        }
         match (phase, domain) {
             (VmPhase::Running | VmPhase::Paused, domain) => {
                 if let Some(domain) = &domain {
@@ -77,8 +83,10 @@ impl Rack {
 
     /// A VM that is to run or be paused: does it?
     fn shown(&mut self, vm: &VmId, host: &HostId, state: Option<DomainState>, idle: bool, now: Now) {
+        // Held for want of a lease that is there again: the agent lets its own go at once, unless it cannot know that they are.
+        let is_held = state == Some(DomainState::Paused) && self.leased(host) && self.phase_is(vm, VmPhase::Running);
         let guest = self.guests.entry(vm.clone()).or_default();
-        if matches!(state, Some(DomainState::Running | DomainState::Paused | DomainState::Dying)) {
+        if !is_held && matches!(state, Some(DomainState::Running | DomainState::Paused | DomainState::Dying)) {
             guest.odd = None;
             return;
         }
@@ -90,6 +98,10 @@ impl Rack {
             Some(DomainState::Crashed) => format!("{vm} has crashed on {host}"),
             _ if !lasts || !idle => return,
             None => return self.gone(vm, format!("{vm} is no longer on {host}"), now),
+            Some(DomainState::Paused) => {
+                self.vm_info(vm, now, format!("{vm} stands paused on {host} and is let go on"));
+                return self.have_done(vm, host, VmDoing::Unpause);
+            }
             Some(DomainState::Shutdown) => format!("{vm} has shut itself down"),
             Some(state) => format!("{vm} stood {state:?} on {host} with no move under way"),
         };

@@ -23,6 +23,7 @@ fn create(name: &str) -> CreateVm {
         mac: None,
         cmdline: String::new(),
         start: false,
+        restart: proto::vm::Restart::default(),
     }
 }
 

@@ -9,11 +9,14 @@
 //! What an operation does to the host happens even when the agent that asked for it is killed meanwhile, as with a child process; only
 //! its completion is then lost. Streams are in [`stream`], with the table of what each cut leaves behind.
 
+mod beat;
 mod stream;
 
 use super::{Completion, Job, Op, OpResult, SeenDomain, Survey};
 use crate::agent::{AgentEvent, failure};
+use beat::Beat;
 use proto::agent::{DiskAccess, DomainState, FailureKind, Part};
+use proto::heartbeat::Slot;
 use proto::{DiskId, HostId, MoveId, VmId};
 use std::collections::{BTreeMap, BTreeSet};
 use stream::Stream;
@@ -105,6 +108,8 @@ enum Due {
     GuestEnds { host: HostId, domid: u32 },
     Stream { r#move: MoveId, turn: u64 },
     PermitEnds { r#move: MoveId, job: Job },
+    Beat { host: HostId, agent: u64, turn: u64 },
+    Watchdog { host: HostId },
 }
 
 /// The whole model.
@@ -119,6 +124,9 @@ pub struct World {
     /// Bytes a millisecond that a VM dirties.
     dirty: BTreeMap<VmId, u64>,
     stubborn: BTreeSet<VmId>,
+    beats: BTreeMap<HostId, Beat>,
+    slots: BTreeMap<u32, Slot>,
+    resets: Vec<(HostId, Vec<VmId>)>,
     due: BTreeMap<(u64, u64), Due>,
     due_next: u64,
     lineage_next: u64,
@@ -137,6 +145,9 @@ impl World {
             cut_links: BTreeSet::new(),
             dirty: BTreeMap::new(),
             stubborn: BTreeSet::new(),
+            beats: BTreeMap::new(),
+            slots: BTreeMap::new(),
+            resets: Vec::new(),
             due: BTreeMap::new(),
             due_next: 0,
             lineage_next: 1,
@@ -160,6 +171,7 @@ impl World {
         host.domains.clear();
         host.sessions.clear();
         host.domid_next = 1;
+        self.beats_end(id);
         self.drop_streams_of(id, true);
     }
 
@@ -274,6 +286,7 @@ impl World {
             Op::Resume { .. } => c.resume_ms,
             Op::Cancel { .. } => 0,
             Op::Send { .. } | Op::Receive { .. } => c.connect_ms,
+            Op::Hold => c.pause_ms,
         };
         self.push(now_ms + cost, Due::Effect { host: host.clone(), agent, job, op });
     }
@@ -301,6 +314,8 @@ impl World {
                 }
                 Some(Due::Stream { r#move, turn }) => self.stream_turn(r#move, turn),
                 Some(Due::PermitEnds { r#move, job }) => self.permit_ends(r#move, job),
+                Some(Due::Beat { host, agent, turn }) => self.beat(&host, agent, turn),
+                Some(Due::Watchdog { host }) => self.watchdog_ends(&host),
                 None => {}
             }
         }
@@ -405,6 +420,12 @@ impl World {
             Op::Console { vm, .. } => {
                 let d = self.domain_mut(id, &vm).ok_or_else(|| absent(&vm))?;
                 return Ok(Completion::Console { text: format!("{vm} domid {}\n", d.domid) });
+            }
+            Op::Hold => {
+                let running = self.hosts.get_mut(id).into_iter().flat_map(|h| &mut h.domains);
+                running.filter(|d| d.state == DomainState::Running).for_each(|d| d.state = DomainState::Paused);
+                self.changed(id);
+                return Ok(Completion::Held { running: 0 });
             }
             Op::Send { .. } | Op::Receive { .. } | Op::Cancel { .. } => {}
         }

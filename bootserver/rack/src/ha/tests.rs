@@ -1,0 +1,443 @@
+//! Fences and freezes, step by step. What happens when things fail at random is in `model`.
+
+use crate::effect::{Answer, Effect, StorageOp};
+use crate::event::{Command, Event, Now};
+use crate::record::{Key, Loaded, Record};
+use crate::testing::{Bench, alive, domain, mac, policy};
+use crate::{Rack, ha};
+use expect_test::expect;
+use proto::agent::{Act, DomainState, DomainSurvey, Done, HostStats, LeaseState, OrderOutcome, Part, Report};
+use proto::api::CreateVm;
+use proto::heartbeat::Slot;
+use proto::view::{FenceStep, HostView, VmPhase, VmView};
+use proto::vm::{Priority, Restart};
+use proto::{HostId, OrderId};
+use std::collections::BTreeMap;
+
+/// What a host has for guests, MiB.
+const MEMORY_MIB: u64 = 4096;
+
+/// One host as it is.
+struct Host {
+    boot: String,
+    /// It reports and writes its slot.
+    alive: bool,
+    lease: LeaseState,
+    domains: Vec<DomainSurvey>,
+    done: Vec<OrderId>,
+    beat: u64,
+    /// The CHAP user of its heartbeat, as it was told last.
+    user: Option<String>,
+}
+
+/// Some hosts, a storage that does what it is told, and a store.
+struct Few {
+    bench: Bench,
+    hosts: Vec<Host>,
+    store: BTreeMap<Key, (u64, Record)>,
+    /// Cuts are not confirmed.
+    sulks: bool,
+    /// Nobody reads the slots.
+    blind: bool,
+    seq: u64,
+    asked: u64,
+    /// What was done, by seconds since `zero`.
+    log: Vec<String>,
+    zero: Now,
+}
+
+fn id(at: usize) -> HostId {
+    HostId::of(mac(u8::try_from(at + 1).expect("few")))
+}
+
+impl Few {
+    fn new(hosts: usize) -> Self {
+        let mut bench = Bench::new(policy());
+        let zero = bench.now;
+        let hosts = (0..hosts).map(|at| {
+            let number = u8::try_from(at + 1).expect("few");
+            let boot = bench.boot(mac(number), &format!("k{at}"), number);
+            let (domains, done) = (Vec::new(), Vec::new());
+            Host { boot, alive: true, lease: LeaseState::Valid, domains, done, beat: 0, user: None }
+        });
+        let hosts = hosts.collect();
+        let (store, log) = (BTreeMap::new(), Vec::new());
+        let mut all = Self { bench, hosts, store, sulks: false, blind: false, seq: 0, asked: 0, log, zero };
+        all.restart();
+        all.pass(5);
+        all
+    }
+
+    fn apply(&mut self, event: Event) {
+        let effects = self.bench.apply(event);
+        self.carry_out(effects);
+    }
+
+    fn carry_out(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Commit(change) => match change.to {
+                    Some(record) => drop(self.store.insert(change.key, (change.expect + 1, record))),
+                    None => drop(self.store.remove(&change.key)),
+                },
+                Effect::Storage { op: StorageOp::Cut { .. }, .. } if self.sulks => {}
+                Effect::Storage { job, op } => {
+                    if let StorageOp::Cut { disk, host } = &op {
+                        self.note(format!("{disk} cut from {host}"));
+                    }
+                    self.apply(Event::StorageDone { job, result: Ok(()) });
+                }
+                Effect::Answer { answer: Answer::Report(Ok(answer)), .. } => {
+                    for order in answer.orders {
+                        self.obey(order);
+                    }
+                }
+                Effect::Answer { .. } => {}
+            }
+        }
+    }
+
+    /// Orders to nobody in particular: the VM's record says who was meant.
+    fn obey(&mut self, order: proto::agent::Order) {
+        let owner = |all: &Self, vm| {
+            let owner = all.vm(vm).owner.expect("told to an owner");
+            (0..all.hosts.len()).find(|at| id(*at) == owner).expect("a host")
+        };
+        match order.act {
+            Act::Start { vm, .. } => {
+                let at = owner(self, vm.name.as_str());
+                let host = &mut self.hosts[at];
+                if !host.alive || host.done.contains(&order.id) {
+                    return;
+                }
+                let shown = domain(vm.name.as_str(), order.epoch.0, DomainState::Running, Part::Resident);
+                host.domains.push(DomainSurvey { memory_mib: vm.memory_mib, ..shown });
+                host.done.push(order.id);
+                self.note(format!("{} starts on {at} under epoch {}", vm.name, order.epoch));
+            }
+            Act::Destroy { vm } => {
+                for at in 0..self.hosts.len() {
+                    let stale = |d: &DomainSurvey| d.vm == vm && d.epoch.is_some_and(|e| e < order.epoch);
+                    if self.hosts[at].alive && self.hosts[at].domains.iter().any(stale) {
+                        self.hosts[at].domains.retain(|d| !stale(d));
+                        self.hosts[at].done.push(order.id);
+                        self.note(format!("{vm} destroyed on {at}"));
+                    }
+                }
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn note(&mut self, text: String) {
+        let at_s = (self.bench.now.mono_ms - self.zero.mono_ms) / 1000;
+        self.log.push(format!("{at_s} s: {text}\n"));
+    }
+
+    /// Lets so many seconds pass.
+    fn pass(&mut self, seconds: u64) {
+        for _ in 0..seconds {
+            self.bench.after(1000);
+            for at in 0..self.hosts.len() {
+                let host = &mut self.hosts[at];
+                if !host.alive {
+                    continue;
+                }
+                host.beat += u64::from(host.lease == LeaseState::Valid);
+                self.seq += 1;
+                let outcomes = host.done.iter().map(|&id| OrderOutcome { id, result: Ok(Done::Ok) }).collect();
+                let (domains, lease) = (host.domains.clone(), host.lease);
+                let used: u64 = domains.iter().map(|d| d.memory_mib + d.memory_mib / 128 + 4).sum();
+                let stats = HostStats { memory_free_mib: MEMORY_MIB - used, ..HostStats::default() };
+                let report = Report { domains, outcomes, lease, stats, ..alive(&host.boot, self.seq) };
+                let (mac, key) = (mac(u8::try_from(at + 1).expect("few")), format!("k{at}"));
+                let effects = self.bench.report(mac, &key, report).1;
+                let user = self.bench.rack.heartbeat_of(&id(at)).map(|h| h.access.user);
+                self.hosts[at].user = user.or(self.hosts[at].user.take());
+                self.carry_out(effects);
+            }
+            if !self.blind {
+                self.read();
+            }
+            self.apply(Event::Tick);
+        }
+    }
+
+    fn read(&mut self) {
+        let slots = self.hosts.iter().enumerate().filter(|(_, host)| host.beat > 0).filter_map(|(at, host)| {
+            let slot = self.bench.rack.hosts.get(&id(at))?.slot?;
+            Some((slot, Slot { host: id(at), boot: host.boot.clone(), counter: host.beat }))
+        });
+        let slots = slots.collect();
+        self.apply(Event::Heartbeats { read_mono_ms: self.bench.now.mono_ms, slots });
+    }
+
+    fn restart(&mut self) {
+        let records = match self.store.is_empty() {
+            // What the fixture did before it had a store.
+            true => {
+                let mut effects = Vec::new();
+                let rack = &mut self.bench.rack;
+                for host in rack.hosts.ids() {
+                    rack.hosts.edit(&host);
+                }
+                for lease in rack.leases.table.ids() {
+                    rack.leases.table.edit(&lease);
+                }
+                rack.hosts.commit(&mut effects);
+                rack.leases.table.commit(&mut effects);
+                effects
+                    .into_iter()
+                    .filter_map(|e| match e {
+                        Effect::Commit(c) => Some(Loaded { key: c.key, version: c.expect + 1, record: c.to? }),
+                        _ => None,
+                    })
+                    .inspect(|l| drop(self.store.insert(l.key.clone(), (l.version, l.record.clone()))))
+                    .collect()
+            }
+            false => self
+                .store
+                .iter()
+                .map(|(key, (version, record))| Loaded { key: key.clone(), version: *version, record: record.clone() })
+                .collect(),
+        };
+        let (rack, effects) = Rack::restore(policy(), records, self.bench.now).expect("what was kept");
+        self.bench.rack = rack;
+        self.carry_out(effects);
+    }
+
+    fn command(&mut self, command: Command) {
+        self.asked += 1;
+        let (_, effects) = self.bench.ask(|reply| Event::Operator { reply, command });
+        self.carry_out(effects);
+    }
+
+    /// A VM on the host that is the only one with a lease meanwhile.
+    fn run(&mut self, name: &str, at: usize, restart: Restart, memory_mib: u64) {
+        for (other, host) in self.hosts.iter_mut().enumerate() {
+            host.lease = if other == at { LeaseState::Valid } else { LeaseState::Lapsed };
+        }
+        self.pass(1);
+        self.command(Command::CreateVm(CreateVm {
+            name: name.parse().expect("a name"),
+            template: "tiny".to_owned(),
+            memory_mib: Some(memory_mib),
+            vcpus: None,
+            disk_mib: None,
+            mac: None,
+            cmdline: String::new(),
+            start: true,
+            restart,
+        }));
+        self.pass(3);
+        self.hosts.iter_mut().for_each(|host| host.lease = LeaseState::Valid);
+        self.pass(1);
+        assert_eq!((self.vm(name).phase, self.vm(name).owner), (VmPhase::Running, Some(id(at))), "{name}");
+    }
+
+    /// From here on what happens is noted.
+    fn begin(&mut self) {
+        self.log.clear();
+        self.zero = self.bench.now;
+    }
+
+    fn vm(&self, name: &str) -> VmView {
+        let vms = self.bench.rack.view(self.bench.now).vms;
+        vms.into_iter().find(|vm| vm.spec.name.as_str() == name).expect("it is shown")
+    }
+
+    fn host(&self, at: usize) -> HostView {
+        self.bench.rack.view(self.bench.now).hosts.into_iter().find(|host| host.id == id(at)).expect("it is shown")
+    }
+
+    fn frozen(&self) -> bool {
+        self.bench.rack.view(self.bench.now).ha.frozen.is_some()
+    }
+}
+
+#[test]
+fn a_dead_hosts_vms_start_elsewhere_once_it_is_fenced() {
+    let mut all = Few::new(3);
+    all.run("a", 0, Restart::default(), 96);
+    all.begin();
+    all.hosts[0].alive = false;
+    all.pass(16);
+    assert_eq!(all.host(0).fence, Some(FenceStep::Waiting));
+    assert_eq!(all.vm("a").phase, VmPhase::Unknown);
+    all.pass(44);
+    expect![[r#"
+        45 s: a-0 cut from h525400aabb01
+        45 s: tsubame-heartbeat cut from h525400aabb01
+        46 s: a starts on 1 under epoch 3
+    "#]]
+    .assert_eq(&all.log.concat());
+    assert_eq!(all.host(0).fence, Some(FenceStep::Done));
+    assert_eq!(all.vm("a").phase, VmPhase::Running);
+}
+
+#[test]
+fn nothing_starts_before_the_cut_is_confirmed() {
+    let mut all = Few::new(3);
+    all.run("a", 0, Restart::default(), 96);
+    (all.sulks, all.hosts[0].alive) = (true, false);
+    all.begin();
+    all.pass(300);
+    assert_eq!(all.host(0).fence, Some(FenceStep::Cutting));
+    assert_eq!((all.log.concat().as_str(), all.vm("a").owner), ("", Some(id(0))));
+}
+
+#[test]
+fn the_wait_is_full_again_after_a_restart_and_who_is_blind_fences_nobody() {
+    let mut all = Few::new(3);
+    all.run("a", 0, Restart::default(), 96);
+    all.hosts[0].alive = false;
+    all.pass(40);
+    all.restart();
+    all.begin();
+    all.pass(44);
+    assert_eq!(all.host(0).fence, Some(FenceStep::Waiting));
+    all.blind = true;
+    all.pass(200);
+    assert_eq!((all.host(0).fence, all.log.concat().as_str()), (Some(FenceStep::Waiting), ""));
+    all.blind = false;
+    all.sulks = true;
+    all.pass(1);
+    assert_eq!(all.host(0).fence, Some(FenceStep::Cutting));
+    // The intent is kept: a server that comes back amid the fence goes on with it, after a full wait.
+    all.sulks = false;
+    all.restart();
+    all.begin();
+    all.pass(44);
+    assert_eq!(all.vm("a").owner, Some(id(0)));
+    all.pass(5);
+    assert_eq!(all.vm("a").phase, VmPhase::Running);
+    assert_ne!(all.vm("a").owner, Some(id(0)));
+}
+
+#[test]
+fn a_write_that_was_under_way_amid_the_cut_begins_the_wait_anew() {
+    let mut all = Few::new(3);
+    all.run("a", 0, Restart::default(), 96);
+    all.hosts[0].alive = false;
+    all.sulks = true;
+    all.pass(46);
+    assert_eq!(all.host(0).fence, Some(FenceStep::Cutting));
+    // It was alive after all; then its way is cut.
+    all.hosts[0].beat += 1;
+    all.read();
+    all.sulks = false;
+    all.begin();
+    all.restart_storage();
+    all.pass(44);
+    assert_eq!(all.vm("a").owner, Some(id(0)), "{}", all.log.concat());
+    all.pass(5);
+    assert_ne!(all.vm("a").owner, Some(id(0)));
+}
+
+impl Few {
+    /// Jobs that were withheld fail, and are asked for again.
+    fn restart_storage(&mut self) {
+        for job in 1..10_000 {
+            let effects = self.bench.apply(Event::StorageDone { job, result: Err("it was away".to_owned()) });
+            self.carry_out(effects);
+        }
+    }
+}
+
+#[test]
+fn a_fenced_host_that_is_back_is_cleared_and_used_again() {
+    let mut all = Few::new(2);
+    all.run("a", 0, Restart::default(), 96);
+    let before = all.hosts[0].user.clone();
+    all.hosts[0].alive = false;
+    all.pass(60);
+    assert_eq!(all.vm("a").owner, Some(id(1)));
+    all.begin();
+    // Its guest stands there still, held, as its lease is over.
+    (all.hosts[0].alive, all.hosts[0].lease) = (true, LeaseState::Lapsed);
+    all.hosts[0].domains[0].state = DomainState::Paused;
+    all.pass(3);
+    expect![[r#"
+        1 s: a destroyed on 0
+    "#]]
+    .assert_eq(&all.log.concat());
+    assert_eq!(all.host(0).fence, None);
+    assert_ne!(all.hosts[0].user, before, "its way to the heartbeat disk is a new one");
+    assert!(!all.bench.rack.usable(&id(0)));
+    all.hosts[0].lease = LeaseState::Valid;
+    all.pass(2);
+    assert!(all.bench.rack.usable(&id(0)));
+}
+
+#[test]
+fn many_hosts_at_once_freeze_the_rack() {
+    let mut all = Few::new(3);
+    all.run("a", 0, Restart::default(), 96);
+    all.run("b", 1, Restart::default(), 96);
+    all.begin();
+    (all.hosts[0].alive, all.hosts[1].alive) = (false, false);
+    all.pass(300);
+    assert!(all.frozen());
+    assert_eq!(all.log.concat(), "", "nothing was cut or started");
+    // Enough are back.
+    all.hosts[0].alive = true;
+    all.pass(1);
+    assert!(!all.frozen());
+    all.pass(60);
+    assert_eq!((all.vm("a").owner, all.vm("b").phase), (Some(id(0)), VmPhase::Running));
+    assert_ne!(all.vm("b").owner, Some(id(1)), "one alone is dead");
+}
+
+#[test]
+fn an_operator_thaws() {
+    let mut all = Few::new(3);
+    all.run("a", 0, Restart::default(), 96);
+    all.run("b", 1, Restart::default(), 96);
+    (all.hosts[0].alive, all.hosts[1].alive) = (false, false);
+    all.pass(20);
+    assert!(all.frozen());
+    all.command(Command::Thaw);
+    assert!(!all.frozen());
+    all.pass(15);
+    assert_eq!(all.vm("a").owner, Some(id(0)), "their leases are waited out all the same");
+    all.pass(15);
+    assert_eq!((all.vm("a").owner, all.vm("b").owner), (Some(id(2)), Some(id(2))));
+}
+
+#[test]
+fn who_goes_first_and_who_fits() {
+    let mut all = Few::new(2);
+    all.run("a", 0, Restart { priority: Priority::Low, delay_s: 0 }, 1024);
+    all.run("b", 0, Restart { priority: Priority::Never, delay_s: 0 }, 128);
+    all.run("c", 0, Restart { priority: Priority::High, delay_s: 10 }, 512);
+    all.run("d", 0, Restart { priority: Priority::High, delay_s: 0 }, 512);
+    all.run("e", 1, Restart::default(), 2560);
+    assert_eq!(all.bench.rack.view(all.bench.now).ha.failures_borne, 0);
+    all.begin();
+    all.hosts[0].alive = false;
+    all.pass(60);
+    let starts: Vec<&str> = all.log.iter().filter(|l| l.contains("starts")).map(String::as_str).collect();
+    expect![[r#"
+        46 s: d starts on 1 under epoch 3
+        56 s: c starts on 1 under epoch 3
+    "#]]
+    .assert_eq(&starts.concat());
+    assert_eq!(all.vm("a").phase, VmPhase::Stopped);
+    assert!(all.vm("a").note.contains("no host can take a"), "{}", all.vm("a").note);
+    assert_eq!(all.vm("b").phase, VmPhase::Stopped);
+}
+
+#[test]
+fn an_empty_host_that_goes_is_no_failure() {
+    let mut all = Few::new(3);
+    all.command(Command::DrainHost { host: id(0) });
+    all.hosts[0].alive = false;
+    all.hosts[1].alive = false;
+    all.begin();
+    all.pass(100);
+    assert!(!all.frozen());
+    assert_eq!((all.host(0).fence, all.log.concat().as_str()), (None, ""));
+    all.command(Command::RemoveHost { host: id(0) });
+    assert_eq!(all.bench.rack.hosts.len(), 2);
+    assert!(ha::is_heartbeat(&all.bench.rack.disks.ids()[0]) && all.bench.rack.view(all.bench.now).disks.is_empty());
+}

@@ -1,0 +1,227 @@
+//! The lease under which guests may run, and Xen's watchdog.
+//!
+//! Owns: whether the lease is valid, holding every guest when it is not, letting them go on, when the watchdog is petted. Never does: write
+//! the slot (that is `heartbeat`), or decide whose a guest is.
+//!
+//! ```text
+//!  none ──a write came back──> valid ──lease_ms from its start──> lapsed: look, note what runs, pause all, look again …
+//!                                ^                                   │
+//!                                └── a write came back: what was held under the same user goes on
+//! ```
+//! A fence begins by cutting the user under which the slot is written, so a write that comes back under it says that nothing was taken
+//! away meanwhile. Guests held under another user wait for an order. The watchdog is petted while the lease is valid, or while
+//! Xen says that nothing runs: an agent that can see to neither has its host reset.
+
+use super::{Agent, AgentAction, JobFor};
+use crate::hypervisor::{Completion, Op, OpResult};
+use proto::VmId;
+use proto::agent::{Act, DomainState, Heartbeat, LeaseState};
+use serde::{Deserialize, Serialize};
+
+/// How often a host whose lease has lapsed is looked at for guests that run, milliseconds.
+const LOOK_MS: u64 = 1_000;
+/// The watchdog is petted so many times as often as it needs.
+const PETS: u64 = 5;
+
+/// What a restarted agent must know of the lease, kept in /run/tsubame.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptLease {
+    /// Where the slot is written.
+    pub heartbeat: Heartbeat,
+    /// Until when the lease is valid, on the agent's clock.
+    pub until_ms: u64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Lease {
+    /// As the server told last.
+    heartbeat: Option<Heartbeat>,
+    /// Whether it has been handed to who writes.
+    begun: bool,
+    until_ms: Option<u64>,
+    /// Next look at a host whose lease has lapsed.
+    look_at_ms: u64,
+    /// When nothing was last seen to run, since the lease lapsed.
+    still_ms: Option<u64>,
+    pet_at_ms: u64,
+}
+
+impl Lease {
+    pub(super) fn of(kept: Option<KeptLease>) -> Self {
+        let (heartbeat, until_ms) = kept.map(|kept| (kept.heartbeat, kept.until_ms)).unzip();
+        Self { heartbeat, until_ms, ..Self::default() }
+    }
+
+    pub(super) fn state(&self, now_ms: u64) -> LeaseState {
+        match self.until_ms {
+            None => LeaseState::None,
+            Some(until) if now_ms <= until => LeaseState::Valid,
+            Some(_) => LeaseState::Lapsed,
+        }
+    }
+
+    /// When something is to be done at the latest.
+    pub(super) fn wake_ms(&self) -> u64 {
+        match self.until_ms {
+            // The moment after the last valid one.
+            Some(until) => self.pet_at_ms.min(self.look_at_ms.max(until.saturating_add(1))),
+            None => u64::MAX,
+        }
+    }
+}
+
+impl Agent {
+    /// The server says where the slot is.
+    pub(super) fn told_heartbeat(&mut self, given: Option<Heartbeat>) {
+        if given.is_some() && given != self.lease.heartbeat {
+            self.lease.heartbeat = given;
+            self.lease.begun = false;
+        }
+    }
+
+    /// A write to the slot has come back.
+    pub(super) fn renewed(&mut self, user: &str, until_ms: u64, now_ms: u64) {
+        let Some(heartbeat) = self.lease.heartbeat.clone().filter(|h| h.access.user == user) else { return };
+        let before = self.lease.state(now_ms);
+        let until_ms = self.lease.until_ms.map_or(until_ms, |before| before.max(until_ms));
+        self.lease.until_ms = Some(until_ms);
+        self.actions.push(AgentAction::KeepLease(KeptLease { heartbeat, until_ms }));
+        if before != self.lease.state(now_ms) {
+            self.report_wanted = true;
+        }
+        self.let_go(now_ms);
+    }
+
+    /// Whether an order of this kind may be begun: none that lets a guest run without a lease.
+    pub(super) fn may_begin(&self, act: &Act, now_ms: u64) -> bool {
+        match act {
+            Act::Start { .. }
+            | Act::Unpause { .. }
+            | Act::Receive { .. }
+            | Act::Send { .. }
+            | Act::Activate { .. }
+            | Act::AbortSend { .. } => self.leased(now_ms),
+            Act::Shutdown { .. }
+            | Act::Destroy { .. }
+            | Act::Pause { .. }
+            | Act::Release { .. }
+            | Act::AbortReceive { .. }
+            | Act::Console { .. } => true,
+        }
+    }
+
+    pub(super) fn leased(&self, now_ms: u64) -> bool {
+        self.lease.state(now_ms) == LeaseState::Valid
+    }
+
+    /// What time brings: the watchdog, and the look at a host whose lease has lapsed.
+    pub(super) fn see_to_lease(&mut self, now_ms: u64) {
+        if let Some(heartbeat) = self.lease.heartbeat.clone().filter(|_| !self.lease.begun) {
+            self.lease.begun = true;
+            self.actions.push(AgentAction::Heartbeat(heartbeat));
+        }
+        let state = self.lease.state(now_ms);
+        if state == LeaseState::Valid {
+            self.lease.still_ms = None;
+            self.lease.look_at_ms = 0;
+        } else if state == LeaseState::Lapsed && now_ms >= self.lease.look_at_ms {
+            self.lease.look_at_ms = now_ms + LOOK_MS;
+            self.report_wanted |= self.lease.still_ms.is_none();
+            if !self.holds() {
+                self.run(JobFor::Look, Op::Survey);
+            }
+        }
+        let Some(watchdog_ms) = self.lease.heartbeat.as_ref().map(|h| h.watchdog_ms) else { return };
+        let every_ms = watchdog_ms / PETS;
+        let still = self.lease.still_ms.is_some_and(|at| now_ms.saturating_sub(at) <= LOOK_MS + every_ms);
+        if now_ms >= self.lease.pet_at_ms && state != LeaseState::None {
+            // One that is not petted now is so at the next tick that finds nothing running.
+            self.lease.pet_at_ms = now_ms + every_ms;
+            if state == LeaseState::Valid || still {
+                self.actions.push(AgentAction::Pet { timeout_s: watchdog_ms / 1000 });
+            }
+        }
+    }
+
+    fn holds(&self) -> bool {
+        self.jobs.values().any(|job| matches!(job, JobFor::Look | JobFor::Hold))
+    }
+
+    /// A look at the host whose lease has lapsed: what runs is noted, then everything is paused.
+    pub(super) fn looked_to_hold(&mut self, result: OpResult, now_ms: u64) {
+        if self.leased(now_ms) {
+            return self.let_go(now_ms);
+        }
+        let seen = result.ok().and_then(|c| if let Completion::Survey(survey) = c { Some(survey) } else { None });
+        // Without a look, all that may run.
+        let runs = |vm: &VmId| {
+            seen.as_ref().is_none_or(|survey| {
+                survey.domains.iter().any(|d| d.vm == *vm && d.is_resident() && d.state == DomainState::Running)
+            })
+        };
+        let user = self.lease.heartbeat.as_ref().map(|h| h.access.user.clone());
+        let notes: Vec<_> = self.notes.values().filter(|n| runs(&n.vm)).cloned().collect();
+        for mut note in notes {
+            if let Some(guest) = &mut note.guest
+                && guest.held != user
+            {
+                guest.held.clone_from(&user);
+                self.keep(note);
+            }
+        }
+        self.run(JobFor::Hold, Op::Hold);
+    }
+
+    /// Everything was paused, or not.
+    pub(super) fn held(&mut self, result: &OpResult, now_ms: u64) {
+        match result {
+            Ok(Completion::Held { running: 0 }) => {
+                self.report_wanted |= self.lease.still_ms.is_none();
+                self.lease.still_ms = Some(now_ms);
+                // Petted at once: what time is left was spent on the look.
+                self.lease.pet_at_ms = now_ms;
+            }
+            _ => self.lease.still_ms = None,
+        }
+        if self.leased(now_ms) {
+            self.let_go(now_ms);
+        }
+    }
+
+    /// Something was done to a guest while there is no lease: it is looked at anew.
+    pub(super) fn look_soon(&mut self) {
+        self.lease.look_at_ms = 0;
+    }
+
+    /// The lease is valid: what was held under it goes on.
+    fn let_go(&mut self, now_ms: u64) {
+        if !self.leased(now_ms) || self.holds() {
+            return;
+        }
+        let user = self.lease.heartbeat.as_ref().map(|h| h.access.user.clone());
+        let held = self.notes.values().filter(|n| n.guest.as_ref().is_some_and(|g| g.held.is_some() && g.held == user));
+        for vm in held.map(|n| n.vm.clone()).collect::<Vec<_>>() {
+            let under_way = self.jobs.values().any(|job| *job == JobFor::LetGo(vm.clone()));
+            if !under_way {
+                self.run(JobFor::LetGo(vm.clone()), Op::Unpause { vm });
+            }
+        }
+    }
+
+    /// A guest goes on, or is no longer one that could; either way nobody holds it.
+    pub(super) fn let_gone(&mut self, vm: &VmId, now_ms: u64) {
+        if self.leased(now_ms) {
+            self.not_held(vm);
+            self.report_wanted = true;
+        }
+    }
+
+    pub(super) fn not_held(&mut self, vm: &VmId) {
+        if let Some(mut note) = self.notes.get(vm).cloned()
+            && let Some(guest) = &mut note.guest
+            && guest.held.take().is_some()
+        {
+            self.keep(note);
+        }
+    }
+}
