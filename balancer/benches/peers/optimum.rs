@@ -1,8 +1,10 @@
 //! How far from the optimum: exact by mixed integer programming on small racks, lower bounds on large ones.
 
 use crate::scale::{Random, cpu_seconds, rack, settle};
-use balancer::{Goal, Host, Policy, Snapshot, Thresholds, Vm, plan};
+use balancer::{Agreed, Goal, Host, Policy, Snapshot, Thresholds, Vm, plan, respond};
 use good_lp::{Expression, ProblemVariables, Solution, SolverModel, constraint, microlp, variable};
+use proto::HostId;
+use std::collections::HashMap;
 
 const ENTER: f64 = 0.9;
 
@@ -10,7 +12,7 @@ pub(crate) fn run(_long: bool) {
     println!("## 3. Beside the optimum\n");
     println!("Small racks, 4 hosts and 10 VMs, optimum by MILP (microlp); overload in cores above 90 %:\n");
     println!(
-        "| seed | overload before | optimum | ours | fewest moves for that | ours | fewest hosts | ours |\n|---|---|---|---|---|---|---|---|"
+        "| seed | overload before | optimum | ours | fewest moves for that | ours | fewest hosts | ours | first responder: overload | moves |\n|---|---|---|---|---|---|---|---|---|---|"
     );
     let (mut gaps, mut moves_more, mut hosts_more) = (Vec::new(), 0, 0);
     for seed in 1..=12 {
@@ -22,10 +24,14 @@ pub(crate) fn run(_long: bool) {
         let fewest = fewest_moves(&small, ours.max(best));
         let packed = running(&settle(&small, &plan(&small, &Policy { goal: Goal::Pack, ..policy() })));
         let least = fewest_hosts(&small);
+        let heard: Vec<_> = small.hosts.iter().map(|host| host.id.clone()).collect();
+        let agreed = respond(&small, &quiet, &heard);
         println!(
-            "| {seed} | {:.2} | {best:.2} | {ours:.2} | {fewest} | {} | {least} | {packed} |",
+            "| {seed} | {:.2} | {best:.2} | {ours:.2} | {fewest} | {} | {least} | {packed} | {:.2} | {} |",
             overload(&small),
-            made.moves.len()
+            made.moves.len(),
+            overload(&carried_out(&small, &agreed)),
+            agreed.len()
         );
         gaps.push(ours - best);
         moves_more += made.moves.len() - fewest.min(made.moves.len());
@@ -37,6 +43,64 @@ pub(crate) fn run(_long: bool) {
         gaps.len()
     );
     large();
+    peaks();
+}
+
+fn carried_out(rack: &Snapshot, agreed: &[Agreed]) -> Snapshot {
+    let mut rack = rack.clone();
+    for step in agreed {
+        for vm in rack.vms.iter_mut().filter(|vm| vm.id == step.vm) {
+            vm.host = Some(step.to.clone());
+        }
+    }
+    rack
+}
+
+/// Bounds: the busiest host is at least as busy as all hosts together, and as the largest VM makes the largest host; overload is at least what all
+/// hosts together lack; at least so many of the largest hosts are needed for all demand, by processor or by memory.
+fn peaks() {
+    println!(
+        "Large racks, goals spread and pack, beside lower bounds; processor use in shares:\n\n| hosts/VMs | busiest before | at least | ours | overload at least | ours | hosts at least | ours |\n|---|---|---|---|---|---|---|---|"
+    );
+    for hosts in [100, 1000] {
+        let mut rack = rack(hosts, hosts * 10, 7);
+        rack.vms.iter_mut().for_each(|vm| vm.cpu_history.clear());
+        let demand: f64 = rack.vms.iter().map(|vm| vm.cpu_cores).sum();
+        let capacity: f64 = rack.hosts.iter().map(|host| host.cpu_cores).sum();
+        let largest = |all: &mut dyn Iterator<Item = f64>| all.fold(0.0, f64::max);
+        let item = largest(&mut rack.vms.iter().map(|vm| vm.cpu_cores))
+            / largest(&mut rack.hosts.iter().map(|host| host.cpu_cores));
+        let spread = settle(&rack, &plan(&rack, &policy()));
+        let packed = settle(&rack, &plan(&rack, &Policy { goal: Goal::Pack, ..policy() }));
+        let memory: u64 = rack.vms.iter().map(|vm| vm.memory_mib).sum();
+        let by_cpu = hosts_for(demand, rack.hosts.iter().map(|host| ENTER * host.cpu_cores));
+        let by_memory = hosts_for(memory as f64, rack.hosts.iter().map(|host| host.memory_mib as f64));
+        println!(
+            "| {hosts}/{} | {:.3} | {:.3} | {:.3} | {:.2} | {:.2} | {} | {} |",
+            hosts * 10,
+            busiest(&rack),
+            (demand / capacity).max(item),
+            busiest(&spread),
+            (demand - ENTER * capacity).max(0.0),
+            overload(&spread),
+            by_cpu.max(by_memory),
+            running(&packed)
+        );
+    }
+    println!();
+}
+
+/// How many of the largest of these capacities it takes.
+fn hosts_for(demand: f64, capacities: impl Iterator<Item = f64>) -> usize {
+    let mut capacities: Vec<f64> = capacities.collect();
+    capacities.sort_by(|a, b| b.total_cmp(a));
+    let mut left = demand;
+    let needed = capacities.iter().take_while(|capacity| {
+        let more = left > 1e-9;
+        left -= **capacity;
+        more
+    });
+    needed.count()
 }
 
 /// Bounds: each hot host must lose at least so many VMs, whichever, and so many GiB (the linear relaxation of the choice).
@@ -83,7 +147,7 @@ fn large() {
         let begun = cpu_seconds();
         let made = plan(&rack, &Policy { goal: Goal::Quiet, ..policy() });
         let seconds = cpu_seconds() - begun;
-        let sizes: std::collections::HashMap<_, _> = rack.vms.iter().map(|vm| (&vm.id, vm.memory_mib)).collect();
+        let sizes: HashMap<_, _> = rack.vms.iter().map(|vm| (&vm.id, vm.memory_mib)).collect();
         let moved: u64 = made.moves.iter().map(|step| sizes[&step.vm]).sum();
         println!(
             "| {hosts}/{} | {hot} | {vms} | {} | {gib:.0} | {:.0} | {:.2} | {seconds:.2} |",
@@ -120,14 +184,26 @@ fn small(seed: u64) -> Snapshot {
 }
 
 fn overload(rack: &Snapshot) -> f64 {
-    let mut load: std::collections::HashMap<_, f64> = std::collections::HashMap::new();
-    for vm in &rack.vms {
-        *load.entry(vm.host.clone()).or_default() += vm.cpu_cores;
-    }
+    let load = load(rack);
     rack.hosts
         .iter()
         .map(|host| (load.get(&Some(host.id.clone())).copied().unwrap_or(0.0) - ENTER * host.cpu_cores).max(0.0))
         .sum()
+}
+
+/// The greatest share of its processors that a host uses.
+fn busiest(rack: &Snapshot) -> f64 {
+    let load = load(rack);
+    let share = |host: &Host| load.get(&Some(host.id.clone())).copied().unwrap_or(0.0) / host.cpu_cores;
+    rack.hosts.iter().map(share).fold(0.0, f64::max)
+}
+
+fn load(rack: &Snapshot) -> HashMap<Option<HostId>, f64> {
+    let mut load = HashMap::new();
+    for vm in &rack.vms {
+        *load.entry(vm.host.clone()).or_default() += vm.cpu_cores;
+    }
+    load
 }
 
 fn running(rack: &Snapshot) -> usize {
