@@ -1,7 +1,7 @@
 //! The operator's configuration: one YAML file, parsed once into what the rest of the server may trust.
 //!
 //! Owns: reading the file, every check of it, and the error that says where it is wrong. Never does: change anything on
-//! the machine; `bootserver check` is this module alone. The form of the file is in docs/design/0001-the-road.md.
+//! the machine; `bootserver check` is this module alone. The form of the file is in docs/design/0001-the-road.md, of subnets in 0004-dhcp.md.
 //!
 //! ```text
 //! text --serde--> form::Form (types, keys) --checks--> Config (ranges, overlaps, files, interface)

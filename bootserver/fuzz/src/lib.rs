@@ -4,7 +4,7 @@ use proto::vm::Boot;
 use rack::Rack;
 use rack::effect::{Answer, Effect};
 use rack::event::{Event, Now, ReplyTo};
-use rack::policy::{JoinMode, Policy, Release, Serves, Subnet, Template};
+use rack::policy::{Ha, JoinMode, Policy, Release, Serves, Subnet, Template};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
@@ -81,6 +81,7 @@ pub fn policy(near: Serves, far: Serves) -> Policy {
         iqn_prefix: "iqn.2026-11.org.tsubame".to_owned(),
         portal: ([10, 77, 0, 1], 3260).into(),
         migration_port: 8002,
+        ha: Ha::default(),
     }
 }
 
