@@ -17,6 +17,9 @@ use crate::snapshot::HostState;
 /// What an emptied host is worth in the unit of the score, the energy that the policy weighs not counted.
 pub(crate) const HOST: f64 = 0.5;
 
+/// How much a host of mean capacity is kept for its size, beside the share of it that is in use.
+const SIZE: f64 = 1.0;
+
 /// Empties hosts until no further one can be.
 pub(crate) fn pack(model: &mut Model<'_>, draft: &mut Draft) {
     let mut sources: Vec<(f64, HostNo)> =
@@ -38,11 +41,13 @@ fn is_running(model: &Model<'_>, h: HostNo) -> bool {
     model.hosts[h].host.state == HostState::Active && !model.hosts[h].vms.is_empty()
 }
 
-/// What emptying a host would cost; endless when one of its VMs may not go.
+/// What emptying a host would cost, and what it could have taken in; endless when one of its VMs may not go.
 fn expense(model: &Model<'_>, h: HostNo) -> f64 {
     let cost = |&v: &VmNo| if movable(model, v).is_ok() { step_cost(model, v) } else { f64::INFINITY };
-    // Load is a part of it: what is taken off must find room elsewhere.
-    model.hosts[h].vms.iter().map(cost).sum::<f64>() + model.scale.expected_share(&model.hosts[h], &model.hosts[h].sums)
+    // Load is a part of it: what is taken off must find room elsewhere. So is size: the largest hosts are the fewest.
+    model.hosts[h].vms.iter().map(cost).sum::<f64>()
+        + model.scale.expected_share(&model.hosts[h], &model.hosts[h].sums)
+        + SIZE * model.scale.size(&model.hosts[h])
 }
 
 fn sort_fullest_first(model: &Model<'_>, hosts: &mut [HostNo]) {

@@ -14,7 +14,7 @@
 //! ```
 
 use crate::levels::Levels;
-use crate::model::{CPU, HostEntry, HostNo, Model, RESOURCES, Sums, VmNo};
+use crate::model::{CPU, HostEntry, HostNo, MEMORY, Model, RESOURCES, Sums, VmNo};
 use crate::policy::Goal;
 use crate::snapshot::HostState;
 
@@ -104,6 +104,11 @@ impl Scale {
     /// Processor use at the policy's quantile, share of the host's capacity. Loads of VMs are taken as independent of one another.
     pub(crate) fn expected_share(&self, host: &HostEntry<'_>, sums: &Sums) -> f64 {
         (sums.load[CPU] + self.z * sums.cpu_variance.sqrt()) / host.capacity[CPU]
+    }
+
+    /// A host's processors or memory beside the mean host's, whichever is less.
+    pub(crate) fn size(&self, host: &HostEntry<'_>) -> f64 {
+        (host.capacity[CPU] / self.mean_capacity[CPU]).min(host.capacity[MEMORY] / self.mean_capacity[MEMORY])
     }
 
     /// How hot a host is: its mean use over the resources that count, by weight, and its overload.
