@@ -205,6 +205,7 @@ impl Rack {
 
     /// Sets going again what was under way.
     fn take_up(&mut self, now: Now) {
+        self.end_learnt(now);
         for host in self.hosts.ids() {
             let Some(record) = self.hosts.get(&host) else { continue };
             // A full period for everybody: nobody could report while we were away.

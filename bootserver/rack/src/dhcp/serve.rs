@@ -250,6 +250,16 @@ impl Rack {
         }
     }
 
+    /// A subnet that was another server's and is now ours: what was learnt there has no end, and would be in the pool's way
+    /// for ever. Each machine comes back to its address while it is free.
+    pub(crate) fn end_learnt(&mut self, now: Now) {
+        let ours = |address| self.policy.subnet_at(address).serves == Serves::Full;
+        let learnt = self.leases.table.values().filter(|lease| lease.expires_ms == u64::MAX && ours(lease.address));
+        for mac in learnt.map(|lease| lease.mac).collect::<Vec<_>>() {
+            self.leases.release(mac, now);
+        }
+    }
+
     /// Another server was heard on our network.
     pub(crate) fn dhcp_heard(&mut self, reply: ServerReply, now: Now) {
         let (ours, serves) = (self.policy.subnet.server, self.policy.subnet.serves);

@@ -1,11 +1,13 @@
 //! Whole exchanges with the rack: both modes, relays, other servers, and strangers without end.
 
+use crate::Rack;
 use crate::dhcp::{BootRequest, Destination, MessageKind, Port, ServerKind, ServerReply};
-use crate::effect::{Answer, JoinDecision, ScriptRefusal};
+use crate::effect::{Answer, Effect, JoinDecision, ScriptRefusal};
 use crate::event::{Command, Event};
 use crate::host::UNKNOWN_HOSTS_MAX;
 use crate::log::EVENTS_KEPT;
 use crate::policy::{Policy, Serves, Subnet};
+use crate::record::{Change, Kind, Loaded};
 use crate::testing::{Bench, inventory, ipxe, mac, nonce, policy, subnet, yiaddr};
 use proto::agent::JoinRequest;
 use proto::api::RegisterHost;
@@ -90,6 +92,25 @@ fn a_machine_whose_request_was_not_heard_is_known_by_where_it_asks_from() {
     assert!(bench.script(mac(1), ip(60), 1).is_ok());
     bench.dhcp(discover(mac(2), ipxe));
     assert!(bench.after(301_000).script(mac(2), ip(61), 1).is_err(), "too long ago");
+}
+
+#[test]
+fn what_was_learnt_does_not_outlive_the_other_server() {
+    let mut bench = Bench::new(proxied());
+    bench.dhcp(discover(mac(1), ipxe));
+    let effects = bench.ask(|reply| Event::Dhcp { reply, request: takes(mac(1), OTHER, ip(60), ipxe) }).1;
+    let records = effects.into_iter().filter_map(|effect| match effect {
+        Effect::Commit(Change { key, expect, to: Some(record) }) if key.kind == Kind::Lease => {
+            Some(Loaded { key, version: expect + 1, record })
+        }
+        _ => None,
+    });
+    let pool = (ip(60), ip(60));
+    let ours = Policy { subnet: Subnet { pool, ..subnet() }, ..policy() };
+    (bench.rack, _) = Rack::restore(ours, records.collect(), bench.now).expect("a lease");
+    assert_eq!(bench.lease(mac(1), ipxe), Some(ip(60)), "it keeps its address while nobody needs it");
+    assert_eq!(bench.after(1).lease(mac(2), ipxe), None);
+    assert_eq!(bench.after(1_200_001).lease(mac(2), ipxe), Some(ip(60)), "and has it no longer than any lease");
 }
 
 #[test]
