@@ -32,6 +32,10 @@ mod tests {
         let third = after_move(Some(second), 200, &rest);
         assert_eq!(third.rest_ms, 35, "no longer than the longest");
         assert_eq!(after_move(Some(third), 1000, &rest).rest_ms, 10, "forgotten after a long calm");
+        // A caller that stored it and was started anew goes on where it was.
+        let stored = serde_json::to_string(&second).expect("numbers are JSON");
+        let kept: Moved = serde_json::from_str(&stored).expect("what was written can be read");
+        assert_eq!(after_move(Some(kept), 200, &rest), third);
         let vm = Vm { moved: Some(first), ..Vm::new("a".parse().expect("a name"), 1, 1) };
         assert_eq!((resting_until(&vm, 109), resting_until(&vm, 110)), (Some(110), None));
     }

@@ -207,6 +207,18 @@ mod tests {
     }
 
     #[test]
+    fn kept_over_restarts() {
+        let series: Vec<f64> = (0..200).map(|i| 2.0 + noise(i)).collect();
+        let mut restarted = after(3, series[..120].iter().copied());
+        let stored = serde_json::to_string(&restarted).expect("numbers are JSON");
+        restarted = serde_json::from_str(&stored).expect("what was written can be read");
+        series[120..].iter().for_each(|sample| restarted.observe(*sample));
+        let whole = after(3, series.iter().copied());
+        assert!((restarted.expected().mean - whole.expected().mean).abs() < 1e-9);
+        assert!((restarted.expected().deviation - whole.expected().deviation).abs() < 1e-9);
+    }
+
+    #[test]
     fn a_day_is_seen_when_it_comes_back() {
         let hour = |i: usize| if i % 24 < 8 { 0.1f32 } else { 2.0 };
         let mut vm = Vm::new("a".parse().expect("a name"), 1, 4);

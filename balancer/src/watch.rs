@@ -149,6 +149,36 @@ mod tests {
     }
 
     #[test]
+    fn kept_over_restarts() {
+        let policy = Policy::default();
+        let shares = [1.0, 1.0, 0.5, 1.0, 0.8, 0.5, 0.5, 0.5, 1.0, 1.0, 1.0];
+        let (mut watch, mut restarted) = (Watch::default(), Watch::default());
+        for (i, share) in shares.iter().enumerate() {
+            let stored = serde_json::to_string(&restarted).expect("numbers are JSON");
+            restarted = serde_json::from_str(&stored).expect("what was written can be read");
+            let now = rack(5_000 * (i as u64 + 1), share * 4.0);
+            assert_eq!(restarted.observe(&now, &policy), watch.observe(&now, &policy), "sample {i}");
+        }
+    }
+
+    #[test]
+    fn a_label_has_its_own_frequency_thresholds_and_history() {
+        let thresholds = Thresholds { enter: 0.4, leave: 0.3, samples: 1, of: 1, every_ms: 60_000 };
+        let labels: BTreeMap<_, _> = [("kind".to_owned(), "small".to_owned())].into();
+        let hosts = crate::policy::HostSelector { labels: labels.clone(), ..Default::default() };
+        let policy =
+            Policy { thresholds_for: vec![crate::policy::ThresholdsFor { hosts, thresholds }], ..Policy::default() };
+        let mut watch = Watch::default();
+        let mut told = |at_ms: u64, share: f64| {
+            let mut now = rack(at_ms, share * 4.0);
+            now.hosts[0].labels = labels.clone();
+            watch.observe(&now, &policy).len()
+        };
+        // One sample above 0.4 is enough, and after it none counts for a minute.
+        assert_eq!((told(1_000, 0.5), told(6_000, 0.1), told(60_999, 0.1), told(61_000, 0.1)), (1, 0, 0, 1));
+    }
+
+    #[test]
     fn samples_that_come_too_soon_do_not_count() {
         let mut watch = Watch::default();
         let policy = Policy::default();

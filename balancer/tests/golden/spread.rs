@@ -21,6 +21,20 @@ fn one_host_has_it_all() {
 }
 
 #[test]
+fn of_equal_hosts_the_first_by_name() {
+    let rack = "
+        c 8G 4c
+        b 8G 4c
+        d 8G 4c
+        a 8G 4c: web 2G 1c, db 2G 1c
+    ";
+    check(rack, &Policy::default(), expect![[r#"
+        1. db: a -> b, load becomes more even: source at 50 %, target at 0 %
+        score 0.2812 -> 0.0938
+    "#]]);
+}
+
+#[test]
 fn nothing_to_do() {
     check(
         "",
