@@ -28,10 +28,14 @@ fn of_equal_hosts_the_first_by_name() {
         d 8G 4c
         a 8G 4c: web 2G 1c, db 2G 1c
     ";
-    check(rack, &Policy::default(), expect![[r#"
+    check(
+        rack,
+        &Policy::default(),
+        expect![[r#"
         1. db: a -> b, load becomes more even: source at 50 %, target at 0 %
         score 0.2812 -> 0.0938
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
