@@ -43,7 +43,9 @@ impl Rack {
         live.report = Some(report);
         let seen = outcomes.iter().map(|outcome| outcome.id).collect();
         if let Some(before) = live.held.replace(Held { reply, since_mono_ms: now.mono_ms, seen }) {
-            let answer = ReportAnswer { seen: before.seen, orders: Vec::new(), report_ms, heartbeat: None };
+            // Of a host that reports just as often as it is answered, these are all the answers that it gets.
+            let heartbeat = self.heartbeat_of(host);
+            let answer = ReportAnswer { seen: before.seen, orders: Vec::new(), report_ms, heartbeat };
             self.answer(before.reply, Answer::Report(Ok(answer)));
         }
         if let Some(record) = self.hosts.get(host) {
