@@ -65,6 +65,8 @@ pub(crate) enum Command {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Say of a frozen rack that the hosts which vanished are dead: each is fenced, and its VMs start elsewhere.
+    Thaw,
     /// What has happened, oldest first.
     Events {
         /// Go on until interrupted.

@@ -35,6 +35,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), Fault> {
         Command::Disk(command) => disk::run(&environment, command, out),
         Command::Move(crate::args::MoveCommand::List) => rack::moves(&open("listing moves", &environment)?, out),
         Command::Balance { dry_run } => rack::balance(&open("balancing", &environment)?, dry_run, out),
+        Command::Thaw => rack::thaw(&open("thawing the rack", &environment)?, out),
         Command::Events { follow, limit } => events::run(&open("reading events", &environment)?, follow, limit, out),
         Command::Completions { shell } => {
             let mut text = Vec::new();

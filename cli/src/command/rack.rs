@@ -1,11 +1,11 @@
-//! `tsubame status`, `move list` and `balance`.
+//! `tsubame status`, `move list`, `balance` and `thaw`.
 
 use super::rack_view;
 use crate::client::Server;
 use crate::fault::Fault;
 use crate::output::Output;
 use crate::render::{moves, status as screen};
-use proto::api::{About, Balance};
+use proto::api::{About, Accepted, Balance};
 use proto::view::PlanView;
 
 pub(super) fn status(server: &Server, out: Output) -> Result<(), Fault> {
@@ -18,6 +18,11 @@ pub(super) fn status(server: &Server, out: Output) -> Result<(), Fault> {
 pub(super) fn moves(server: &Server, out: Output) -> Result<(), Fault> {
     let view = rack_view(server, "listing moves")?;
     out.show(&view.moves, |width| moves::list(&view, width))
+}
+
+pub(super) fn thaw(server: &Server, out: Output) -> Result<(), Fault> {
+    let accepted: Accepted = server.post_empty("thawing the rack", "/v1/thaw")?;
+    out.show(&accepted, |_| "thawed: the hosts that vanished are being fenced\n".to_owned())
 }
 
 pub(super) fn balance(server: &Server, dry_run: bool, out: Output) -> Result<(), Fault> {

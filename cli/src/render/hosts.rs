@@ -2,7 +2,7 @@
 
 use super::names;
 use super::table::{Align, Column, age, bytes, columns, fields, mib, span, time};
-use proto::view::{BootStep, BootStepKind, HostView, RackView};
+use proto::view::{BootStep, BootStepKind, FenceStep, HostView, RackView};
 
 const COLUMNS: [Column; 9] = [
     ("HOST", Align::Left),
@@ -21,7 +21,7 @@ pub(crate) fn list(view: &RackView, width: Option<u16>) -> String {
     let rows = view.hosts.iter().map(|h| {
         vec![
             h.name.clone(),
-            names::host_state(h.state).to_owned(),
+            state(h),
             age(h.since_ms, view.at_ms),
             h.address.map_or_else(String::new, |a| a.to_string()),
             h.firmware.map_or_else(String::new, |f| names::firmware(f).to_owned()),
@@ -39,7 +39,7 @@ pub(crate) fn show(host: &HostView, now_ms: u64, width: Option<u16>) -> String {
     let mut pairs = vec![
         ("Host", host.name.clone()),
         ("Id", host.id.to_string()),
-        ("State", format!("{}, for {}", names::host_state(host.state), age(host.since_ms, now_ms))),
+        ("State", format!("{}, for {}", state(host), age(host.since_ms, now_ms))),
         ("Note", host.note.clone()),
         ("MAC", host.mac.to_string()),
         ("Address", host.address.map_or_else(String::new, |a| a.to_string())),
@@ -134,6 +134,16 @@ pub(crate) fn rate(bytes_s: f64) -> String {
     // A float becomes an integer by saturating, so neither a negative one nor a NaN can go wrong.
     let whole = bytes_s as u64;
     if whole == 0 { "0 B".to_owned() } else { bytes(whole) }
+}
+
+/// Its state, and how far it is fenced.
+fn state(host: &HostView) -> String {
+    let state = names::host_state(host.state);
+    match host.fence {
+        None | Some(FenceStep::Waiting) => state.to_owned(),
+        Some(FenceStep::Cutting) => format!("{state}, fencing"),
+        Some(FenceStep::Done) => format!("{state}, fenced"),
+    }
 }
 
 #[cfg(test)]

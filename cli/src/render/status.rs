@@ -20,7 +20,11 @@ pub(crate) fn show(url: &str, about: &About, view: &RackView, width: Option<u16>
         ("VMs", format!("{}{vms}", view.vms.len())),
         ("Disks", view.disks.len().to_string()),
         ("Templates", view.templates.join(", ")),
+        ("Spare", format!("{} hosts may fail", view.ha.failures_borne)),
     ];
+    if let Some(why) = &view.ha.frozen {
+        pairs.push(("Frozen", why.clone()));
+    }
     for m in view.moves.iter().filter(|m| !matches!(m.phase, MovePhase::Done | MovePhase::Aborted)) {
         let (source, target) = (names::host(view, &m.source), names::host(view, &m.target));
         let elapsed = span(view.at_ms.saturating_sub(m.began_ms));
@@ -68,6 +72,7 @@ mod tests {
             VMs        2: 1 moving, 1 failed
             Disks      2
             Templates  debian, tiny
+            Spare      0 hosts may fail
             Moving     web-1 node-1 -> h525400aabb03: copying, 48.00 MiB, for 12 s
             Note       host h525400aabb03: waits to be accepted: [31mtsubame host accept h525400aabb03
             Note       VM db: no host has 4 GiB free
@@ -81,6 +86,7 @@ mod tests {
             Hosts   0
             VMs     0
             Disks   0
+            Spare   0 hosts may fail
         "#]]
         .assert_eq(&show("https://10.77.0.1:8443", &about, &RackView::default(), None));
     }

@@ -290,6 +290,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/thaw": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Say of a frozen rack that the hosts which vanished are dead: each is fenced. */
+        post: operations["postThaw"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/vms": {
         parameters: {
             query?: never;
@@ -573,6 +590,8 @@ export interface components {
             memory_mib?: number | null;
             /** @description Its name. */
             name: components["schemas"]["VmId"];
+            /** @description In which order it is started again after its host has failed. */
+            restart?: components["schemas"]["Restart"];
             /** @description Whether to start it at once. */
             start?: boolean;
             /** @description Which template. */
@@ -613,6 +632,11 @@ export interface components {
          */
         Epoch: number;
         /**
+         * @description How far a host without a sign of life is fenced.
+         * @enum {string}
+         */
+        FenceStep: "waiting" | "cutting" | "done";
+        /**
          * @description How the machine was started.
          * @enum {string}
          */
@@ -624,6 +648,16 @@ export interface components {
              * @description The new size, MiB; larger than now.
              */
             size_mib: number;
+        };
+        /** @description High availability, of the rack as a whole. */
+        HaView: {
+            /**
+             * Format: int32
+             * @description How many hosts, whichever they are, may fail and all VMs still fit on the others.
+             */
+            failures_borne: number;
+            /** @description Why nothing is fenced or started by itself: too many hosts vanished together. Ended by their return or by an operator. */
+            frozen?: string | null;
         };
         /** @description A physical machine. Made from its first MAC address: `h525400aabb01`. */
         HostId: string;
@@ -676,6 +710,7 @@ export interface components {
             address?: string | null;
             /** @description The newest boot, step by step. */
             boot: components["schemas"]["BootStep"][];
+            fence?: components["schemas"]["FenceStep"] | null;
             firmware?: components["schemas"]["Firmware"] | null;
             /** @description Its id. */
             id: components["schemas"]["HostId"];
@@ -874,6 +909,11 @@ export interface components {
             /** @description VMs that a rule or overload concerns and that stay, with the reason. */
             stays: components["schemas"]["Stay"][];
         };
+        /**
+         * @description Who goes first where there is not room for all.
+         * @enum {string}
+         */
+        Priority: "high" | "normal" | "low" | "never";
         /** @description The rack at one moment. */
         RackView: {
             /**
@@ -885,6 +925,8 @@ export interface components {
             disks: components["schemas"]["DiskView"][];
             /** @description The newest 100, newest first. */
             events: components["schemas"]["LogEvent"][];
+            /** @description What becomes of VMs when hosts fail. */
+            ha?: components["schemas"]["HaView"];
             /** @description By id. */
             hosts: components["schemas"]["HostView"][];
             /** @description Those under way and the newest 50 that ended, newest first. */
@@ -1035,6 +1077,20 @@ export interface components {
             /** @description Why, one sentence. */
             why: string;
         };
+        /** @description How a VM is started again after its host has failed. */
+        Restart: {
+            /**
+             * Format: int32
+             * @description No sooner than so many seconds after its host was fenced, 0 to 3600.
+             * @default 0
+             */
+            delay_s: number;
+            /**
+             * @description Before which others.
+             * @default normal
+             */
+            priority: components["schemas"]["Priority"];
+        };
         /** @description A session. The page has it as a cookie as well. */
         Session: {
             /**
@@ -1145,6 +1201,8 @@ export interface components {
             owner?: components["schemas"]["HostId"] | null;
             /** @description What its record says. */
             phase: components["schemas"]["VmPhase"];
+            /** @description In which order it is started again after its host has failed. */
+            restart?: components["schemas"]["Restart"];
             /**
              * Format: int64
              * @description Since when it is in this phase, Unix milliseconds.
@@ -1176,8 +1234,10 @@ export type DiskView = components['schemas']['DiskView'];
 export type Document = components['schemas']['Document'];
 export type DomainState = components['schemas']['DomainState'];
 export type Epoch = components['schemas']['Epoch'];
+export type FenceStep = components['schemas']['FenceStep'];
 export type Firmware = components['schemas']['Firmware'];
 export type GrowDisk = components['schemas']['GrowDisk'];
+export type HaView = components['schemas']['HaView'];
 export type HostId = components['schemas']['HostId'];
 export type HostState = components['schemas']['HostState'];
 export type HostStats = components['schemas']['HostStats'];
@@ -1194,10 +1254,12 @@ export type MoveView = components['schemas']['MoveView'];
 export type Nic = components['schemas']['Nic'];
 export type PlannedMove = components['schemas']['PlannedMove'];
 export type PlanView = components['schemas']['PlanView'];
+export type Priority = components['schemas']['Priority'];
 export type RackView = components['schemas']['RackView'];
 export type Refusal = components['schemas']['Refusal'];
 export type RegisterHost = components['schemas']['RegisterHost'];
 export type Rejected = components['schemas']['Rejected'];
+export type Restart = components['schemas']['Restart'];
 export type Session = components['schemas']['Session'];
 export type Setup = components['schemas']['Setup'];
 export type Stage = components['schemas']['Stage'];
@@ -1738,6 +1800,35 @@ export interface operations {
                 };
                 content: {
                     "text/event-stream": components["schemas"]["RackView"];
+                };
+            };
+            /** @description Refused: 400 the request, 401 the session, 404 what it names, 409 the rack's state, 429 too many attempts, 502 a host, 503 the server. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+        };
+    };
+    postThaw: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done or begun. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Accepted"];
                 };
             };
             /** @description Refused: 400 the request, 401 the session, 404 what it names, 409 the rack's state, 429 too many attempts, 502 a host, 503 the server. */
