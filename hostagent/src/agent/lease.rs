@@ -225,3 +225,119 @@ impl Agent {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{AgentEvent, Guest, Note};
+    use super::*;
+    use crate::hypervisor::{Job, SeenDomain, Survey};
+    use proto::Epoch;
+    use proto::agent::{DiskAccess, Part, ReportAnswer, Secret};
+    use proto::vm::{Boot, VmSpec};
+
+    fn vm() -> VmId {
+        "web".parse().expect("good")
+    }
+
+    fn heartbeat(user: &str) -> Heartbeat {
+        let access = DiskAccess {
+            disk: "tsubame-heartbeat".parse().expect("good"),
+            portal: ([10, 77, 0, 1], 3260).into(),
+            target: "iqn.x:tsubame-heartbeat".into(),
+            lun: 1,
+            user: user.into(),
+            secret: Secret("s".into()),
+        };
+        Heartbeat { access, slot: 3, write_ms: 3_000, lease_ms: 20_000, watchdog_ms: 15_000 }
+    }
+
+    fn note() -> Note {
+        let boot = Boot::Disk { loader: "0".repeat(64) };
+        let spec = VmSpec { name: vm(), memory_mib: 64, vcpus: 1, boot, disks: vec![], vifs: vec![] };
+        let guest = Guest { spec, disks: vec![], epoch: Epoch(1), received: None, held: None };
+        Note { vm: vm(), floor: Epoch(1), guest: Some(guest) }
+    }
+
+    /// An agent with one guest, whose lease under `u1` ends at 20 s.
+    fn leased() -> Agent {
+        Agent::new("boot".into(), vec![note()], Some(KeptLease { heartbeat: heartbeat("u1"), until_ms: 20_000 }))
+    }
+
+    fn renewed(user: &str, until_ms: u64) -> AgentEvent {
+        AgentEvent::Renewed { user: user.into(), until_ms }
+    }
+
+    fn begun(actions: &[AgentAction], op: &Op) -> Option<Job> {
+        actions
+            .iter()
+            .find_map(|a| if let AgentAction::Do { job, op: o } = a { (o == op).then_some(*job) } else { None })
+    }
+
+    fn petted(actions: &[AgentAction]) -> bool {
+        actions.iter().any(|a| matches!(a, AgentAction::Pet { timeout_s: 15 }))
+    }
+
+    /// Lets the lease lapse and the guest be held; what the agent did in the end.
+    fn lapse(agent: &mut Agent) -> Vec<AgentAction> {
+        let first = agent.apply(AgentEvent::Tick, 1_000);
+        assert!(petted(&first) && first.contains(&AgentAction::Heartbeat(heartbeat("u1"))));
+        agent.apply(AgentEvent::Tick, 19_999);
+        assert_eq!(agent.apply(AgentEvent::Tick, 20_000).iter().filter(|a| petted(std::slice::from_ref(a))).count(), 0);
+        let lapsed = agent.apply(AgentEvent::Tick, 20_001);
+        // A report may have begun a look of its own: the newest is the one for the lease.
+        let looks = lapsed
+            .iter()
+            .filter_map(|a| if let AgentAction::Do { job, op: Op::Survey } = a { Some(*job) } else { None });
+        let seen = SeenDomain {
+            vm: vm(),
+            domid: 1,
+            state: DomainState::Running,
+            reboots: false,
+            part: Part::Resident,
+            memory_mib: 64,
+            cpu_ns: 0,
+            net_rx_bytes: 0,
+            net_tx_bytes: 0,
+            disk_read_bytes: 0,
+            disk_write_bytes: 0,
+        };
+        let survey = Survey { domains: vec![seen], ..Survey::default() };
+        let mut after = Vec::new();
+        for job in looks.collect::<Vec<_>>() {
+            after.extend(agent.apply(AgentEvent::Done { job, result: Ok(Completion::Survey(survey.clone())) }, 20_002));
+        }
+        let kept = after.iter().position(|a| matches!(a, AgentAction::KeepNote(n) if n.guest.as_ref().is_some_and(|g| g.held.as_deref() == Some("u1"))));
+        let paused = after.iter().position(|a| matches!(a, AgentAction::Do { op: Op::Hold, .. }));
+        assert!(kept.expect("it is noted") < paused.expect("all are paused"), "noted before it is paused");
+        // Something ran when it was last looked at: the watchdog is left to run down.
+        assert!(!petted(&agent.apply(AgentEvent::Tick, 23_500)));
+        let job = begun(&after, &Op::Hold).expect("all are paused");
+        agent.apply(AgentEvent::Done { job, result: Ok(Completion::Held { running: 0 }) }, 23_600)
+    }
+
+    #[test]
+    fn a_lapse_holds_every_guest_and_the_same_user_lets_it_go() {
+        let mut agent = leased();
+        assert!(petted(&lapse(&mut agent)), "nothing runs, so the host may live");
+        // One that began before the lapse and came back late is of no use.
+        assert_eq!(begun(&agent.apply(renewed("u1", 23_000), 23_700), &Op::Unpause { vm: vm() }), None);
+        let back = agent.apply(renewed("u1", 43_000), 23_800);
+        let job = begun(&back, &Op::Unpause { vm: vm() }).expect("it goes on");
+        agent.apply(AgentEvent::Done { job, result: Ok(Completion::Done) }, 23_900);
+        assert_eq!(agent.note(&vm()).and_then(|n| n.guest.clone()).and_then(|g| g.held), None);
+    }
+
+    #[test]
+    fn another_user_lets_nothing_go_and_no_order_begins_without_a_lease() {
+        let mut agent = leased();
+        lapse(&mut agent);
+        let start = Act::Unpause { vm: vm() };
+        assert!(!agent.may_begin(&start, 23_700) && agent.may_begin(&Act::Destroy { vm: vm() }, 23_700));
+        let answer = ReportAnswer { seen: vec![], orders: vec![], report_ms: 2_000, heartbeat: Some(heartbeat("u2")) };
+        let told = agent.apply(AgentEvent::Answer(answer), 23_700);
+        assert!(told.contains(&AgentAction::Heartbeat(heartbeat("u2"))));
+        assert_eq!(begun(&agent.apply(renewed("u1", 50_000), 23_800), &Op::Unpause { vm: vm() }), None, "the old user");
+        assert_eq!(begun(&agent.apply(renewed("u2", 50_000), 23_900), &Op::Unpause { vm: vm() }), None);
+        assert!(agent.may_begin(&start, 23_900), "but the server may say so");
+    }
+}
