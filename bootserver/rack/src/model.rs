@@ -463,14 +463,17 @@ impl World {
                 let host = self.hosts.iter().find(|host| host.id == *id)?;
                 host.domains.get(&view.vm).filter(|domain| domain.epoch == record.epoch)
             };
-            if let Some(domain) = domain(&view.source) {
+            // A host that was fenced is cleared when it is back, by what it shows.
+            let fenced = |host: &HostId| {
+                let boot = self.rack.hosts.get(host).and_then(|record| record.boot.as_ref());
+                boot.is_some_and(|boot| self.fenced_boots.contains(&boot.nonce))
+            };
+            if let Some(domain) = domain(&view.source).filter(|_| !fenced(&view.source)) {
                 let suspended = domain.state == DomainState::Suspended || domain.part != Part::Resident;
                 assert!(!suspended, "move {} was called off, and {} stands still", view.id, view.vm);
             }
-            // A host that was fenced is cleared when it is back, by what it shows.
-            let boot = self.rack.hosts.get(&view.target).and_then(|record| record.boot.as_ref());
-            let fenced = boot.is_some_and(|boot| self.fenced_boots.contains(&boot.nonce));
-            if !fenced && self.rack.reporting(&view.target) && self.hosts.iter().all(|host| !host.cut_off) {
+            if !fenced(&view.target) && self.rack.reporting(&view.target) && self.hosts.iter().all(|host| !host.cut_off)
+            {
                 let left = domain(&view.target).is_some_and(|domain| domain.part == Part::Incoming);
                 assert!(!left, "move {} was called off, and its target still holds {}", view.id, view.vm);
             }
@@ -495,8 +498,8 @@ impl World {
 
     /// What must hold at every moment.
     fn check(&mut self) {
-        self.check_called_off();
         self.check_fences();
+        self.check_called_off();
         let mut running: BTreeMap<&VmId, Vec<&HostId>> = BTreeMap::new();
         for host in &self.hosts {
             for (vm, domain) in &host.domains {
