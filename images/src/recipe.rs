@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Recipe {
-    /// Name of the release's directory, with the version: `NAME-VERSION`.
+    /// Name of the release: its directory is `NAME-VERSION-DIGEST`.
     pub name: String,
     /// Rises with every change a user would notice.
     pub version: u32,

@@ -3,11 +3,12 @@
 //! ```text
 //! OUT/NAME-VERSION-DIGEST/   dom0:  xen xen.efi vmlinuz dom0.img manifest.json
 //!                            guest: vmlinuz initrd grub-pvh guest-disk.img manifest.json
-//! OUT/NAME-VERSION           link to the one built last
+//! OUT/NAME                   link to the one built last
 //! OUT/loaders/               undionly.kpxe ipxe.efi
 //! ```
 //! DIGEST are the first 12 digits of the inputs' sha256: the same inputs are the same directory, and a directory that
-//! a boot server serves is never changed under it.
+//! a boot server serves is never changed under it. Other inputs are a higher version, always: of two releases in OUT the
+//! newer one is known by its number.
 
 use crate::cpio::{Entry, Tree};
 use crate::recipe::{Kind, Recipe};
@@ -25,7 +26,7 @@ use std::process::Command;
 pub struct Manifest {
     /// The recipe's name.
     pub name: String,
-    /// The recipe's version.
+    /// At least the recipe's, and above that of every release that was in OUT before.
     pub version: u32,
     /// sha256 of all that it was made from, 64 hexadecimal digits.
     pub inputs: String,
@@ -57,25 +58,26 @@ pub struct Programs {
 pub fn build(recipe: &Recipe, programs: &Programs, out: &Path, cache: &Path) -> Result<PathBuf, BuildError> {
     let root = crate::rootfs::unpack(recipe, cache)?;
     let inputs = inputs(recipe, programs, &root)?;
-    let link = format!("{}-{}", recipe.name, recipe.version);
-    let name = format!("{link}-{}", &inputs[..12]);
-    let directory = out.join(&name);
-    if manifest(&directory).is_some_and(|m| m.inputs == inputs) {
-        point(out, &link, &name)?;
-        return Ok(directory);
+    let there = of_name(out, &recipe.name)?;
+    if let Some((directory, _)) = there.iter().find(|(_, m)| m.inputs == inputs) {
+        point(out, &recipe.name, directory)?;
+        return Ok(directory.clone());
     }
+    let version = next_version(&there, recipe.version);
+    let name = format!("{}-{version}-{}", recipe.name, &inputs[..12]);
+    let directory = out.join(&name);
     let beside = out.join(format!(".{name}.new"));
     if beside.exists() {
         fs::remove_dir_all(&beside).map_err(BuildError::file("clearing", &beside))?;
     }
     fs::create_dir_all(&beside).map_err(BuildError::file("making", &beside))?;
     match recipe.kind {
-        Kind::Dom0 => dom0(recipe, programs, &root, &beside, cache)?,
+        Kind::Dom0 => dom0(recipe, programs, &root, &inputs, &beside, cache)?,
         Kind::Guest => guest(recipe, programs, &root, &beside)?,
     }
     let manifest = Manifest {
         name: recipe.name.clone(),
-        version: recipe.version,
+        version,
         inputs,
         debug: recipe.debug,
         files: digests(&beside)?,
@@ -85,20 +87,47 @@ pub fn build(recipe: &Recipe, programs: &Programs, out: &Path, cache: &Path) -> 
     fs::write(beside.join("manifest.json"), text).map_err(BuildError::file("writing", &beside))?;
     // One without a manifest was not made by us: renaming fails rather than mixing the two.
     fs::rename(&beside, &directory).map_err(BuildError::file("publishing", &directory))?;
-    point(out, &link, &name)?;
+    point(out, &recipe.name, &directory)?;
     Ok(directory)
 }
 
-/// Makes the link point to the release, at once.
-fn point(out: &Path, link: &str, name: &str) -> Result<(), BuildError> {
-    let (link, beside) = (out.join(link), out.join(format!(".{link}.link")));
+/// The whole releases of a name.
+fn of_name(out: &Path, name: &str) -> Result<Vec<(PathBuf, Manifest)>, BuildError> {
+    let entries = match fs::read_dir(out) {
+        Ok(entries) => entries,
+        Err(err) if err.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(err) => return Err(BuildError::file("reading", out)(err)),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(BuildError::file("reading", out))?;
+        // Links are other names of these; what is being built begins with a dot.
+        let real = entry.file_type().is_ok_and(|kind| kind.is_dir())
+            && !entry.file_name().as_encoded_bytes().starts_with(b".");
+        if real && let Some(manifest) = manifest(&entry.path()).filter(|m| m.name == name) {
+            found.push((entry.path(), manifest));
+        }
+    }
+    found.sort_by_key(|(_, manifest)| manifest.version);
+    Ok(found)
+}
+
+/// Above all that are there, and never below the recipe's.
+fn next_version(there: &[(PathBuf, Manifest)], recipes: u32) -> u32 {
+    there.iter().map(|(_, manifest)| manifest.version.saturating_add(1)).fold(recipes, u32::max)
+}
+
+/// Makes the link of a name point to a release beside it, at once.
+fn point(out: &Path, name: &str, directory: &Path) -> Result<(), BuildError> {
+    let (link, beside) = (out.join(name), out.join(format!(".{name}.link")));
     match fs::remove_file(&beside) {
         Err(err) if err.kind() != std::io::ErrorKind::NotFound => {
             return Err(BuildError::file("clearing", &beside)(err));
         }
         _ => {}
     }
-    std::os::unix::fs::symlink(name, &beside).map_err(BuildError::file("linking", &beside))?;
+    let target = directory.file_name().unwrap_or(directory.as_os_str());
+    std::os::unix::fs::symlink(target, &beside).map_err(BuildError::file("linking", &beside))?;
     fs::rename(&beside, &link).map_err(BuildError::file("publishing", &link))
 }
 
@@ -151,7 +180,14 @@ fn inputs(recipe: &Recipe, programs: &Programs, root: &Rootfs) -> Result<String,
     Ok(hex(&digest.finalize()))
 }
 
-fn dom0(recipe: &Recipe, programs: &Programs, root: &Rootfs, out: &Path, cache: &Path) -> Result<(), BuildError> {
+fn dom0(
+    recipe: &Recipe,
+    programs: &Programs,
+    root: &Rootfs,
+    inputs: &str,
+    out: &Path,
+    cache: &Path,
+) -> Result<(), BuildError> {
     let boot = root.path.join("boot");
     let xen = find(&boot, "xen-", ".gz")?;
     // iPXE's multiboot takes the plain ELF only.
@@ -169,6 +205,8 @@ fn dom0(recipe: &Recipe, programs: &Programs, root: &Rootfs, out: &Path, cache: 
     base.put("dev/null", Entry::Device(1, 3));
     let mut own = Tree::default();
     pick::overlay(&recipe.tree, &mut own)?;
+    // What the agent tells the server that it runs in.
+    own.put("etc/tsubame/image", Entry::File(format!("{}-{}\n", recipe.name, &inputs[..12]).into_bytes(), false));
     if recipe.debug {
         own.put("etc/tsubame-debug", Entry::File(Vec::new(), false));
     }
@@ -301,4 +339,32 @@ fn copy(from: &Path, to: &Path) -> Result<(), BuildError> {
 
 fn write(path: &Path, bytes: &[u8]) -> Result<(), BuildError> {
     fs::write(path, bytes).map_err(BuildError::file("writing", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_is_above_all_that_are_there() {
+        let out = tempfile::tempdir().expect("a directory");
+        let put = |directory: &str, name: &str, version: u32| {
+            let (name, inputs) = (name.to_owned(), format!("{directory:0>64}"));
+            let manifest =
+                Manifest { name, version, inputs, debug: false, files: BTreeMap::new(), packages: BTreeMap::new() };
+            fs::create_dir(out.path().join(directory)).expect("made");
+            fs::write(out.path().join(directory).join("manifest.json"), serde_json::to_vec(&manifest).expect("JSON"))
+                .expect("written");
+        };
+        let next = |recipes| next_version(&of_name(out.path(), "dom0").expect("read"), recipes);
+        assert_eq!(next(3), 3, "the first is the recipe's");
+        put("a", "dom0", 3);
+        put("b", "dom0", 4);
+        put("c", "dom0-debug", 9);
+        put(".d.new", "dom0", 12);
+        point(out.path(), "dom0", &out.path().join("b")).expect("linked");
+        point(out.path(), "dom0", &out.path().join("a")).expect("linked anew");
+        assert_eq!(fs::read_link(out.path().join("dom0")).expect("a link"), Path::new("a"));
+        assert_eq!((next(3), next(7)), (5, 7));
+    }
 }
