@@ -162,21 +162,18 @@ impl Machine {
     pub fn shell(&self, line: &str, guard: &Guard) -> Result<String> {
         let path = self.dir.join("console.sock");
         let mut stream = UnixStream::connect(&path).with_context(|| format!("connecting to {}", path.display()))?;
-        stream.set_read_timeout(Some(Duration::from_millis(200)))?;
+        stream.set_read_timeout(Some(ECHO))?;
         // Marks that the echo of what is typed does not show, new for each line.
         static LINES: AtomicU32 = AtomicU32::new(0);
         let word = format!("{}-{}", std::process::id(), LINES.fetch_add(1, Ordering::Relaxed));
         let (begin, end) = (format!("begin-{word}"), format!("end-{word}"));
-        writeln!(stream, "\necho be''gin-{word}; {line}; echo e''nd-{word}")?;
         let mut heard = Vec::new();
+        for part in format!("\necho be''gin-{word}; {line}; echo e''nd-{word}\n").as_bytes().chunks(TYPED_BYTES) {
+            stream.write_all(part)?;
+            hear_out(&mut stream, &mut heard)?;
+        }
         guard.wait(&format!("`{line}` in the shell of machine {}", self.mac), || {
-            let mut chunk = [0; 4096];
-            match stream.read(&mut chunk) {
-                Ok(0) => bail!("QEMU has closed the console"),
-                Ok(n) => heard.extend_from_slice(&chunk[..n]),
-                Err(err) if matches!(err.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
-                Err(err) => return Err(err.into()),
-            }
+            hear_out(&mut stream, &mut heard)?;
             let text = String::from_utf8_lossy(&heard);
             let said = text.split_once(&begin).and_then(|(_, after)| after.split_once(&end));
             Ok(said.map(|(said, _)| said.replace('\r', "").trim().to_owned()))
@@ -215,6 +212,26 @@ impl Drop for Machine {
             eprintln!("virtual rack: {err:#}");
         }
     }
+}
+
+/// So much is typed at once: Xen keeps 128 bytes of what comes in by its serial port (xen/drivers/char/console.c, SERIAL_RX_SIZE) and
+/// drops the rest without a word.
+const TYPED_BYTES: usize = 32;
+/// A console silent for so long has shown what was typed.
+const ECHO: Duration = Duration::from_millis(50);
+
+/// Reads until the console is silent, or has said a good deal.
+fn hear_out(stream: &mut UnixStream, heard: &mut Vec<u8>) -> Result<()> {
+    let mut chunk = [0; 4096];
+    for _ in 0..64 {
+        match stream.read(&mut chunk) {
+            Ok(0) => bail!("QEMU has closed the console"),
+            Ok(n) => heard.extend_from_slice(&chunk[..n]),
+            Err(err) if matches!(err.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => return Ok(()),
+            Err(err) => return Err(err.into()),
+        }
+    }
+    Ok(())
 }
 
 /// Software emulation, unless TSUBAME_ACCEL says kvm: /dev/kvm may open and yet be unable to run Xen.

@@ -323,7 +323,7 @@ impl Agent {
                     self.works.insert(vm.clone(), work);
                 }
             },
-            Step::Streaming { listening, .. } => self.stream_ended(vm, work, result, listening),
+            Step::Streaming { listening, .. } => self.stream_ended(vm, work, result, listening, now_ms),
             Step::Resuming { after } => match (result, after) {
                 (_, Some(why)) => self.finish(work, Err(why)),
                 (Ok(_), None) => self.finish(work, Ok(Done::Ok)),
@@ -442,7 +442,7 @@ impl Agent {
         self.go(vm, work, Step::Preparing, Op::Prepare { guest, files });
     }
 
-    fn stream_ended(&mut self, vm: &VmId, work: Work, result: OpResult, listening: bool) {
+    fn stream_ended(&mut self, vm: &VmId, work: Work, result: OpResult, listening: bool, now_ms: u64) {
         let Cause::Order(taken) = &work.cause else { return };
         let id = taken.order.id;
         match (result, taken.permit.as_ref()) {
@@ -468,8 +468,11 @@ impl Agent {
                 self.undo(vm, work, why);
             }
             (Err(why), _) => {
-                let released = self.waiting.values().any(|t| &t.vm == vm && matches!(t.order.act, Act::Release { .. }));
-                if released {
+                // A guest that may run elsewhere by now stays as it is: without a lease until the server orders its resumption, and
+                // when its end is ordered already for good.
+                let over = |t: &Taken| matches!(t.order.act, Act::Release { .. } | Act::Destroy { .. });
+                let ends = self.waiting.values().any(|t| &t.vm == vm && over(t));
+                if ends || !self.leased(now_ms) {
                     self.finish(work, Err(why));
                 } else {
                     self.go(vm, work, Step::Resuming { after: Some(why) }, Op::Resume { vm: vm.clone() });

@@ -384,3 +384,24 @@ fn an_abort_ends_a_stream_under_way() {
     assert_eq!(r.world.running(&vm()), vec![host("a")]);
     assert!(r.world.domains(&host("b")).is_empty());
 }
+
+/// The guest stands still at its source and the stream breaks: by then it may run elsewhere.
+#[test]
+fn a_broken_stream_resumes_nothing_without_a_lease_or_before_an_ordered_end() {
+    let runs = |r: &Rack| !r.world.running(&vm()).is_empty();
+    let lapses = |r: &mut Rack| {
+        let kept = KeptLease { until_ms: r.now_ms - 1, ..lease() };
+        r.hosts.get_mut(&host("a")).expect("there").agent.lease = super::lease::Lease::of(Some(kept));
+    };
+    let ends = |r: &mut Rack| {
+        r.order("a", 2, Act::Destroy { vm: vm() });
+    };
+    for before in [&lapses as &dyn Fn(&mut Rack), &ends] {
+        let mut r = Rack::new();
+        r.moving();
+        assert!(r.run(60_000, stopped));
+        before(&mut r);
+        r.world.set_link(&host("a"), &host("b"), false);
+        assert!(!r.run(30_000, runs), "{}", r.show());
+    }
+}

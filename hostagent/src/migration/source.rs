@@ -47,13 +47,13 @@ pub async fn send(
 
     let sent = AtomicU64::new(0);
     let (freeze, frozen) = oneshot::channel();
-    let Transport { from_xl, to_xl, agent: held } = transport;
-    let pump = Pump { xl, domid, rate_bytes_s, sent: &sent, progress: &progress }.run(from_xl, writer, frozen);
+    let Transport { mut from_xl, mut to_xl, agent: held } = transport;
+    let pump = Pump { xl, domid, rate_bytes_s, sent: &sent, progress: &progress }.run(&mut from_xl, writer, frozen);
     let stopping = async {
         tokio::select! {
             // The target's word first: when xl has ended as well, it ended because it was killed below.
             biased;
-            ready = listen(reader, to_xl) => ready,
+            ready = listen(reader, &mut to_xl) => ready,
             ended = child.wait() => Err(format!("xl migrate ended early ({ended:?}): {}", xl.said(vm))),
             _ = cancel => Err("called off".to_owned()),
         }?;
@@ -94,7 +94,11 @@ pub async fn send(
             },
         }
     };
-    drop(held);
+    // xl resumes a guest that stands still as soon as its pipes end. Whether this one may run is for the agent to say: it may have no lease.
+    if result.is_err() && xl.state(domid) == Some(DomainState::Suspended) {
+        kill(&mut child).await;
+    }
+    drop((from_xl, to_xl, held));
     let _ = std::fs::remove_file(&socket);
     match result {
         Ok(()) => {
@@ -102,7 +106,7 @@ pub async fn send(
             Ok(Completion::Sent { bytes: sent.load(Ordering::Relaxed), total_ms })
         }
         Err(why) => {
-            // Its pipes are closed: xl resumes the guest if it was suspended, and ends.
+            // Its pipes are closed: xl ends, and its guest runs on if it ran.
             if within(XL_ENDS_S, child.wait()).await.is_err() {
                 kill(&mut child).await;
             }
@@ -188,7 +192,7 @@ async fn start(vm: &VmId, socket: &PathBuf) -> Result<(Child, Transport), Failur
 }
 
 /// From the target: bytes for xl until `Ready`.
-async fn listen(mut reader: ReadHalf<TlsStream<TcpStream>>, mut to_xl: pipe::Sender) -> Result<(), String> {
+async fn listen(mut reader: ReadHalf<TlsStream<TcpStream>>, to_xl: &mut pipe::Sender) -> Result<(), String> {
     loop {
         match frame::read(&mut reader).await {
             Ok(Some(Frame::Stream(bytes))) => {
@@ -215,7 +219,7 @@ impl<P: Fn(Progress)> Pump<'_, P> {
     /// From xl to the target, with a note as soon as the guest stands still; ends well after `Frozen` was written.
     async fn run(
         self,
-        mut from_xl: pipe::Receiver,
+        from_xl: &mut pipe::Receiver,
         mut to: WriteHalf<TlsStream<TcpStream>>,
         mut frozen: oneshot::Receiver<()>,
     ) -> Result<(), String> {

@@ -296,12 +296,16 @@ impl State {
         let (source, target) = (host == m.source, host == m.target());
         match m.step {
             Step::Preparing if target && report.done.has(order(Kind::Receive)) => self.step_to(Step::Copying),
-            Step::Copying if target && report.domain == Domain::Received && report.of == m.no => {
-                if self.record.epoch == m.epoch && self.record.owner == m.source {
-                    self.record.owner = host;
-                    self.record.epoch += 1;
-                    self.step_to(Step::Committing);
-                }
+            Step::Copying
+                if target
+                    && report.domain == Domain::Received
+                    && report.of == m.no
+                    && self.record.epoch == m.epoch
+                    && self.record.owner == m.source =>
+            {
+                self.record.owner = host;
+                self.record.epoch += 1;
+                self.step_to(Step::Committing);
             }
             Step::Copying if source && report.failed.has(order(Kind::Send)) => drop(self.abort()),
             Step::Activating if target && report.failed.has(order(Kind::Activate)) => {

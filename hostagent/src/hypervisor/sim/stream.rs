@@ -6,8 +6,9 @@
 //! | break while | source | target |
 //! |---|---|---|
 //! | copying | runs on | destroyed (by xl) |
-//! | stopped | resumed (by xl) | destroyed (by the agent; by xl when the stream is not whole) |
-//! | stopped, READY seen, target's agent killed | resumed (by xl) | orphan: incoming, paused |
+//! | stopped | suspended, the agent may resume it | destroyed (by the agent; by xl when the stream is not whole) |
+//! | stopped, source's agent killed | resumed (by xl) | the same |
+//! | stopped, READY seen, target's agent killed | suspended, the agent may resume it | orphan: incoming, paused |
 //! | told (`Sent` there, the word on the wire) | suspended | destroyed; an orphan when its agent was killed |
 
 use super::{Due, World};
@@ -183,8 +184,8 @@ impl World {
         let Some(stream) = self.streams.remove(&r#move) else { return };
         let Permit { source, target, vm, .. } = &stream.permit;
         let why = stream_failure("the stream broke");
-        if matches!(stream.phase, Phase::Stopped | Phase::Ready) {
-            // xl finds its pipe closed and resumes the guest.
+        if matches!(stream.phase, Phase::Stopped | Phase::Ready) && dead == Some(source) {
+            // xl finds its pipe closed and resumes the guest; an agent that lives has killed it before.
             if let Some(d) = self.domain_mut(source, vm).filter(|d| d.state == DomainState::Suspended) {
                 d.state = DomainState::Running;
             }
