@@ -82,6 +82,13 @@ impl Identity {
         Self { host, ca, clock, key, chain }
     }
 
+    /// Unix milliseconds after which nobody takes its certificate; 0 when that cannot be read.
+    pub fn ends_ms(&self) -> u64 {
+        let parsed = self.chain.first().and_then(|der| x509_parser::parse_x509_certificate(der).ok());
+        let ends_s = parsed.map_or(0, |(_, certificate)| certificate.validity().not_after.timestamp());
+        u64::try_from(ends_s).unwrap_or(0).saturating_mul(1000)
+    }
+
     fn key(&self) -> PrivateKeyDer<'static> {
         PrivatePkcs8KeyDer::from(self.key.clone()).into()
     }

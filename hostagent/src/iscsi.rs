@@ -5,6 +5,9 @@
 //! A node record is written as a file, not by `iscsiadm -o update -v SECRET`: the secret then never stands on a command line, and one program start
 //! is spared per disk, half a second on a slow host. The directory lies in RAM like all of dom0. Devices are found in /sys by target
 //! name and LUN rather than by udev's links: nothing to wait for but the kernel, and no link that points at what the letter was before.
+//!
+//! iscsiadm guards its records by a link that a killed one leaves behind, and every later one then waits 30 s for it and gives up. So one
+//! that was started is let run to its end, whoever awaits it, and a link that nobody can be holding is taken away before another starts.
 
 use proto::HostId;
 use proto::agent::DiskAccess;
@@ -13,9 +16,13 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+use tokio::process::{Child, Command};
 
 const NODES: &str = "/etc/iscsi/nodes";
+/// open-iscsi 2.1, usr/idbm.h: LOCK_WRITE_FILE.
+const RECORDS_HELD: &str = "/run/lock/iscsi/lock.write";
 /// A login waits this long: tgt answers in milliseconds, an emulated host takes a second or two.
 const LOGIN_S: u64 = 30;
 /// A log-out; a session that is dead is dropped by iscsid after `logout_timeout`.
@@ -174,16 +181,45 @@ pub async fn logout(disk: &DiskAccess) -> Result<(), IscsiError> {
     Ok(())
 }
 
-async fn iscsiadm(what: &'static str, disk: &DiskAccess, act: &str, limit_s: u64) -> Result<(), IscsiError> {
-    let failed = |said: String| IscsiError::Tool { what, target: disk.target.clone(), said };
+async fn iscsiadm(what: &'static str, disk: &DiskAccess, act: &'static str, limit_s: u64) -> Result<(), IscsiError> {
+    let target = disk.target.clone();
     let portal = disk.portal.to_string();
-    let mut command = tokio::process::Command::new("iscsiadm");
-    command.args(["-m", "node", "-T", &disk.target, "-p", &portal, act]);
-    command.stdin(Stdio::null()).kill_on_drop(true);
-    let output = tokio::time::timeout(Duration::from_secs(limit_s), command.output()).await;
-    let output = output.map_err(|_| failed(format!("no end after {limit_s} s")))?;
-    let output = output.map_err(|e| failed(format!("running it: {e}")))?;
-    if output.status.success() { Ok(()) } else { Err(failed(what_it_said(&output.stderr, output.status.code()))) }
+    // A task of its own: who awaits it may be called off, iscsiadm not.
+    let run = tokio::spawn(async move {
+        let failed = |said: String| IscsiError::Tool { what, target: target.clone(), said };
+        let child = start(&["-m", "node", "-T", &target, "-p", &portal, act]);
+        let child = child.map_err(|e| failed(format!("running it: {e}")))?;
+        let output = tokio::time::timeout(Duration::from_secs(limit_s), child.wait_with_output()).await;
+        let output = output.map_err(|_| failed(format!("no end after {limit_s} s")))?;
+        let output = output.map_err(|e| failed(format!("awaiting it: {e}")))?;
+        if output.status.success() { Ok(()) } else { Err(failed(what_it_said(&output.stderr, output.status.code()))) }
+    });
+    let failed = |e| IscsiError::Tool { what, target: disk.target.clone(), said: format!("awaiting it: {e}") };
+    run.await.map_err(failed)?
+}
+
+/// Starts iscsiadm; one that is awaited no longer is killed.
+fn start(arguments: &[&str]) -> io::Result<Child> {
+    static STARTS: Mutex<()> = Mutex::new(());
+    // Held over looking and starting, so that none starts between the two.
+    let _one = STARTS.lock().unwrap_or_else(PoisonError::into_inner);
+    if Path::new(RECORDS_HELD).exists() && !runs(Path::new("/proc")) {
+        tracing::warn!("iscsiadm's records were left locked by one that was killed");
+        fs::remove_file(RECORDS_HELD)?;
+    }
+    let mut command = Command::new("iscsiadm");
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
+    command.spawn()
+}
+
+/// Whether any iscsiadm is alive, one of an earlier agent too.
+fn runs(proc: &Path) -> bool {
+    let alive = |pid: &String| {
+        fs::read_to_string(proc.join(pid).join("comm")).is_ok_and(|name| name.trim() == "iscsiadm")
+            // One that has ended and is not reaped yet has no command line any more.
+            && fs::read(proc.join(pid).join("cmdline")).is_ok_and(|line| !line.is_empty())
+    };
+    names(proc).iter().any(alive)
 }
 
 /// iscsiadm's errors, without its name before each line.
@@ -337,6 +373,22 @@ mod tests {
         }
         assert_eq!(parse_params(&params(&disk())), Some(("iqn.2026-11.org.tsubame:web-0", 1)));
         assert_eq!(parse_params("x"), None);
+    }
+
+    #[test]
+    fn who_may_hold_the_records() {
+        let proc = tempfile::tempdir().expect("a directory");
+        let put = |pid: &str, comm: &str, cmdline: &str| {
+            fs::create_dir_all(proc.path().join(pid)).expect("made");
+            fs::write(proc.path().join(pid).join("comm"), comm).expect("written");
+            fs::write(proc.path().join(pid).join("cmdline"), cmdline).expect("written");
+        };
+        put("1", "init\n", "init\0");
+        put("40", "iscsid\n", "iscsid\0-f\0");
+        put("52", "iscsiadm\n", "");
+        assert!(!runs(proc.path()), "one that has ended holds nothing");
+        put("53", "iscsiadm\n", "iscsiadm\0-m\0node\0");
+        assert!(runs(proc.path()));
     }
 
     #[test]

@@ -61,7 +61,7 @@ pub async fn run(boot: Boot) -> Result<(), Box<dyn Error>> {
     let xl = Arc::new(Xl::new(boot.clone(), identity, changes, events.clone())?);
     let writer = Writer::new(boot.host.clone(), boot.nonce.clone(), events.clone());
     let mut shell = Shell { xl, writer, calls, reports };
-    let up = uplink::run(boot.server, join, joined, identities, newest, events);
+    let up = uplink::run(boot.server, join, joined, inventory, identities, newest, events);
     tokio::pin!(up);
 
     let mut agent = Agent::new(boot.nonce, notes, read_lease());

@@ -4,7 +4,7 @@
 //!
 //! A report is sent the moment there is one; the server answers an older one of this host then, so of the few streams open at most one is
 //! held. When the connection breaks it is made anew after a pause that doubles up to [`PAUSE_MS_MAX`], with jitter so that a rack of hosts does not
-//! come back in step.
+//! come back in step. A host whose certificate ended while the server was away asks to join anew, with the key of its boot: the server knows it.
 
 use crate::agent::AgentEvent;
 use crate::identity::{self, Clock, Identity, IdentityError};
@@ -15,6 +15,7 @@ use hyper::client::conn::http2;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use proto::agent::{Report, ReportAnswer};
+use proto::host::Inventory;
 use rustls::ClientConfig;
 use rustls::pki_types::{IpAddr, ServerName};
 use serde::Serialize;
@@ -166,8 +167,9 @@ impl Connection {
 /// Reports for ever: each new value of `reports` at once, and answers as events.
 pub async fn run(
     server: SocketAddrV4,
-    join: Join,
+    mut join: Join,
     mut joined: Joined,
+    inventory: Inventory,
     identities: watch::Sender<Arc<Identity>>,
     mut reports: watch::Receiver<Option<Report>>,
     events: mpsc::Sender<AgentEvent>,
@@ -193,6 +195,11 @@ pub async fn run(
         tracing::warn!(%error, pause_ms, "no connection to the server");
         tokio::time::sleep(Duration::from_millis(jitter(pause_ms))).await;
         pause_ms = (pause_ms * 2).min(PAUSE_MS_MAX);
+        if joined.identity.ends_ms() <= joined.identity.clock.unix_ms() {
+            tracing::warn!("the certificate has ended; joining anew");
+            joined = join.until_accepted(&inventory).await;
+            identities.send_replace(joined.identity.clone());
+        }
     }
 }
 

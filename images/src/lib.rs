@@ -7,6 +7,7 @@
 pub mod counter;
 pub mod cpio;
 pub mod guest_disk;
+pub mod lock;
 pub mod pick;
 pub mod recipe;
 pub mod release;

@@ -3,9 +3,10 @@
 //! Exit codes: 0 built or already there, 1 failed, 2 wrong usage or recipe.
 
 use clap::{Args, Parser, Subcommand};
+use images::lock::Lock;
 use images::recipe::{Kind, Recipe};
 use images::release::{self, Programs};
-use images::{BuildError, counter};
+use images::{BuildError, counter, rootfs};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -34,6 +35,17 @@ enum Command {
         /// Where unpacked packages and compressed archives are kept.
         #[arg(long, default_value = "/var/cache/tsubame/images")]
         cache: PathBuf,
+        /// Fails, rather than warns, when Debian no longer has the packages of the recipe's lock.
+        #[arg(long)]
+        locked: bool,
+    },
+    /// Writes the recipe's lock anew, from what Debian has now.
+    Lock {
+        /// The recipe.
+        recipe: PathBuf,
+        /// Where the packages are unpacked; about 700 MB.
+        #[arg(long)]
+        work: PathBuf,
     },
     /// Builds a release twice from two downloads and fails if a byte differs.
     Verify {
@@ -111,6 +123,10 @@ fn main() -> ExitCode {
             eprintln!("images: two builds of the same inputs differ in {names}; compare them below --work");
             ExitCode::FAILURE
         }
+        Err(Failure::Departs(what)) => {
+            eprintln!("images: the packages are not the recipe's lock's:\n  {what}");
+            ExitCode::FAILURE
+        }
         Err(Failure::Build(err)) => {
             eprintln!("images: {err}");
             ExitCode::FAILURE
@@ -122,6 +138,7 @@ enum Failure {
     Usage(&'static str),
     Build(BuildError),
     Differs(String),
+    Departs(String),
     Counter(String),
 }
 
@@ -137,9 +154,35 @@ fn run(command: Command) -> Result<String, Failure> {
             let recipe = Recipe::load(&recipe)?;
             Ok(format!("{} {} is good", recipe.name, recipe.version))
         }
-        Command::Build { what, out, cache } => {
+        Command::Build { what, out, cache, locked } => {
             let (recipe, programs) = what.load()?;
-            Ok(release::build(&recipe, &programs, &out, &cache)?.display().to_string())
+            let directory = release::build(&recipe, &programs, &out, &cache)?;
+            let packages = release::manifest(&directory).map(|m| m.packages).unwrap_or_default();
+            let departures: Vec<String> = recipe.locked.departures(&packages).iter().map(ToString::to_string).collect();
+            match &departures[..] {
+                [] => {}
+                some if locked => return Err(Failure::Departs(some.join("\n  "))),
+                some => eprintln!(
+                    "images: {} is made of newer packages than its lock names, as Debian has the others no more; `images lock` takes them on:\n  {}",
+                    recipe.name,
+                    some.join("\n  ")
+                ),
+            }
+            Ok(directory.display().to_string())
+        }
+        Command::Lock { recipe: path, work } => {
+            let mut recipe = Recipe::load(&path)?;
+            let Some(name) = recipe.lock.clone() else { return Err(Failure::Usage("the recipe has no key `lock`")) };
+            recipe.locked = Lock::default();
+            let versions = rootfs::unpack(&recipe, &work)?.versions;
+            let file = path.with_file_name(name);
+            let count = versions.len();
+            std::fs::write(&file, Lock::of(versions).render()).map_err(|err| BuildError::File {
+                doing: "writing",
+                path: file.clone(),
+                err,
+            })?;
+            Ok(format!("{}: {count} packages", file.display()))
         }
         Command::Verify { what, work } => {
             let (recipe, programs) = what.load()?;

@@ -1,5 +1,6 @@
 //! A recipe: what goes into an image. Parsed once; a wrong key, type or value names its place.
 
+use crate::lock::Lock;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fs;
@@ -25,6 +26,12 @@ pub struct Recipe {
     /// Packages whose version must begin so.
     #[serde(default)]
     pub expect: BTreeMap<String, String>,
+    /// File beside the recipe with the exact version of each package, dependencies with them.
+    #[serde(default)]
+    pub lock: Option<PathBuf>,
+    /// What that file says.
+    #[serde(skip)]
+    pub locked: Lock,
     /// Paths, directories or patterns with `*` in the last part that are kept of the packages.
     pub keep: Vec<String>,
     /// Symbolic links to make: path to target.
@@ -111,7 +118,18 @@ impl Recipe {
         if !recipe.tree.is_dir() {
             return Err(wrong(path, "tree", &recipe.tree.display().to_string(), "a directory beside recipes/"));
         }
+        recipe.read_lock(path)?;
         Ok(recipe)
+    }
+
+    fn read_lock(&mut self, path: &Path) -> Result<(), RecipeError> {
+        let Some(lock) = &self.lock else { return Ok(()) };
+        let path = path.with_file_name(lock);
+        let text = fs::read_to_string(&path).map_err(|err| RecipeError::Read { path: path.clone(), err })?;
+        self.locked = Lock::parse(&text).map_err(|(line, given)| {
+            wrong(&path, &format!("line {line}"), &given, "a package's name, a space, its version")
+        })?;
+        Ok(())
     }
 
     fn parse(text: &str, path: &Path) -> Result<Self, RecipeError> {
@@ -128,6 +146,9 @@ impl Recipe {
             }
         }
         let inside = |s: &str| !s.starts_with('/') && !s.split('/').any(|part| part.is_empty() || part == "..");
+        if let Some(lock) = recipe.lock.as_ref().filter(|lock| lock.components().count() != 1) {
+            return Err(wrong(path, "lock", &lock.display().to_string(), "the name of a file beside the recipe"));
+        }
         for (at, kept) in recipe.keep.iter().enumerate() {
             if !inside(kept) {
                 return Err(wrong(path, &format!("keep[{at}]"), kept, "a path without a leading '/' and without '..'"));
@@ -188,7 +209,7 @@ mod tests {
         check(
             |r| r.replace("debug:", "debugg:"),
             expect![
-                "r.yaml: unknown field `debugg`, expected one of `name`, `version`, `kind`, `debug`, `suite`, `packages`, `expect`, `keep`, `links`, `applets`, `modules`, `tree` at line 4 column 1"
+                "r.yaml: unknown field `debugg`, expected one of `name`, `version`, `kind`, `debug`, `suite`, `packages`, `expect`, `lock`, `keep`, `links`, `applets`, `modules`, `tree` at line 4 column 1"
             ],
         );
         check(

@@ -22,7 +22,8 @@ pub struct Rootfs {
 pub fn unpack(recipe: &Recipe, cache: &Path) -> Result<Rootfs, BuildError> {
     let mut packages = recipe.packages.clone();
     packages.sort();
-    let key = hex(&Sha256::digest(format!("{}\n{}", recipe.suite, packages.join("\n"))));
+    let pinned = recipe.locked.preferences();
+    let key = hex(&Sha256::digest(format!("{}\n{}\n{pinned}", recipe.suite, packages.join("\n"))));
     let path = cache.join(format!("root-{}", &key[..16]));
     if !path.join(VERSIONS).exists() {
         make(recipe, &packages, &path)?;
@@ -46,12 +47,17 @@ pub fn unpack(recipe: &Recipe, cache: &Path) -> Result<Rootfs, BuildError> {
 
 /// Written last, so that a root without it was interrupted.
 const VERSIONS: &str = "versions.txt";
+/// The packages' files, as apt named them.
+const FETCHED: &str = "fetched.txt";
 
 fn make(recipe: &Recipe, packages: &[String], path: &Path) -> Result<(), BuildError> {
     if path.exists() {
         fs::remove_dir_all(path).map_err(BuildError::file("clearing", path))?;
     }
     fs::create_dir_all(path).map_err(BuildError::file("making", path))?;
+    // Beside the root, which mmdebstrap wants empty.
+    let pins = path.with_extension("pins");
+    fs::write(&pins, recipe.locked.preferences()).map_err(BuildError::file("writing", &pins))?;
     let mut command = Command::new("mmdebstrap");
     command
         .args([
@@ -60,20 +66,34 @@ fn make(recipe: &Recipe, packages: &[String], path: &Path) -> Result<(), BuildEr
             "--variant=extract",
             "--format=directory",
             "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr",
+            "--setup-hook=mkdir -p \"$1/etc/apt/preferences.d\" && cp \"$TSUBAME_PINS\" \"$1/etc/apt/preferences.d/locked\"",
         ])
+        // Nothing is configured, so dpkg knows no package: what was fetched says which they are.
+        .arg(format!("--extract-hook=ls \"$1/var/cache/apt/archives\" >\"$1/{FETCHED}\""))
+        .env("TSUBAME_PINS", fs::canonicalize(&pins).map_err(BuildError::file("finding", &pins))?)
         .arg(format!("--include={}", packages.join(",")))
         .arg(&recipe.suite)
         .arg(path)
         .args(mirrors(&recipe.suite)?);
     crate::run(&mut command)?;
+    fs::remove_file(&pins).map_err(BuildError::file("clearing", &pins))?;
     // The one thing that maintainer scripts would have made and an image needs: the modules' tables.
     let modules = path.join("usr/lib/modules");
     for kernel in fs::read_dir(&modules).map_err(BuildError::file("reading", &modules))? {
         let kernel = kernel.map_err(BuildError::file("reading", &modules))?.file_name();
         crate::run(Command::new("chroot").arg(path).arg("/usr/sbin/depmod").arg(kernel))?;
     }
-    let versions = versions_of(path)?;
-    fs::write(path.join(VERSIONS), versions).map_err(BuildError::file("writing", &path.join(VERSIONS)))
+    let fetched = path.join(FETCHED);
+    let list = fs::read_to_string(&fetched).map_err(BuildError::file("reading", &fetched))?;
+    let lines: String = list.lines().filter_map(package).map(|(name, version)| format!("{name} {version}\n")).collect();
+    fs::write(path.join(VERSIONS), lines).map_err(BuildError::file("writing", &path.join(VERSIONS)))
+}
+
+/// Name and version of a package's file as apt keeps it: `NAME_VERSION_ARCHITECTURE.deb`, a colon as `%3a`.
+fn package(file: &str) -> Option<(String, String)> {
+    let (rest, _architecture) = file.strip_suffix(".deb")?.rsplit_once('_')?;
+    let (name, version) = rest.split_once('_')?;
+    Some((name.to_owned(), version.replace("%3a", ":")))
 }
 
 /// Lines for apt of the Debian mirrors that this machine itself uses for the suite, its updates and its security
@@ -104,33 +124,6 @@ fn sources(targets: &str, suite: &str) -> Vec<String> {
     lines
 }
 
-/// Nothing is configured, so dpkg knows no package; each package's own changelog does.
-fn versions_of(path: &Path) -> Result<String, BuildError> {
-    let docs = path.join("usr/share/doc");
-    let mut lines = Vec::new();
-    for entry in fs::read_dir(&docs).map_err(BuildError::file("reading", &docs))? {
-        let entry = entry.map_err(BuildError::file("reading", &docs))?;
-        let Some(package) = entry.file_name().to_str().map(str::to_owned) else { continue };
-        if let Some(version) = changelog_version(&entry.path()) {
-            lines.push(format!("{package} {version}\n"));
-        }
-    }
-    lines.sort();
-    Ok(lines.concat())
-}
-
-/// The newest version in a package's changelog: `name (VERSION) suite; …`.
-fn changelog_version(doc: &Path) -> Option<String> {
-    let log = ["changelog.Debian.gz", "changelog.Debian.amd64.gz", "changelog.gz"]
-        .iter()
-        .map(|name| doc.join(name))
-        .find(|p| p.exists())?;
-    let text = Command::new("gzip").args(["-dc"]).arg(log).output().ok()?.stdout;
-    let first = String::from_utf8_lossy(&text[..text.len().min(400)]).into_owned();
-    let (_, rest) = first.split_once('(')?;
-    rest.split_once(')').map(|(version, _)| version.to_owned())
-}
-
 /// Lower-case hexadecimal.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -150,5 +143,16 @@ mod tests {
         let expected = ["deb http://a/debian-security/ bookworm-security main", "deb http://a/debian/ bookworm main"];
         assert_eq!(sources(targets, "bookworm"), expected);
         assert_eq!(sources("", "bookworm"), [""; 0]);
+    }
+
+    #[test]
+    fn a_packages_file_says_its_version() {
+        let of = |file| package(file).map(|(name, version)| format!("{name} {version}"));
+        assert_eq!(
+            of("busybox-static_1%3a1.35.0-4+deb12u1+b1_amd64.deb").as_deref(),
+            Some("busybox-static 1:1.35.0-4+deb12u1+b1")
+        );
+        assert_eq!(of("usr-is-merged_37~deb12u1_all.deb").as_deref(), Some("usr-is-merged 37~deb12u1"));
+        assert_eq!((of("lock"), of("partial")), (None, None));
     }
 }

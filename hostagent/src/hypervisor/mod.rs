@@ -1,7 +1,7 @@
 //! What the agent can ask of a host, and what comes back: operations as data.
 //!
 //! Owns: the operations, their completions, what a survey shows. Never does: anything by itself. There are two that carry
-//! operations out: [`xl`] on a real host and, for tests only, the physical model `sim` (feature `sim`).
+//! operations out: [`xl`] on a real host and, for tests only, the physical model `sim` (feature `sim`). Both keep one `contract`.
 //!
 //! An operation is begun with a [`Job`] number and ends with exactly one completion of that number, however long it
 //! takes. Operations run side by side; the agent never begins two on one VM, save [`Op::Cancel`] and [`Op::Survey`].
@@ -11,6 +11,8 @@ use crate::agent::Guest;
 use proto::VmId;
 use proto::agent::{DiskAccess, DomainState, Failure, Part, Permit, SignedPermit, Stage};
 
+#[cfg(any(test, feature = "sim"))]
+pub mod contract;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
 pub mod xl;
@@ -47,12 +49,12 @@ pub enum Op {
         /// The VM.
         vm: VmId,
     },
-    /// Pause. Fails with `NoDomain` unless it is resident.
+    /// Pause. Fails with `NoDomain` unless it is resident, with `Tool` when it neither runs nor is paused.
     Pause {
         /// The VM.
         vm: VmId,
     },
-    /// Unpause. Fails with `NoDomain` unless it is resident.
+    /// Unpause. Fails as [`Op::Pause`] does.
     Unpause {
         /// The VM.
         vm: VmId,

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 use tests::appliance::{Choices, Parts};
-use tests::cases::{CASES, Trial};
+use tests::cases::{CASES, Trial, With};
 use tests::guard::{heed_interrupts, interrupted};
 use tests::rack::VirtualRack;
 use tests::registry::Purpose;
@@ -24,6 +24,9 @@ struct Args {
     /// The operators' command.
     #[arg(long)]
     tsubame: PathBuf,
+    /// The program that tries the contract of hosts on Xen, static.
+    #[arg(long)]
+    contract: PathBuf,
     /// Directory of a dom0 release with a debug shell.
     #[arg(long)]
     release: PathBuf,
@@ -71,7 +74,14 @@ fn run(args: &Args) -> Result<bool> {
     // The planner acts on what happens, not by the clock: a case knows what moves.
     let choices = Choices { join: "manual", balance_ms: 3_600_000, migration_rate_mbit: 0 };
     let rack = VirtualRack::start(Purpose::Test, &parts, &choices, 0).context("starting the virtual rack")?;
-    let mut trial = Trial::new(rack, args.tsubame.clone(), args.web.clone(), args.keep.clone());
+    let with = With {
+        tsubame: args.tsubame.clone(),
+        contract: args.contract.clone(),
+        guest: args.guest.clone(),
+        web: args.web.clone(),
+        keep: args.keep.clone(),
+    };
+    let mut trial = Trial::new(rack, with);
     let (mut passed, mut failed) = (0, 0);
     let mut broken: Option<&str> = None;
     let first = args.from.as_deref().map_or(Some(0), |from| CASES.iter().position(|case| case.name == from));

@@ -46,3 +46,21 @@ pub(super) fn server_dies(trial: &mut Trial) -> Result<()> {
     quiet(trial)?;
     runs_once(trial, &guest, counted)
 }
+
+/// The server was away for longer than a certificate lasts; here the host's clock says so. What is authentic sets the clock right again.
+pub(super) fn certificate_ends(trial: &mut Trial) -> Result<()> {
+    let guest = trial.guest(0)?;
+    let counted = trial.rack.await_counting(&guest)?;
+    let host = trial.owner(&guest.name)?;
+    trial.rack.appliance.kill()?;
+    let machine = trial.rack.machine_of(&host)?;
+    machine.shell("date -s @$(( $(date +%s) + 100000 ))", &trial.rack.guard)?;
+    trial.rack.guard.wait("the agent to join anew", || {
+        Ok(machine.console().contains("the certificate has ended; joining anew").then_some(()))
+    })?;
+    trial.rack.appliance.start_again()?;
+    trial.rack.await_server()?;
+    // A server that was started anew knows nothing of its load but by a report.
+    trial.rack.guard.wait("a report of the host", || Ok(trial.rack.operator.host(&host)?.and_then(|h| h.stats)))?;
+    runs_once(trial, &guest, counted)
+}

@@ -81,7 +81,7 @@ pub(super) fn command_agrees(trial: &mut Trial) -> Result<()> {
     let ca = trial.rack.dir().join("ca.pem");
     std::fs::write(&ca, trial.rack.appliance.ca_pem(&trial.rack.guard)?)?;
     let token = trial.rack.operator.token().context("the operator is logged in")?;
-    let mut command = Command::new(&trial.tsubame);
+    let mut command = Command::new(&trial.with.tsubame);
     command
         .args(["-o", "json", "host", "list"])
         .env("TSUBAME_URL", format!("https://{}", trial.rack.page))
@@ -96,14 +96,14 @@ pub(super) fn command_agrees(trial: &mut Trial) -> Result<()> {
 
 pub(super) fn page(trial: &mut Trial) -> Result<()> {
     let mut node = Command::new("node");
-    node.current_dir(&trial.web)
+    node.current_dir(&trial.with.web)
         .arg("tests/live.mjs")
         .arg(format!("https://{}", trial.rack.page))
         .arg("set up already")
         .args(["--password", crate::operator::PASSWORD, "--hosts", "2", "--accept", "0"])
         .args(["--template", "tiny", "--migrate", "--timeout", "600"])
         .arg("--shots")
-        .arg(trial.keep.join("page"));
+        .arg(trial.with.keep.join("page"));
     let said = run(&mut node)?;
     for line in said.lines() {
         println!("        {line}");

@@ -1,5 +1,6 @@
 //! The cases of the virtual rack, in the order in which a rack grows.
 
+mod contract;
 mod crash;
 mod ha;
 mod join;
@@ -24,6 +25,7 @@ pub struct Case {
 pub const CASES: &[Case] = &[
     Case { name: "a_bios_host_boots_and_waits", run: join::bios_host_boots_and_waits },
     Case { name: "a_host_that_is_not_accepted_gets_nothing", run: join::not_accepted_gets_nothing },
+    Case { name: "xen_keeps_the_contract_that_its_model_keeps", run: contract::xen_keeps_it },
     Case { name: "an_accepted_host_becomes_active", run: join::accepted_becomes_active },
     Case { name: "a_second_copy_of_a_used_join_is_refused", run: join::second_copy_is_refused },
     Case { name: "vms_are_created_and_answer", run: life::vms_answer },
@@ -37,6 +39,7 @@ pub const CASES: &[Case] = &[
     Case { name: "the_sources_agent_dies_amid_a_move", run: crash::source_agent_dies },
     Case { name: "the_targets_agent_dies_amid_a_move", run: crash::target_agent_dies },
     Case { name: "the_server_dies_amid_a_move", run: crash::server_dies },
+    Case { name: "a_host_whose_certificate_has_ended_joins_anew", run: crash::certificate_ends },
     Case { name: "no_write_was_lost_or_doubled", run: life::disks_are_whole },
     Case { name: "a_host_dies_and_its_vm_runs_elsewhere", run: ha::host_dies },
     Case { name: "an_agent_stands_still_and_xen_resets_its_host", run: ha::agent_stands_still },
@@ -48,16 +51,29 @@ pub const CASES: &[Case] = &[
 pub struct Trial {
     /// The rack.
     pub rack: VirtualRack,
-    tsubame: PathBuf,
-    web: PathBuf,
-    keep: PathBuf,
+    with: With,
     guests: Vec<Guest>,
+}
+
+/// Files that cases need beside the rack's own parts.
+#[derive(Debug, Clone)]
+pub struct With {
+    /// The operators' command.
+    pub tsubame: PathBuf,
+    /// `hypervisor-contract`, static.
+    pub contract: PathBuf,
+    /// Directory of the test guest.
+    pub guest: PathBuf,
+    /// The page's sources with their test.
+    pub web: PathBuf,
+    /// Where logs go when a case fails.
+    pub keep: PathBuf,
 }
 
 impl Trial {
     /// A rack to try things on.
-    pub fn new(rack: VirtualRack, tsubame: PathBuf, web: PathBuf, keep: PathBuf) -> Self {
-        Self { rack, tsubame, web, keep, guests: Vec::new() }
+    pub fn new(rack: VirtualRack, with: With) -> Self {
+        Self { rack, with, guests: Vec::new() }
     }
 
     fn guest(&self, at: usize) -> Result<Guest> {

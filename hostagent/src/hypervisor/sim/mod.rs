@@ -397,12 +397,8 @@ impl World {
                 }
                 self.changed(id);
             }
-            Op::Pause { vm } => {
-                self.set_state(id, &vm, DomainState::Running, DomainState::Paused).ok_or_else(|| absent(&vm))?
-            }
-            Op::Unpause { vm } => {
-                self.set_state(id, &vm, DomainState::Paused, DomainState::Running).ok_or_else(|| absent(&vm))?
-            }
+            Op::Pause { vm } => self.set_state(id, &vm, DomainState::Running, DomainState::Paused)?,
+            Op::Unpause { vm } => self.set_state(id, &vm, DomainState::Paused, DomainState::Running)?,
             Op::Activate { vm } => {
                 let d = self.domain_mut(id, &vm).ok_or_else(|| absent(&vm))?;
                 d.part = Part::Resident;
@@ -433,11 +429,21 @@ impl World {
     }
 
     /// Only a resident domain; one that is in the state already is left so.
-    fn set_state(&mut self, id: &HostId, vm: &VmId, from: DomainState, to: DomainState) -> Option<()> {
-        let d = self.domain_mut(id, vm).filter(|d| d.part == Part::Resident && (d.state == from || d.state == to))?;
+    fn set_state(
+        &mut self,
+        id: &HostId,
+        vm: &VmId,
+        from: DomainState,
+        to: DomainState,
+    ) -> Result<(), proto::agent::Failure> {
+        let resident = self.domain_mut(id, vm).filter(|d| d.part == Part::Resident);
+        let d = resident.ok_or_else(|| failure(FailureKind::NoDomain, format!("{vm}: no such domain on {id}")))?;
+        if d.state != from && d.state != to {
+            return Err(failure(FailureKind::Tool, format!("making {vm} {to:?}: it is {:?}", d.state)));
+        }
         d.state = to;
         self.changed(id);
-        Some(())
+        Ok(())
     }
 
     fn login(&mut self, id: &HostId, disks: &[DiskAccess]) -> Result<(), proto::agent::Failure> {

@@ -91,10 +91,13 @@ impl World {
         let linked = !self.cut_links.contains(&(id.clone(), permit.target.clone()));
         let listening = self.hosts.get(&permit.target).is_some_and(|h| h.powered)
             && self.streams.get(&permit.r#move).is_some_and(fits);
-        let domain = self.domain_mut(id, &permit.vm).cloned();
-        let (true, true, Some(domain)) = (linked, listening, domain) else {
-            return self.end(id, agent, job, Err(stream_failure("the target does not take the stream")));
+        let Some(domain) = self.domain_mut(id, &permit.vm).cloned() else {
+            let why = format!("{}: no such domain on {id}", permit.vm);
+            return self.end(id, agent, job, Err(failure(FailureKind::NoDomain, why)));
         };
+        if !linked || !listening {
+            return self.end(id, agent, job, Err(stream_failure("the target does not take the stream")));
+        }
         let (target, vm) = (permit.target.clone(), permit.vm.clone());
         let put = self.put(
             &target,

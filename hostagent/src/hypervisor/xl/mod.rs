@@ -52,6 +52,7 @@ pub struct Xl {
     names: Mutex<Names>,
     changes: watch::Receiver<u64>,
     cancels: Mutex<BTreeMap<Job, oneshot::Sender<()>>>,
+    fetching: tokio::sync::Mutex<()>,
     events: mpsc::Sender<AgentEvent>,
 }
 
@@ -85,6 +86,7 @@ impl Xl {
             names: Mutex::new(names),
             changes,
             cancels: Mutex::new(BTreeMap::new()),
+            fetching: tokio::sync::Mutex::new(()),
             events,
         })
     }
@@ -212,9 +214,13 @@ impl Xl {
                 return Ok(());
             }
             let failed = |e: fetch::FetchError| failure(FailureKind::Tool, format!("preparing {vm}: {e}"));
+            // One at a time: guests that start together mostly want the same files, and the second then finds them.
+            let _turn = self.fetching.lock().await;
             fetch::boot_files(self.boot.boot, &blobs(), &guest.spec.boot).await.map_err(failed)
         };
-        tokio::try_join!(login, fetching).map(drop)
+        // Both to their ends: a login that is dropped half-way is one whose session nobody knows of.
+        let (logged_in, fetched) = tokio::join!(login, fetching);
+        logged_in.and(fetched)
     }
 
     async fn create(&self, guest: &Guest) -> Result<(), Failure> {
