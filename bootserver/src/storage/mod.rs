@@ -262,6 +262,12 @@ impl Tgt {
             what,
             log: self.config.log.clone(),
         };
+        // tgtd says so in its log only, and runs on without a portal.
+        if let Err(err) = std::net::TcpListener::bind(self.config.portal) {
+            return Err(failed(format!(
+                "listening there: {err}; if another program does, end it (Debian's own: systemctl disable --now tgt), or set another storage.portal"
+            )));
+        }
         let log = disk::open_log(&self.config.log)?;
         let log_too = log.try_clone().map_err(|err| failed(err.to_string()))?;
         // tgtd keeps its socket here and does not make the directory.

@@ -25,19 +25,31 @@ impl Drop for Rig {
 
 async fn rig() -> Rig {
     let state = tempfile::tempdir().expect("a directory for the test");
-    let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
-    let tgt = Tgt::start(TgtConfig {
-        disks: state.path().join("disks"),
-        log: state.path().join("tgtd.log"),
-        portal: SocketAddr::from(([127, 0, 0, 1], port)),
+    let portal = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port");
+    let tgt = Tgt::start(config(state.path(), portal)).await;
+    let tgt = tgt.expect("tgtd starts; the package tgt must be installed and the test run as root");
+    Rig { tgt, _state: state }
+}
+
+fn config(state: &Path, portal: SocketAddr) -> TgtConfig {
+    TgtConfig {
+        disks: state.join("disks"),
+        log: state.join("tgtd.log"),
+        portal,
         // Free as a TCP port, so no other test's tgtd has this number; tgtd takes 1 to 32767.
-        control_port: port / 2,
+        control_port: portal.port() % 32_767 + 1,
         iqn_prefix: "iqn.2026-11.org.tsubame".into(),
         templates: BTreeMap::new(),
-    })
-    .await
-    .expect("tgtd starts; the package tgt must be installed and the test run as root");
-    Rig { tgt, _state: state }
+    }
+}
+
+#[tokio::test]
+async fn a_portal_that_another_program_has_is_named() {
+    let state = tempfile::tempdir().expect("a directory for the test");
+    let other = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let config = config(state.path(), other.local_addr().expect("it is bound"));
+    let said = Tgt::start(config).await.expect_err("the portal is taken").to_string();
+    assert!(said.contains("in use") && said.contains("storage.portal"), "{said}");
 }
 
 fn disk(name: &str) -> DiskId {
