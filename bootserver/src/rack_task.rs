@@ -123,6 +123,12 @@ impl Handle {
         let _ = self.inputs.try_send(Input::Event { event, pending: None });
     }
 
+    /// Tells the rack something that must not be lost; waits while its queue is full.
+    pub async fn say(&self, event: Event) {
+        // A rack that is stopping needs no word any more.
+        let _ = self.inputs.send(Input::Event { event, pending: None }).await;
+    }
+
     /// The log's events after `after`, oldest first, at most `limit`.
     pub async fn log(&self, after: u64, limit: usize) -> Result<Vec<LogEvent>, Stopping> {
         let (answer, receiver) = oneshot::channel();

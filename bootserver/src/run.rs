@@ -24,7 +24,7 @@ use crate::store::{Store, StoreError};
 use crate::tftp;
 use crate::tls;
 use rack::Rack;
-use rack::event::BootFile;
+use rack::event::{BootFile, Event};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -202,6 +202,23 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<(), RunE
         Box::pin(async move {
             watching.await;
             Ok(())
+        }),
+    );
+
+    let (kept, told, mut stopped) = (tgt.clone(), rack.clone(), stop.clone());
+    service(
+        "storage",
+        Box::pin(async move {
+            loop {
+                let anew = tokio::select! {
+                    () = kept.started_anew() => true,
+                    _ = stopped.wait_for(|&stop| stop) => false,
+                };
+                if !anew {
+                    return Ok(());
+                }
+                told.say(Event::StorageAnew).await;
+            }
         }),
     );
 

@@ -75,6 +75,12 @@ impl Rack {
         self.effects.push(Effect::Storage { job: number, op });
     }
 
+    /// Disks and grants are given to a storage that was started anew; guests wait for theirs meanwhile.
+    pub(crate) fn storage_anew(&mut self, now: Now) {
+        self.warn(Topic::Storage, now, "the storage's server had ended and was started anew".to_owned(), |_| {});
+        self.attach_disks(now);
+    }
+
     /// After a restart: has the storage see to every disk, to what was being done, and to every grant.
     pub(crate) fn attach_disks(&mut self, now: Now) {
         for disk in self.disks.ids() {

@@ -124,6 +124,8 @@ pub enum Event {
         /// How: an error is one line on what was tried and what failed.
         result: Result<(), String>,
     },
+    /// The storage's server had ended and was started anew: it knows no disk and no grant.
+    StorageAnew,
     /// The heartbeat disk was read.
     Heartbeats {
         /// When reading began, on the clock of [`Now::mono_ms`].

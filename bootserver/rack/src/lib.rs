@@ -255,6 +255,7 @@ impl Rack {
             Event::ReportGone { reply, host } => self.report_gone(reply, &host),
             Event::Operator { reply, command } => self.operator(reply, command, now),
             Event::StorageDone { job, result } => self.storage_done(job, result, now),
+            Event::StorageAnew => self.storage_anew(now),
             Event::Heartbeats { read_mono_ms, slots } => self.heartbeats(read_mono_ms, slots, now),
             Event::Tick => self.tick(now),
         }

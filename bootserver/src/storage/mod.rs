@@ -41,6 +41,7 @@ const CUT_DEADLINE: Duration = Duration::from_secs(10);
 /// How long a running tgtd may take to let us connect, as an initiator does.
 const PORTAL_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long tgtd may take to come up.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 const START_DEADLINE: Duration = Duration::from_secs(15);
 
 /// Where and how to serve disks.
@@ -173,6 +174,27 @@ impl Tgt {
         Ok(tgt)
     }
 
+    /// Waits until tgtd has ended and been started anew: looked at every second. The new one knows no disk.
+    pub async fn started_anew(&self) {
+        let mut said = false;
+        loop {
+            sleep(LOOK_EVERY).await;
+            // One that is there and refuses is not started a second time: it has the portal.
+            if !matches!(self.targets().await, Err(MgmtError::Unreachable { .. })) {
+                said = false;
+                continue;
+            }
+            match self.spawn().await {
+                Ok(()) => return,
+                Err(err) if said => tracing::debug!(%err, "tgtd has ended"),
+                Err(err) => {
+                    said = true;
+                    tracing::error!(%err, "tgtd has ended: guests wait for their disks; trying again every second");
+                }
+            }
+        }
+    }
+
     /// Does one job. Doing it again does no harm.
     pub async fn perform(&self, op: &StorageOp) -> Result<(), StorageError> {
         match op {
@@ -234,7 +256,13 @@ impl Tgt {
         for target in self.targets().await? {
             self.mgmt.ask(Request { tid: target.tid, force: true, ..Request::new(Mode::Target, Op::Delete) }).await?;
         }
-        self.mgmt.ask(Request::new(Mode::System, Op::Delete)).await.map(|_| ())
+        self.mgmt.ask(Request::new(Mode::System, Op::Delete)).await?;
+        // It has answered and ends now; its portal is free once it is gone.
+        let deadline = Instant::now() + START_DEADLINE;
+        while !matches!(self.targets().await, Err(MgmtError::Unreachable { .. })) && Instant::now() < deadline {
+            sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
     }
 
     /// Sessions at the disk's target now, as (initiator, address): the fence's own evidence.

@@ -157,20 +157,22 @@ async fn a_cut_ends_a_session_under_load_and_it_does_not_come_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn grants_come_back_with_a_new_tgtd() {
+async fn a_tgtd_that_has_ended_is_started_anew_and_grants_come_back() {
     let rig = rig().await;
     let (d, a) = (disk("kept"), host("ha"));
     rig.tgt.perform(&StorageOp::Create { disk: d.clone(), size_mib: 8 }).await.expect("made");
     rig.tgt.perform(&grant(&d, &a, "ha-1", "0123456789ab")).await.expect("granted");
-    rig.tgt.stop().await.expect("stopped");
-    while rig.tgt.targets().await.is_ok() {
-        sleep(Duration::from_millis(20)).await;
-    }
-    let again = Tgt::start(rig.tgt.config.clone()).await.expect("a new tgtd starts");
+    let line = format!("^tgtd -f -C {} ", rig.tgt.config.control_port);
+    let ended = Command::new("pkill").args(["-KILL", "-f", &line]).status().expect("pkill runs; its package is procps");
+    assert!(ended.success(), "no process is {line}");
+    rig.tgt.started_anew().await;
+    assert_eq!(rig.capacity("kept", "ha", "ha-1", "0123456789ab").await, None, "the new one knows no disk");
     let op = StorageOp::Attach { disk: d.clone(), size_mib: 8 };
-    again.perform(&op).await.expect("served as before");
-    again.perform(&op).await.expect("and again");
+    rig.tgt.perform(&op).await.expect("served as before");
+    rig.tgt.perform(&op).await.expect("and again");
     assert_eq!(rig.capacity("kept", "ha", "ha-1", "0123456789ab").await, Some(8));
+    rig.tgt.stop().await.expect("stopped");
+    assert!(TcpListener::bind(rig.tgt.config.portal).is_ok(), "its portal is free when it has stopped");
 }
 
 #[tokio::test(flavor = "multi_thread")]

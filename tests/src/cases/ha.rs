@@ -12,7 +12,7 @@ use serde_json::json;
 use std::time::{Duration, Instant};
 
 /// Places in the rack that these cases need a machine in.
-const PLACES: [u8; 2] = [1, 2];
+pub(super) const PLACES: [u8; 2] = [1, 2];
 
 /// Sees that there are two hosts that may run VMs, and that every guest runs; whatever cases came before.
 pub(super) fn ready(trial: &mut Trial) -> Result<()> {
@@ -48,7 +48,7 @@ pub(super) fn ready(trial: &mut Trial) -> Result<()> {
 }
 
 /// Waits until a host reports, has its lease, and is not fenced.
-fn await_usable(trial: &Trial, host: &HostId) -> Result<()> {
+pub(super) fn await_usable(trial: &Trial, host: &HostId) -> Result<()> {
     trial.rack.guard.wait(&format!("host {host} to have its lease"), || {
         let Some(view) = trial.rack.operator.host(host)? else { return Ok(None) };
         Ok((view.state == HostState::Active && view.note.is_empty() && view.fence.is_none()).then_some(()))
@@ -56,7 +56,7 @@ fn await_usable(trial: &Trial, host: &HostId) -> Result<()> {
 }
 
 /// Waits until a VM runs elsewhere, under a higher epoch.
-fn await_elsewhere(trial: &Trial, guest: &Guest, before: &VmView) -> Result<HostId> {
+pub(super) fn await_elsewhere(trial: &Trial, guest: &Guest, before: &VmView) -> Result<HostId> {
     let view = trial.rack.guard.wait(&format!("{} to run elsewhere", guest.name), || {
         let view = trial.rack.operator.vm(&guest.name)?;
         let elsewhere = view.phase == VmPhase::Running && view.owner != before.owner;
@@ -82,7 +82,7 @@ fn say_events(trial: &Trial, since_ms: u64) -> Result<()> {
 }
 
 /// It runs on one host by Xen's own list, and goes on from what it had written.
-fn runs_once_from_its_disk(trial: &Trial, guest: &Guest, counted: u64) -> Result<()> {
+pub(super) fn runs_once_from_its_disk(trial: &Trial, guest: &Guest, counted: u64) -> Result<()> {
     let after = trial.rack.await_counting(guest)?;
     ensure!(after >= counted, "{} had counted to {counted} on its disk and is at {after}", guest.name);
     let owner = trial.owner(&guest.name)?;
@@ -196,7 +196,7 @@ pub(super) fn host_is_cut_off(trial: &mut Trial) -> Result<()> {
 }
 
 /// A VM's state on a host as xl shows it; none when it is not there. By the serial console: it needs no cable.
-fn state_by_xl(trial: &Trial, host: &HostId, guest: &Guest) -> Result<Option<String>> {
+pub(super) fn state_by_xl(trial: &Trial, host: &HostId, guest: &Guest) -> Result<Option<String>> {
     let list = trial.rack.machine_of(host)?.shell("xl list", &trial.rack.guard)?;
     let mut lines = list.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
     Ok(lines.find_map(|words| match words[..] {
@@ -205,7 +205,7 @@ fn state_by_xl(trial: &Trial, host: &HostId, guest: &Guest) -> Result<Option<Str
     }))
 }
 
-fn place_of(trial: &Trial, host: &HostId) -> Result<u8> {
+pub(super) fn place_of(trial: &Trial, host: &HostId) -> Result<u8> {
     let is = |place: &u8| trial.rack.machine(*place).is_ok_and(|machine| machine.id() == *host);
     (1..=9).find(is).with_context(|| format!("no machine is host {host}"))
 }

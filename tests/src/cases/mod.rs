@@ -2,6 +2,7 @@
 
 mod contract;
 mod crash;
+mod fault;
 mod ha;
 mod join;
 mod life;
@@ -44,6 +45,9 @@ pub const CASES: &[Case] = &[
     Case { name: "a_host_dies_and_its_vm_runs_elsewhere", run: ha::host_dies },
     Case { name: "an_agent_stands_still_and_xen_resets_its_host", run: ha::agent_stands_still },
     Case { name: "a_host_is_cut_off_and_holds_its_guests", run: ha::host_is_cut_off },
+    Case { name: "the_storages_server_ends_and_is_started_anew", run: fault::storage_ends },
+    Case { name: "a_host_loses_its_way_to_the_storage", run: fault::storage_path_is_cut },
+    Case { name: "the_appliance_is_away_with_its_storage", run: fault::appliance_is_away },
     Case { name: "no_write_was_lost_or_doubled_by_failures", run: life::disks_are_whole },
 ];
 

@@ -345,6 +345,23 @@ impl Few {
 }
 
 #[test]
+fn a_storage_that_was_started_anew_is_given_every_disk_and_grant() {
+    let mut all = Few::new(2);
+    all.run("a", 0, Restart::default(), 96);
+    let effects = all.bench.apply(Event::StorageAnew);
+    let (mut attached, mut granted) = (0, 0);
+    for effect in &effects {
+        match effect {
+            Effect::Storage { op: StorageOp::Attach { .. }, .. } => attached += 1,
+            Effect::Storage { op: StorageOp::Grant { .. }, .. } => granted += 1,
+            _ => {}
+        }
+    }
+    // The heartbeat disk, for both hosts, and the VM's, for its host.
+    assert_eq!((attached, granted), (2, 3), "{effects:?}");
+}
+
+#[test]
 fn a_fenced_host_that_is_back_is_cleared_and_used_again() {
     let mut all = Few::new(2);
     all.run("a", 0, Restart::default(), 96);

@@ -1,0 +1,121 @@
+//! The storage away: from all hosts with the whole appliance, or from one host alone.
+
+use super::Trial;
+use super::ha::{PLACES, await_elsewhere, await_usable, place_of, ready, runs_once_from_its_disk, state_by_xl};
+use crate::process::{Process, run};
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// How long the appliance is away, seconds: longer than lease, watchdog and fence together, so that a server which counted the time
+/// of its own absence would fence everybody.
+const AWAY_S: u64 = 75;
+
+/// Boot server and storage are gone and come back: guests stand still meanwhile and run on, none is started anew.
+pub(super) fn appliance_is_away(trial: &mut Trial) -> Result<()> {
+    ready(trial)?;
+    let guest = trial.guest(0)?;
+    let before = trial.rack.operator.vm(&guest.name)?;
+    let host = before.owner.clone().context("it runs")?;
+    let counted = trial.rack.await_counting(&guest)?;
+    let domain = |trial: &Trial| {
+        let line = format!("xl domid {}", guest.name);
+        trial.rack.machine_of(&host)?.shell(&line, &trial.rack.guard)
+    };
+    let number = domain(trial)?;
+    let storage = tgtd(trial)?;
+    let away = Instant::now();
+    trial.rack.appliance.kill()?;
+    storage.signal(Signal::SIGKILL);
+    trial.rack.guard.wait(&format!("{host} to hold {}", guest.name), || {
+        Ok(state_by_xl(trial, &host, &guest)?.filter(|state| state.contains('p')))
+    })?;
+    println!("        {host} holds {} {:.1} s after the appliance was gone", guest.name, away.elapsed().as_secs_f64());
+    std::thread::sleep(Duration::from_secs(AWAY_S).saturating_sub(away.elapsed()));
+    let (back, away) = (Instant::now(), away.elapsed());
+    trial.rack.appliance.start_again()?;
+    trial.rack.await_server()?;
+    let after = trial.rack.await_counting(&guest)?;
+    println!(
+        "        the appliance was away for {:.1} s; {} counts on {:.1} s after its return",
+        away.as_secs_f64(),
+        guest.name,
+        back.elapsed().as_secs_f64()
+    );
+    ensure!(after > counted, "{} had counted to {counted} and is at {after}", guest.name);
+    let view = trial.rack.operator.vm(&guest.name)?;
+    ensure!(
+        (view.epoch, &view.owner) == (before.epoch, &before.owner),
+        "{} was on {:?} under epoch {:?} and is on {:?} under {:?}",
+        guest.name,
+        before.owner,
+        before.epoch,
+        view.owner,
+        view.epoch
+    );
+    ensure!(domain(trial)? == number, "{} was domain {number} and is another: it was started anew", guest.name);
+    await_usable(trial, &host)?;
+    runs_once_from_its_disk(trial, &guest, after)
+}
+
+/// The storage's server alone ends: it is started anew, and no guest is held for it.
+pub(super) fn storage_ends(trial: &mut Trial) -> Result<()> {
+    ready(trial)?;
+    let guest = trial.guest(0)?;
+    let before = trial.rack.operator.vm(&guest.name)?;
+    let counted = trial.rack.await_counting(&guest)?;
+    let ended = Instant::now();
+    tgtd(trial)?.signal(Signal::SIGKILL);
+    let after = trial.rack.guard.wait(&format!("{} to have written on", guest.name), || {
+        // Of what it counts at its page only what is more than one write ahead has come to the disk.
+        Ok(trial.rack.counted(&guest).ok().filter(|&now| now > counted + 1))
+    })?;
+    println!("        {} writes on {:.1} s after tgtd was killed", guest.name, ended.elapsed().as_secs_f64());
+    let view = trial.rack.operator.vm(&guest.name)?;
+    ensure!((view.epoch, view.owner) == (before.epoch, before.owner), "{} was started anew or moved", guest.name);
+    for place in PLACES {
+        await_usable(trial, &trial.rack.machine(place)?.id())?;
+    }
+    runs_once_from_its_disk(trial, &guest, after)
+}
+
+/// One host reaches the server, but not the storage: it may not let guests run, and the server hears that from itself.
+pub(super) fn storage_path_is_cut(trial: &mut Trial) -> Result<()> {
+    ready(trial)?;
+    let guest = trial.guest(0)?;
+    let before = trial.rack.operator.vm(&guest.name)?;
+    let host = before.owner.clone().context("it runs")?;
+    let counted = trial.rack.await_counting(&guest)?;
+    let address = trial.rack.operator.host(&host)?.and_then(|view| view.address).context("a host has an address")?;
+    let cut = Instant::now();
+    let rules = format!(
+        "table inet fault {{ chain input {{ type filter hook input priority 0; ip saddr {address} tcp dport 3260 drop; }} }}"
+    );
+    nft(trial, &[&rules])?;
+    let owner = await_elsewhere(trial, &guest, &before)?;
+    let after = trial.rack.await_counting(&guest)?;
+    println!(
+        "        {} counts on {owner} {:.1} s after {host} lost its way to the storage",
+        guest.name,
+        cut.elapsed().as_secs_f64()
+    );
+    ensure!(after >= counted, "{} had counted to {counted} on its disk and is at {after}", guest.name);
+    ensure!(place_of(trial, &owner)? != place_of(trial, &host)?, "{} is still on {host}", guest.name);
+    nft(trial, &["delete table inet fault"])?;
+    await_usable(trial, &host)?;
+    ensure!(state_by_xl(trial, &host, &guest)?.is_none(), "{} is still a domain of {host}", guest.name);
+    runs_once_from_its_disk(trial, &guest, after)
+}
+
+/// The storage's process: the one tgtd in the rack's namespace.
+fn tgtd(trial: &Trial) -> Result<Process> {
+    let pids = run(Command::new("ip").args(["netns", "pids", trial.rack.network.name()]))?;
+    let is = |pid: &i32| std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "tgtd");
+    let pid = pids.lines().filter_map(|pid| pid.trim().parse().ok()).find(is);
+    Process::of(pid.context("no tgtd runs in the rack's network")?)
+}
+
+fn nft(trial: &Trial, rules: &[&str]) -> Result<()> {
+    run(Command::new("ip").args(["netns", "exec", trial.rack.network.name(), "nft"]).args(rules)).map(drop)
+}
