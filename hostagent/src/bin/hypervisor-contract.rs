@@ -143,7 +143,7 @@ impl Host for Xen {
     }
 
     fn pass(&mut self) {
-        self.runtime.block_on(tokio::time::sleep(Duration::from_millis(100)));
+        self.runtime.block_on(async { tokio::time::sleep(Duration::from_millis(100)).await });
     }
 
     fn unix_ms(&self) -> u64 {

@@ -20,7 +20,7 @@ pub(super) fn xen_keeps_it(trial: &mut Trial) -> Result<()> {
     let locked = "/run/lock/iscsi/lock.write";
     trial.rack.machine(1)?.shell(&format!("mkdir -p /run/lock/iscsi; touch {locked}"), &trial.rack.guard)?;
     let line = format!(
-        "wget -q -O /contract http://{from}/ && chmod +x /contract && /contract {kernel} {initrd} 2>/dev/null; echo ended $?; rm /contract"
+        "wget -q -O /contract http://{from}/ && chmod +x /contract && /contract {kernel} {initrd} 2>&1; echo ended $?; rm /contract"
     );
     let said = trial.rack.machine(1)?.shell(&line, &trial.rack.guard)?;
     said.lines().for_each(|line| println!("        {line}"));
