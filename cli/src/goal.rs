@@ -138,7 +138,7 @@ fn look_at_vm(vm: Option<&VmView>, want: Option<VmPhase>, before: Option<(VmPhas
     if want == Some(vm.phase) || running_elsewhere {
         return Look::Met;
     }
-    let phase = names::vm_phase(vm.phase);
+    let phase = vm.phase.to_string();
     let unchanged = before == Some((vm.phase, vm.since_ms));
     let at_rest = match vm.phase {
         VmPhase::Failed => true,
@@ -152,7 +152,7 @@ fn look_at_vm(vm: Option<&VmView>, want: Option<VmPhase>, before: Option<(VmPhas
     if at_rest && !unchanged {
         Look::Failed(with_note(&format!("the VM is {phase}"), &vm.note))
     } else {
-        Look::Waiting(Progress::stage(with_note(phase, &vm.note)))
+        Look::Waiting(Progress::stage(with_note(&phase, &vm.note)))
     }
 }
 
@@ -174,7 +174,7 @@ fn look_at_joining(host: Option<&HostView>, before: Option<(HostState, u64)>) ->
             let (bytes, bytes_total) = step.map_or((0, 0), |s| (s.bytes, s.bytes_total));
             Look::Waiting(Progress { stage: stage.to_owned(), bytes, bytes_total })
         }
-        state => Look::Waiting(Progress::stage(with_note(names::host_state(state), &host.note))),
+        state => Look::Waiting(Progress::stage(with_note(&state.to_string(), &host.note))),
     }
 }
 
@@ -258,7 +258,7 @@ mod tests {
                 let seen = VmView { since_ms, ..vm("web-1", phase, None) };
                 let look = words(goal.look(&RackView { vms: vec![seen], ..RackView::default() }));
                 let stale = if since_ms == 1 { " as before" } else { "" };
-                text += &format!("{}{stale} -> {look}\n", names::vm_phase(phase));
+                text += &format!("{}{stale} -> {look}\n", phase);
             }
         }
         expect.assert_eq(&text);

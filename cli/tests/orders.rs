@@ -37,7 +37,7 @@ fn a_refusal_is_told_in_its_own_words() {
         "vm start web-1",
         expect![[r#"
         exit 1
-        tsubame: starting VM web-1: VM web-1 is Running, so this cannot be done
+        tsubame: starting VM web-1: VM web-1 is running, so this cannot be done
     "#]],
     );
     check(

@@ -85,6 +85,19 @@ pub enum JoinRefusal {
     BadCsr,
 }
 
+impl fmt::Display for JoinRefusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NonceUsed => "its nonce was used by another key",
+            Self::NonceUnknown => "its nonce is none that this server gave to that host",
+            Self::NotKnown => "only machines registered beforehand are let in",
+            Self::AlreadyActive => "another machine with this identity is active",
+            Self::Removed => "an operator has removed it",
+            Self::BadCsr => "its signing request cannot be read, or its signature is wrong",
+        })
+    }
+}
+
 /// Asks for a new certificate for the same key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Renew {
@@ -221,6 +234,19 @@ pub enum DomainState {
     Crashed,
     /// Being taken down.
     Dying,
+}
+
+impl fmt::Display for DomainState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Suspended => "suspended",
+            Self::Shutdown => "shut down",
+            Self::Crashed => "crashed",
+            Self::Dying => "dying",
+        })
+    }
 }
 
 /// A domain's role.

@@ -314,8 +314,8 @@ impl fmt::Display for Refusal {
             }
             Self::NameTaken { name } => write!(f, "the name {name} is taken"),
             Self::MacTaken { mac } => write!(f, "the address {mac} is taken"),
-            Self::HostIs { host, state } => write!(f, "host {host} is {state:?}, so this cannot be done"),
-            Self::VmIs { vm, phase } => write!(f, "VM {vm} is {phase:?}, so this cannot be done"),
+            Self::HostIs { host, state } => write!(f, "host {host} is {state}, so this cannot be done"),
+            Self::VmIs { vm, phase } => write!(f, "VM {vm} is {phase}, so this cannot be done"),
             Self::MoveUnderWay { r#move } => write!(f, "move {} is under way; wait until it has ended", r#move),
             Self::NoPlace { vm, rejected } => {
                 write!(f, "no host can take {vm}")?;

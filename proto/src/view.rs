@@ -7,6 +7,7 @@ use crate::ids::{DiskId, Epoch, HostId, Mac, MoveId, VmId};
 use crate::vm::{Restart, VmSpec};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::Ipv4Addr;
 
 /// The rack at one moment.
@@ -40,6 +41,9 @@ pub struct RackView {
 pub struct HaView {
     /// How many hosts, whichever they are, may fail and all VMs still fit on the others.
     pub failures_borne: u32,
+    /// The largest VM, MiB, that can be started so that one host may still fail; 0 when none may.
+    #[serde(default)]
+    pub room_mib: u64,
     /// Why nothing is fenced or started by itself: too many hosts vanished together. Ended by their return or by an operator.
     pub frozen: Option<String>,
 }
@@ -78,6 +82,10 @@ pub struct HostView {
     /// How far the taking away of its VMs is; absent while it may run them.
     #[serde(default)]
     pub fence: Option<FenceStep>,
+    /// When the wait of its fence is over if nothing is heard of it, Unix milliseconds; absent without a fence, once it is done, and
+    /// while the rack is frozen.
+    #[serde(default)]
+    pub fence_at_ms: Option<u64>,
 }
 
 /// How far a host without a sign of life is fenced.
@@ -112,6 +120,20 @@ pub enum HostState {
     Lost,
     /// Turned away.
     Refused,
+}
+
+impl fmt::Display for HostState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Registered => "registered",
+            Self::Booting => "booting",
+            Self::Waiting => "waiting",
+            Self::Active => "active",
+            Self::Draining => "draining",
+            Self::Lost => "lost",
+            Self::Refused => "refused",
+        })
+    }
 }
 
 /// One step of a boot.
@@ -178,6 +200,9 @@ pub struct VmView {
     /// In which order it is started again after its host has failed.
     #[serde(default)]
     pub restart: Restart,
+    /// It is to run: while it does not, it is started as soon as it can be, and the note says what it waits for.
+    #[serde(default)]
+    pub run: bool,
 }
 
 /// A VM's load.
@@ -221,6 +246,23 @@ pub enum VmPhase {
     Unknown,
     /// A person must look: the note says what is known.
     Failed,
+}
+
+impl fmt::Display for VmPhase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Creating => "creating",
+            Self::Stopped => "stopped",
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Moving => "moving",
+            Self::Stopping => "stopping",
+            Self::Deleting => "deleting",
+            Self::Unknown => "unknown",
+            Self::Failed => "failed",
+        })
+    }
 }
 
 /// One disk.

@@ -17,7 +17,7 @@ mod tests;
 
 use crate::Rack;
 use crate::event::Now;
-use crate::record::{Fence, HostRecord};
+use crate::record::{Fence, HostRecord, VmRecord};
 use proto::agent::{Heartbeat, LeaseState};
 use proto::api::{Accepted, Refusal};
 use proto::event::Topic;
@@ -37,8 +37,8 @@ pub(crate) struct Watch {
     read_mono_ms: Option<u64>,
     /// Why nothing is fenced or started by itself.
     frozen: Option<String>,
-    /// Host failures that can be borne, as last reckoned.
-    borne: Option<u32>,
+    /// Host failures that can be borne, and the largest VM, MiB, with which it is one still; as last reckoned.
+    room: Option<(u32, u64)>,
     /// VMs of fenced hosts that are to wait, and until when: who comes after them does not take their room meanwhile.
     delayed: BTreeMap<VmId, u64>,
 }
@@ -217,7 +217,7 @@ impl Rack {
     }
 
     /// A VM whose host was fenced, when its move has ended: it runs nowhere.
-    pub(crate) fn step_unknown(&mut self, vm: &VmId, record: &crate::record::VmRecord, now: Now) {
+    pub(crate) fn step_unknown(&mut self, vm: &VmId, record: &VmRecord, now: Now) {
         let Some(owner) = record.owner.clone().filter(|_| record.r#move.is_none()) else { return };
         if self.hosts.get(&owner).is_none_or(|host| host.fence != Some(Fence::Done)) {
             return;
@@ -238,12 +238,19 @@ impl Rack {
     /// Whether a VM that is to run waits for its own delay or for that of one that goes before it.
     pub(crate) fn awaits_its_turn(&mut self, vm: &VmId, now: Now) -> bool {
         self.ha.delayed.retain(|_, until_mono_ms| *until_mono_ms > now.mono_ms);
+        self.goes_before(vm, now).is_some()
+    }
+
+    /// The VM with a delay that another waits for, itself before others, and until when.
+    fn goes_before(&self, vm: &VmId, now: Now) -> Option<(&VmId, u64)> {
         let goes_first = |other: &VmId| {
             let own = self.vms.get(vm).map(|record| record.restart.priority);
             let others = self.vms.get(other).filter(|record| record.run && record.phase == VmPhase::Stopped);
             others.is_some_and(|record| Some(record.restart.priority) < own)
         };
-        self.ha.delayed.keys().any(|other| other == vm || goes_first(other))
+        let delayed = || self.ha.delayed.iter().filter(|(_, until_mono_ms)| **until_mono_ms > now.mono_ms);
+        let own = delayed().find(|(other, _)| *other == vm);
+        own.or_else(|| delayed().find(|(other, _)| goes_first(other))).map(|(other, until)| (other, *until))
     }
 
     /// A host that was fenced reports under the same boot: it is used again, with new ways to the storage.
@@ -326,6 +333,30 @@ impl Rack {
         }
     }
 
+    /// When the wait of a fence is over, Unix milliseconds, if nothing is heard until then. It stands still while the slots are not read.
+    pub(crate) fn fence_at_ms(&self, record: &HostRecord, now: Now) -> Option<u64> {
+        let step = self.fence_shown(record)?;
+        let waits = step == FenceStep::Waiting && !self.frozen() || step == FenceStep::Cutting;
+        let (live, read_mono_ms) = (self.live.get(&record.id)?, self.ha.read_mono_ms.filter(|_| waits)?);
+        let quiet_ms = read_mono_ms.saturating_sub(live.sign_mono_ms);
+        Some(now.unix_ms + self.policy.ha.fence_ms.saturating_sub(quiet_ms))
+    }
+
+    /// Why a VM that is to run is not being started, where it is for what has failed or may have.
+    pub(crate) fn why_held_back(&self, record: &VmRecord, now: Now) -> Option<String> {
+        if self.frozen() {
+            return Some("waits: the rack is frozen, so nothing is started by itself".to_owned());
+        }
+        let vm = &record.spec.name;
+        let (other, until_mono_ms) = self.goes_before(vm, now)?;
+        let seconds = (until_mono_ms - now.mono_ms).div_ceil(1000);
+        Some(if other == vm {
+            format!("waits {seconds} s more: it is started no sooner after its host was fenced")
+        } else {
+            format!("waits for {other}, which goes first and is held back for {seconds} s more")
+        })
+    }
+
     pub(crate) fn lost_note(&self, record: &HostRecord) -> String {
         match self.fence_shown(record) {
             None => "neither reports nor writes its heartbeat; it has no VMs".to_owned(),
@@ -342,6 +373,7 @@ impl Rack {
     }
 
     pub(crate) fn ha_shown(&self) -> HaView {
-        HaView { failures_borne: self.ha.borne.unwrap_or(0), frozen: self.ha.frozen.clone() }
+        let (failures_borne, room_mib) = self.ha.room.unwrap_or_default();
+        HaView { failures_borne, room_mib, frozen: self.ha.frozen.clone() }
     }
 }

@@ -50,6 +50,7 @@ impl Rack {
                 vms: vms_of.remove(&record.id).unwrap_or_default(),
                 labels: record.labels.clone(),
                 fence: self.fence_shown(record),
+                fence_at_ms: self.fence_at_ms(record, now),
             }
         });
         let vms = self.vms.values().map(|record| {
@@ -73,8 +74,9 @@ impl Rack {
                         disk_write_bytes_s: d.disk_write_bytes_s,
                     })
                     .unwrap_or_default(),
-                note: self.vm_note(record),
+                note: self.vm_note(record, now),
                 restart: record.restart,
+                run: record.run,
             }
         });
         let disks = self.disks.values().filter(|record| !is_heartbeat(&record.name)).map(|record| DiskView {

@@ -118,12 +118,14 @@ impl Rack {
         }
     }
 
-    pub(crate) fn vm_note(&self, record: &VmRecord) -> String {
-        match &record.owner {
-            Some(owner) if self.phase_shown(record) == VmPhase::Unknown => {
+    pub(crate) fn vm_note(&self, record: &VmRecord, now: Now) -> String {
+        let kept = || record.note.clone();
+        match (&record.owner, self.phase_shown(record)) {
+            (Some(owner), VmPhase::Unknown) => {
                 format!("{owner} shows no sign of life; it may still run there until that host is fenced")
             }
-            _ => record.note.clone(),
+            (_, VmPhase::Stopped) if record.run => self.why_held_back(record, now).unwrap_or_else(kept),
+            _ => kept(),
         }
     }
 

@@ -150,6 +150,92 @@ test("a boot that does not go on is shown as stalled, with its likely cause", as
   await unit("alpha").getByText("Stalled", { exact: true }).waitFor();
 });
 
+test("how many hosts may fail is told before it is none, here and where a VM is made", async () => {
+  await logIn();
+  pair();
+  const spare = page.locator("[data-spare]");
+  await spare.getByText("No host may fail").waitFor();
+  mock.change((view) => {
+    view.ha = { failures_borne: 1, room_mib: 480, frozen: null };
+  });
+  await spare.getByText("1 host may fail, with room for 480 MiB").waitFor();
+  await page.getByRole("button", { name: "New VM" }).click();
+  const dialog = page.getByRole("dialog", { name: "New VM" });
+  await dialog.getByLabel("Memory, MiB").fill("480");
+  const warning = dialog.getByText("no host may fail any more");
+  assert.equal(await warning.count(), 0);
+  await dialog.getByLabel("Memory, MiB").fill("481");
+  await warning.waitFor();
+  await dialog.getByLabel("Name").fill("db");
+  await dialog.getByLabel("After its host fails").selectOption("started first");
+  await dialog.getByLabel("Seconds after the fence").fill("30");
+  await dialog.getByRole("button", { name: "Create" }).click();
+  await dialog.waitFor({ state: "detached" });
+  assert.deepEqual(mock.asked.at(-1)?.body.restart, { priority: "high", delay_s: 30 });
+});
+
+test("a frozen rack says why, and is thawed by keyboard, asked twice", async () => {
+  await logIn();
+  const { alpha, beta } = pair();
+  mock.change((view) => {
+    view.ha = { failures_borne: 0, room_mib: 0, frozen: "2 of 3 hosts vanished together (alpha, beta)" };
+    view.hosts = [
+      { ...alpha, state: "lost", fence: "waiting", fence_at_ms: null },
+      { ...beta, state: "lost", fence: "waiting", fence_at_ms: null },
+    ];
+  });
+  await page.getByRole("alert").filter({ hasText: "2 of 3 hosts vanished together" }).waitFor();
+  await page.getByRole("link", { name: "Skip to the rack" }).focus();
+  await tabTo(page.getByRole("button", { name: "Thaw the rack" }));
+  await page.keyboard.press("Enter");
+  assert.equal(await focused(), "Keep");
+  await page.keyboard.press("Shift+Tab");
+  await page.keyboard.press("Enter");
+  await until("the server is asked", () => mock.asked.length > 0);
+  assert.deepEqual(mock.asked, [{ method: "POST", path: "/v1/thaw", body: null }]);
+  mock.change((view) => {
+    view.ha = { failures_borne: 0, room_mib: 0, frozen: null };
+  });
+  await page.getByRole("alert").waitFor({ state: "detached" });
+});
+
+test("a lost host's fence is counted down, and what a VM waits for is told apart from its state", async () => {
+  await logIn();
+  const { alpha, beta } = pair();
+  const fenced = (/** @type {Partial<typeof alpha>} */ more) =>
+    mock.change((view) => {
+      view.hosts = [{ ...alpha, state: "lost", ...more }, beta];
+    });
+  fenced({ fence: "waiting", fence_at_ms: Date.now() + 29_500 });
+  await unit("alpha").getByText("its lease and watchdog are waited out, 29 s more").waitFor();
+  await unit("alpha").getByText("waited out, 28 s more").waitFor();
+  fenced({ fence: "cutting", fence_at_ms: Date.now() - 1 });
+  await unit("alpha").getByText("it is being cut off from its disks.").waitFor();
+  fenced({ fence: "done", fence_at_ms: null });
+  await unit("alpha").getByText("Fenced", { exact: true }).waitFor();
+  mock.change((view) => {
+    const waits = "waits for db, which goes first and is held back for 6 s more";
+    view.vms = [
+      vm("web", null, "stopped", { run: true, note: waits, restart: { priority: "low", delay_s: 20 } }),
+      vm("old", null, "stopped"),
+    ];
+  });
+  await chip("web").getByText("Stopped, to run").waitFor();
+  await chip("web").click();
+  const dialog = page.getByRole("dialog", { name: "web" });
+  await dialog.getByText("Waits for db, which goes first").waitFor();
+  await dialog.getByText("started last, 20 s after its host was fenced").waitFor();
+  await dialog.getByRole("button", { name: "Shut down" }).click();
+  await page.keyboard.press("Escape");
+  await chip("old").click();
+  const other = page.getByRole("dialog", { name: "old" });
+  assert.equal(await other.getByRole("button", { name: "Shut down" }).isDisabled(), true);
+  assert.deepEqual(
+    mock.asked.map(({ path }) => path),
+    ["/v1/vms/web/shutdown"],
+  );
+});
+
 /** Two hosts; `web` on the first. */
 function pair() {
   const alpha = host(1, "alpha", "active");
@@ -339,6 +425,7 @@ test("a new VM: slips and refusals beside their fields, empty fields left to the
     mac: null,
     cmdline: "",
     start: true,
+    restart: { priority: "normal", delay_s: 0 },
   });
 });
 
@@ -485,6 +572,13 @@ for (const colorScheme of /** @type {const} */ (["light", "dark"])) {
       await chip("web-2").waitFor();
       await unit("alpha").locator("summary").first().click();
       assert.deepEqual(await axe(page), [], "busy rack");
+      mock.change((view) => {
+        view.ha = { failures_borne: 0, room_mib: 0, frozen: "2 of 3 hosts vanished together (alpha, zeta)" };
+      });
+      await page.getByRole("button", { name: "Thaw the rack" }).click();
+      assert.deepEqual(await axe(page), [], "frozen");
+      assert.equal(await overflow(page), 0, "pixels too wide");
+      await page.keyboard.press("Escape");
       assert.equal(await overflow(page), 0, "pixels too wide");
       await page.getByRole("button", { name: "Remove beta" }).click();
       assert.deepEqual(await axe(page), [], "a question asked");

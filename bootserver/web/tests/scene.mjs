@@ -19,18 +19,23 @@ export function busyScene(mock) {
   const delta = host(4, "delta", "waiting", { since_ms: now - 9_000, boot: waiting });
   const stuck = boot(now - 320_000, "start", false);
   const epsilon = host(5, "epsilon", "booting", { since_ms: now - 320_000, boot: stuck });
-  const zeta = host(6, "zeta", "lost", { since_ms: now - 41_000 });
+  const zeta = host(6, "zeta", "lost", {
+    since_ms: now - 41_000,
+    fence: "waiting",
+    fence_at_ms: now + 23_000,
+  });
   const eta = host(7, "eta", "registered", { boot: [] });
   mock.change((view) => {
     view.hosts = [alpha, beta, gamma, delta, epsilon, zeta, eta];
     view.vms = [
       vm("counter", alpha.id, "moving", { move: 3 }),
       vm("mail", zeta.id, "unknown", { note: "its host is lost" }),
-      vm("old", null, "stopped", { note: "no host can take old" }),
+      vm("old", null, "stopped", { note: "no host can take old", run: true }),
       vm("wiki", alpha.id, "paused"),
       vm("web-1", alpha.id),
       vm("web-2", beta.id),
     ];
+    view.ha = { failures_borne: 1, room_mib: 480, frozen: null };
     view.disks = view.vms.map((each) =>
       disk(`${each.spec.name}-disk`, each.spec.name, each.owner ? [each.owner] : []),
     );

@@ -137,5 +137,5 @@ fn result(view: &RackView, vm: &VmId) -> Option<(VmView, String)> {
         }
         _ => String::new(),
     };
-    Some((shown.clone(), format!("VM {vm} is {}{on}\n", names::vm_phase(shown.phase))))
+    Some((shown.clone(), format!("VM {vm} is {}{on}\n", shown.phase)))
 }

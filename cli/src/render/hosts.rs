@@ -40,6 +40,7 @@ pub(crate) fn show(host: &HostView, now_ms: u64, width: Option<u16>) -> String {
         ("Host", host.name.clone()),
         ("Id", host.id.to_string()),
         ("State", format!("{}, for {}", state(host), age(host.since_ms, now_ms))),
+        ("Fence", fence(host, now_ms)),
         ("Note", host.note.clone()),
         ("MAC", host.mac.to_string()),
         ("Address", host.address.map_or_else(String::new, |a| a.to_string())),
@@ -136,11 +137,23 @@ pub(crate) fn rate(bytes_s: f64) -> String {
     if whole == 0 { "0 B".to_owned() } else { bytes(whole) }
 }
 
+/// How far it is fenced, in words.
+fn fence(host: &HostView, now_ms: u64) -> String {
+    let left = host.fence_at_ms.map(|at| at.saturating_sub(now_ms)).filter(|&left| left > 0);
+    let left = left.map_or_else(String::new, |left| format!(", {} more", span(left)));
+    match host.fence {
+        None => String::new(),
+        Some(FenceStep::Waiting) => format!("its lease and watchdog are waited out{left}"),
+        Some(FenceStep::Cutting) => format!("it is being cut off its disks{left}"),
+        Some(FenceStep::Done) => "done: it can write nowhere, and its VMs run elsewhere".to_owned(),
+    }
+}
+
 /// Its state, and how far it is fenced.
 fn state(host: &HostView) -> String {
-    let state = names::host_state(host.state);
+    let state = host.state;
     match host.fence {
-        None | Some(FenceStep::Waiting) => state.to_owned(),
+        None | Some(FenceStep::Waiting) => state.to_string(),
         Some(FenceStep::Cutting) => format!("{state}, fencing"),
         Some(FenceStep::Done) => format!("{state}, fenced"),
     }

@@ -4,38 +4,11 @@ use proto::HostId;
 use proto::agent::Stage;
 use proto::event::{Level, Topic};
 use proto::host::Firmware;
-use proto::view::{HostState, MovePhase, RackView, VmPhase};
+use proto::view::{MovePhase, RackView};
 
 /// The operator's name for a host, or its id.
 pub(crate) fn host<'a>(view: &'a RackView, id: &'a HostId) -> &'a str {
     view.hosts.iter().find(|h| h.id == *id).map_or(id.as_str(), |h| h.name.as_str())
-}
-
-pub(crate) fn host_state(state: HostState) -> &'static str {
-    match state {
-        HostState::Registered => "registered",
-        HostState::Booting => "booting",
-        HostState::Waiting => "waiting",
-        HostState::Active => "active",
-        HostState::Draining => "draining",
-        HostState::Lost => "lost",
-        HostState::Refused => "refused",
-    }
-}
-
-pub(crate) fn vm_phase(phase: VmPhase) -> &'static str {
-    match phase {
-        VmPhase::Creating => "creating",
-        VmPhase::Stopped => "stopped",
-        VmPhase::Starting => "starting",
-        VmPhase::Running => "running",
-        VmPhase::Paused => "paused",
-        VmPhase::Moving => "moving",
-        VmPhase::Stopping => "stopping",
-        VmPhase::Deleting => "deleting",
-        VmPhase::Unknown => "unknown",
-        VmPhase::Failed => "failed",
-    }
 }
 
 pub(crate) fn move_phase(phase: MovePhase) -> &'static str {

@@ -38,6 +38,7 @@ fn host(last: u8, state: HostState) -> HostView {
         vms: Vec::new(),
         labels: Default::default(),
         fence: None,
+        fence_at_ms: None,
     }
 }
 
@@ -63,6 +64,7 @@ pub(crate) fn vm(name: &str, phase: VmPhase, owner: Option<HostId>) -> VmView {
         load: VmLoad::default(),
         note: String::new(),
         restart: Default::default(),
+        run: true,
     }
 }
 

@@ -1,29 +1,30 @@
 //! The rack on one screen.
 
-use super::table::{bytes, fields, span};
+use super::table::{bytes, fields, mib, span};
 use super::{events, names};
 use proto::api::About;
 use proto::event::Level;
-use proto::view::{MovePhase, RackView};
+use proto::view::{HaView, MovePhase, RackView};
 use std::collections::BTreeMap;
+use std::fmt::Display;
 
 /// How many of the newest warnings and errors are shown.
 const TROUBLES_MAX: usize = 5;
 
 /// Counts, what is under way, and what needs a person.
 pub(crate) fn show(url: &str, about: &About, view: &RackView, width: Option<u16>) -> String {
-    let hosts = count(view.hosts.iter().map(|h| (h.state, names::host_state(h.state))));
-    let vms = count(view.vms.iter().map(|vm| (vm.phase, names::vm_phase(vm.phase))));
+    let hosts = count(view.hosts.iter().map(|h| h.state));
+    let vms = count(view.vms.iter().map(|vm| vm.phase));
     let mut pairs = vec![
         ("Server", format!("{url}, version {}", about.version)),
         ("Hosts", format!("{}{hosts}", view.hosts.len())),
         ("VMs", format!("{}{vms}", view.vms.len())),
         ("Disks", view.disks.len().to_string()),
         ("Templates", view.templates.join(", ")),
-        ("Spare", format!("{} hosts may fail", view.ha.failures_borne)),
+        ("Spare", spare(&view.ha)),
     ];
     if let Some(why) = &view.ha.frozen {
-        pairs.push(("Frozen", why.clone()));
+        pairs.push(("Frozen", format!("{why} (tsubame thaw)")));
     }
     for m in view.moves.iter().filter(|m| !matches!(m.phase, MovePhase::Done | MovePhase::Aborted)) {
         let (source, target) = (names::host(view, &m.source), names::host(view, &m.target));
@@ -47,13 +48,22 @@ pub(crate) fn show(url: &str, about: &About, view: &RackView, width: Option<u16>
     text
 }
 
-/// `: 2 active, 1 lost`, in the order of the states; nothing for none.
-fn count<S: Ord>(states: impl Iterator<Item = (S, &'static str)>) -> String {
-    let mut counts = BTreeMap::<_, (usize, &str)>::new();
-    for (state, name) in states {
-        counts.entry(state).or_insert((0, name)).0 += 1;
+/// How many hosts may fail, and how far it is from there to none.
+fn spare(ha: &HaView) -> String {
+    match ha.failures_borne {
+        0 => "no host may fail: not all VMs would fit on the others".to_owned(),
+        1 => format!("1 host may fail, also with one more VM of {} or less", mib(ha.room_mib)),
+        n => format!("{n} hosts may fail"),
     }
-    let words: Vec<_> = counts.values().map(|(n, name)| format!("{n} {name}")).collect();
+}
+
+/// `: 2 active, 1 lost`, in the order of the states; nothing for none.
+fn count<S: Ord + Display>(states: impl Iterator<Item = S>) -> String {
+    let mut counts = BTreeMap::<S, usize>::new();
+    for state in states {
+        *counts.entry(state).or_default() += 1;
+    }
+    let words: Vec<_> = counts.iter().map(|(state, n)| format!("{n} {state}")).collect();
     if words.is_empty() { String::new() } else { format!(": {}", words.join(", ")) }
 }
 

@@ -4,7 +4,7 @@ use super::hosts::rate;
 use super::names;
 use super::table::{Align, Column, age, columns, fields, is_unsafe, mib};
 use proto::view::{RackView, VmPhase, VmView};
-use proto::vm::Boot;
+use proto::vm::{Boot, Priority, Restart};
 
 const COLUMNS: [Column; 8] = [
     ("VM", Align::Left),
@@ -22,7 +22,7 @@ pub(crate) fn list(view: &RackView, width: Option<u16>) -> String {
     let rows = view.vms.iter().map(|vm| {
         vec![
             vm.spec.name.to_string(),
-            names::vm_phase(vm.phase).to_owned(),
+            phase(vm),
             age(vm.since_ms, view.at_ms),
             owner(view, vm),
             vm.spec.vcpus.to_string(),
@@ -38,13 +38,15 @@ pub(crate) fn list(view: &RackView, width: Option<u16>) -> String {
 pub(crate) fn show(view: &RackView, vm: &VmView, width: Option<u16>) -> String {
     let mut pairs = vec![
         ("VM", vm.spec.name.to_string()),
-        ("Phase", format!("{}, for {}", names::vm_phase(vm.phase), age(vm.since_ms, view.at_ms))),
+        ("Phase", format!("{}, for {}", vm.phase, age(vm.since_ms, view.at_ms))),
+        ("Wanted", if vm.run { "running" } else { "stopped" }.to_owned()),
         ("Note", vm.note.clone()),
         ("Host", owner(view, vm)),
         ("Move", vm.r#move.map_or_else(String::new, |m| m.to_string())),
         ("Epoch", vm.epoch.to_string()),
         ("Memory", mib(vm.spec.memory_mib)),
         ("vCPUs", vm.spec.vcpus.to_string()),
+        ("Restart", restart(&vm.restart)),
     ];
     match &vm.spec.boot {
         Boot::Kernel { kernel, initrd, cmdline } => pairs.extend([
@@ -75,6 +77,27 @@ pub(crate) fn show(view: &RackView, vm: &VmView, width: Option<u16>) -> String {
 /// A console's text as a terminal may have it: lines and tabs stay, what could drive the terminal does not.
 pub(crate) fn console(text: &str) -> String {
     text.chars().filter(|&c| c == '\n' || c == '\t' || !is_unsafe(c)).collect()
+}
+
+/// Its phase, and what it is to be where that is not the same.
+fn phase(vm: &VmView) -> String {
+    match vm.phase {
+        VmPhase::Stopped if vm.run => format!("{}, to run", vm.phase),
+        phase => phase.to_string(),
+    }
+}
+
+fn restart(restart: &Restart) -> String {
+    let when = match restart.delay_s {
+        0 => String::new(),
+        delay_s => format!(", {delay_s} s after its host was fenced"),
+    };
+    match restart.priority {
+        Priority::High => format!("first{when}"),
+        Priority::Normal => format!("after those of high priority{when}"),
+        Priority::Low => format!("last{when}"),
+        Priority::Never => "not by itself".to_owned(),
+    }
 }
 
 fn owner(view: &RackView, vm: &VmView) -> String {

@@ -27,6 +27,7 @@ pub fn rack(phase: VmPhase, since_ms: u64) -> RackView {
         vms: Vec::new(),
         labels: Default::default(),
         fence: None,
+        fence_at_ms: None,
     };
     let spec = VmSpec {
         name: "web-1".parse().expect("a name"),
@@ -47,6 +48,7 @@ pub fn rack(phase: VmPhase, since_ms: u64) -> RackView {
         load: VmLoad::default(),
         note: String::new(),
         restart: Default::default(),
+        run: true,
     };
     RackView { version: since_ms, at_ms: 60_000, hosts: vec![host(1), host(2)], vms: vec![vm], ..RackView::default() }
 }

@@ -263,7 +263,9 @@ fn a_dead_hosts_vms_start_elsewhere_once_it_is_fenced() {
     all.hosts[0].alive = false;
     all.pass(16);
     assert_eq!(all.host(0).fence, Some(FenceStep::Waiting));
-    assert_eq!(all.vm("a").phase, VmPhase::Unknown);
+    let fence_ms = policy().ha.fence_ms;
+    assert_eq!(all.host(0).fence_at_ms, Some(all.zero.unix_ms + fence_ms));
+    assert_eq!((all.vm("a").phase, all.vm("a").run), (VmPhase::Unknown, true));
     all.pass(44);
     expect![[r#"
         45 s: a-0 cut from h525400aabb01
@@ -271,7 +273,7 @@ fn a_dead_hosts_vms_start_elsewhere_once_it_is_fenced() {
         46 s: a starts on 1 under epoch 3
     "#]]
     .assert_eq(&all.log.concat());
-    assert_eq!(all.host(0).fence, Some(FenceStep::Done));
+    assert_eq!((all.host(0).fence, all.host(0).fence_at_ms), (Some(FenceStep::Done), None));
     assert_eq!(all.vm("a").phase, VmPhase::Running);
 }
 
@@ -396,6 +398,7 @@ fn many_hosts_at_once_freeze_the_rack() {
     all.pass(300);
     assert!(all.frozen());
     assert_eq!(all.log.concat(), "", "nothing was cut or started");
+    assert_eq!((all.host(0).fence, all.host(0).fence_at_ms), (Some(FenceStep::Waiting), None));
     // Enough are back.
     all.hosts[0].alive = true;
     all.pass(1);
@@ -432,7 +435,10 @@ fn who_goes_first_and_who_fits() {
     assert_eq!(all.bench.rack.view(all.bench.now).ha.failures_borne, 0);
     all.begin();
     all.hosts[0].alive = false;
-    all.pass(60);
+    all.pass(50);
+    expect!["waits 6 s more: it is started no sooner after its host was fenced"].assert_eq(&all.vm("c").note);
+    expect!["waits for c, which goes first and is held back for 6 s more"].assert_eq(&all.vm("a").note);
+    all.pass(10);
     let starts: Vec<&str> = all.log.iter().filter(|l| l.contains("starts")).map(String::as_str).collect();
     expect![[r#"
         46 s: d starts on 1 under epoch 3
@@ -441,7 +447,7 @@ fn who_goes_first_and_who_fits() {
     .assert_eq(&starts.concat());
     assert_eq!(all.vm("a").phase, VmPhase::Stopped);
     assert!(all.vm("a").note.contains("no host can take a"), "{}", all.vm("a").note);
-    assert_eq!(all.vm("b").phase, VmPhase::Stopped);
+    assert_eq!((all.vm("b").phase, all.vm("b").run), (VmPhase::Stopped, false));
 }
 
 #[test]

@@ -32,7 +32,7 @@ impl Rack {
         if !newer && !is(&record.boot) || self.leases.address_of(mac) != Some(from) {
             let active = self.live.get(&host).is_some_and(|l| !l.lost && l.heard_mono_ms.is_some()) && record.joined();
             let why = if active { JoinRefusal::AlreadyActive } else { JoinRefusal::NonceUnknown };
-            self.warn_seldom(Topic::Host, now, format!("a join as {host} from {from} was refused: {why:?}"));
+            self.warn_seldom(Topic::Host, now, format!("a join as {host} from {from} was refused: {why}"));
             return no(why);
         }
         if !newer && let Some(spent) = record.boot.as_ref().and_then(|b| b.key.as_ref()) {

@@ -272,7 +272,7 @@ fn what_may_not_be_moved() {
     check(&mut two, "a", Some(first), expect!["VM a is on h525400aabb01 already"]);
     // A host that lacks what the guest may have seen.
     two.bench.operator(Command::DrainHost { host: second.clone() }).expect("it is there");
-    check(&mut two, "a", Some(second.clone()), expect!["host h525400aabb02 is Draining, so this cannot be done"]);
+    check(&mut two, "a", Some(second.clone()), expect!["host h525400aabb02 is draining, so this cannot be done"]);
     check(&mut two, "a", None, expect!["no host can take a; h525400aabb02: is being emptied"]);
     two.bench.operator(Command::UndrainHost { host: second.clone() }).expect("it is there");
     let record = two.bench.rack.hosts.edit_unkept(&HostId::of(mac(1))).expect("it is there");

@@ -204,7 +204,14 @@ impl Rack {
                 if gone && matches!(doing, VmDoing::Shutdown | VmDoing::Destroy) {
                     String::new()
                 } else {
-                    self.vm_warn(vm, now, format!("{host} did not {doing:?} {vm}: {}", failure.detail));
+                    let what = match doing {
+                        VmDoing::Start => "start",
+                        VmDoing::Shutdown => "shut down",
+                        VmDoing::Destroy => "destroy",
+                        VmDoing::Pause => "pause",
+                        VmDoing::Unpause => "resume",
+                    };
+                    self.vm_warn(vm, now, format!("{host} did not {what} {vm}: {}", failure.detail));
                     failure.detail.chars().take(500).collect()
                 }
             }

@@ -103,7 +103,7 @@ impl Rack {
                 return self.have_done(vm, host, VmDoing::Unpause);
             }
             Some(DomainState::Shutdown) => format!("{vm} has shut itself down"),
-            Some(state) => format!("{vm} stood {state:?} on {host} with no move under way"),
+            Some(state) => format!("{vm} stood {state} on {host} with no move under way"),
         };
         let ended = state == Some(DomainState::Shutdown);
         if !ended {

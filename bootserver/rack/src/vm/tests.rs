@@ -266,9 +266,9 @@ fn refusals() {
         expect.assert_eq(&answer.err().map_or("done".to_owned(), |refusal| refusal.to_string()));
     };
     check(Command::StartVm { vm: vm("b") }, expect!["there is no VM b"]);
-    check(Command::StartVm { vm: vm("a") }, expect!["VM a is Running, so this cannot be done"]);
-    check(Command::ResumeVm { vm: vm("a") }, expect!["VM a is Running, so this cannot be done"]);
-    check(Command::DeleteVm { vm: vm("a") }, expect!["VM a is Running, so this cannot be done"]);
+    check(Command::StartVm { vm: vm("a") }, expect!["VM a is running, so this cannot be done"]);
+    check(Command::ResumeVm { vm: vm("a") }, expect!["VM a is running, so this cannot be done"]);
+    check(Command::DeleteVm { vm: vm("a") }, expect!["VM a is running, so this cannot be done"]);
     check(Command::CreateVm(create("a")), expect!["the name a is taken"]);
     check(
         Command::CreateVm(CreateVm { template: "x".to_owned(), ..create("b") }),
@@ -308,7 +308,7 @@ fn refusals() {
     check(Command::DeleteDisk { disk: "a-0".parse().expect("a name") }, expect!["disk a-0 belongs to VM a"]);
     check(
         Command::GrowDisk { disk: "a-0".parse().expect("a name"), request: GrowDisk { size_mib: 65 } },
-        expect!["VM a is Running, so this cannot be done"],
+        expect!["VM a is running, so this cannot be done"],
     );
     check(
         Command::GrowDisk { disk: "big-0".parse().expect("a name"), request: GrowDisk { size_mib: 64 } },

@@ -94,5 +94,7 @@ export const api = {
   createDisk: (body: CreateDisk) => ask("post", "/v1/disks", { body }),
   growDisk: (id: string, size_mib: number) => ask("post", "/v1/disks/{id}/grow", { id, body: { size_mib } }),
   deleteDisk: (id: string) => ask("delete", "/v1/disks/{id}", { id, body: null }),
+  /** The hosts that vanished are dead. */
+  thaw: () => ask("post", "/v1/thaw", { body: null }),
   balance: (dry_run: boolean) => ask("post", "/v1/balance", { body: { dry_run } }),
 };

@@ -658,6 +658,11 @@ export interface components {
             failures_borne: number;
             /** @description Why nothing is fenced or started by itself: too many hosts vanished together. Ended by their return or by an operator. */
             frozen?: string | null;
+            /**
+             * Format: int64
+             * @description The largest VM, MiB, that can be started so that one host may still fail; 0 when none may.
+             */
+            room_mib?: number;
         };
         /** @description A physical machine. Made from its first MAC address: `h525400aabb01`. */
         HostId: string;
@@ -711,6 +716,12 @@ export interface components {
             /** @description The newest boot, step by step. */
             boot: components["schemas"]["BootStep"][];
             fence?: components["schemas"]["FenceStep"] | null;
+            /**
+             * Format: int64
+             * @description When the wait of its fence is over if nothing is heard of it, Unix milliseconds; absent without a fence, once it is done, and
+             *     while the rack is frozen.
+             */
+            fence_at_ms?: number | null;
             firmware?: components["schemas"]["Firmware"] | null;
             /** @description Its id. */
             id: components["schemas"]["HostId"];
@@ -1203,6 +1214,8 @@ export interface components {
             phase: components["schemas"]["VmPhase"];
             /** @description In which order it is started again after its host has failed. */
             restart?: components["schemas"]["Restart"];
+            /** @description It is to run: while it does not, it is started as soon as it can be, and the note says what it waits for. */
+            run?: boolean;
             /**
              * Format: int64
              * @description Since when it is in this phase, Unix milliseconds.

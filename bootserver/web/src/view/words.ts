@@ -1,10 +1,10 @@
 // Words for the server's states, and the tone each is shown in. The tone is never the only sign.
 
-import type { HostState, HostView, Level, MovePhase, Stage, VmPhase } from "../api/schema";
+import type { HostState, HostView, Level, MovePhase, Priority, Stage, VmPhase } from "../api/schema";
 
 export type Tone = "good" | "busy" | "warn" | "bad" | "calm";
 
-interface Said {
+export interface Said {
   text: string;
   tone: Tone;
 }
@@ -18,6 +18,9 @@ export const HOST: Readonly<Record<HostState, Said>> = {
   lost: { text: "Lost", tone: "bad" },
   refused: { text: "Refused", tone: "bad" },
 };
+
+/** In place of its state: a lost host that can write nowhere. */
+export const FENCED: Said = { text: "Fenced", tone: "bad" };
 
 /** In place of its state: a boot that does not go on. */
 export const STALLED: Said = { text: "Stalled", tone: "bad" };
@@ -53,6 +56,13 @@ export const STAGE: Readonly<Record<Stage, string>> = {
   stopped: "the guest stands still for the last pages",
   received: "whole at the target, held",
   working: "under way",
+};
+
+export const PRIORITY: Readonly<Record<Priority, string>> = {
+  high: "started first",
+  normal: "started after those of high priority",
+  low: "started last",
+  never: "not started by itself",
 };
 
 export const LEVEL: Readonly<Record<Level, Said>> = {

@@ -14,7 +14,7 @@ const NOTES = {
   registered: "has not been seen yet; power it on",
   waiting: "waits to be accepted",
   refused: "was refused: only machines registered beforehand are let in; accept it or register it",
-  lost: "does not report; its VMs may still run there, so they are started nowhere else",
+  lost: "neither reports nor writes its heartbeat; its lease is waited out, then its VMs start elsewhere",
 };
 
 /** @returns {RackView} */
@@ -28,6 +28,7 @@ export function emptyRack() {
     moves: [],
     events: [],
     templates: ["tiny", "debian"],
+    ha: { failures_borne: 0, room_mib: 0, frozen: null },
   };
 }
 
@@ -136,6 +137,8 @@ export function vm(name, owner, phase = "running", more = {}) {
       disk_write_bytes_s: 20_480,
     },
     note: "",
+    restart: { priority: "normal", delay_s: 0 },
+    run: phase !== "stopped" && phase !== "failed",
     ...more,
   };
 }
