@@ -75,6 +75,9 @@ pub struct HostView {
     pub boot: Vec<BootStep>,
     /// A sentence on what is wrong or awaited; empty when all is well.
     pub note: String,
+    /// Its boot stands still; the note says why, likely.
+    #[serde(default)]
+    pub stalled: bool,
     /// VMs whose owner it is.
     pub vms: Vec<VmId>,
     /// Labels.
@@ -150,6 +153,9 @@ pub struct BootStep {
     pub bytes: u64,
     /// Bytes there are to send; 0 when that means nothing.
     pub bytes_total: u64,
+    /// How many times it was begun again, as when a file is asked for anew.
+    #[serde(default)]
+    pub again: u32,
 }
 
 /// Steps of a boot in their order.

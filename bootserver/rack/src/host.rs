@@ -17,10 +17,12 @@ mod boot;
 pub(crate) use boot::base64url;
 mod join;
 mod report;
+mod stall;
 #[cfg(test)]
 mod tests;
 
 use crate::Rack;
+use crate::dhcp::clients::Client;
 use crate::event::{Now, ReplyTo};
 use crate::orders::Outstanding;
 use crate::policy::JoinMode;
@@ -69,6 +71,14 @@ pub(crate) struct Live {
     pub(crate) nonce_mono_ms: Option<u64>,
     /// When it last asked DHCP or fetched a script.
     pub(crate) asked_mono_ms: Option<u64>,
+    /// When its boot last went on.
+    pub(crate) moved_mono_ms: u64,
+    /// Who sent its newest DHCP packet.
+    pub(crate) client: Option<Client>,
+    /// Beginnings in a row that got no further than this step.
+    pub(crate) rounds: Option<(BootStepKind, u32)>,
+    /// Why its boot stands still.
+    pub(crate) stall: Option<String>,
     /// When steps of its boot that are under way began.
     pub(crate) open_steps: BTreeMap<BootStepKind, u64>,
 }

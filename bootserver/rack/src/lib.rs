@@ -214,6 +214,7 @@ impl Rack {
             live.heard_mono_ms = heard;
             live.seen_mono_ms = now.mono_ms;
             live.sign_mono_ms = now.mono_ms;
+            live.moved_mono_ms = now.mono_ms;
             if let Some(record) = self.hosts.get(&host) {
                 let state = self.host_state(record);
                 let since_ms = record.steps.last().map_or(now.unix_ms, |s| s.at_ms + s.took_ms.unwrap_or(0));
@@ -271,6 +272,7 @@ impl Rack {
         if now.mono_ms.saturating_sub(self.looked_mono_ms) >= LOOK_AGAIN_MS {
             self.looked_mono_ms = now.mono_ms;
             self.look_again(now);
+            self.find_stalls(now);
         }
         self.balance_tick(now);
         self.to_answer.extend(self.live.iter().filter(|(_, live)| live.held.is_some()).map(|(id, _)| id.clone()));

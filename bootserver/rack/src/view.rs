@@ -47,6 +47,7 @@ impl Rack {
                     .map(|report| report.stats.clone()),
                 boot: record.steps.clone(),
                 note: self.host_note(record, state),
+                stalled: live.is_some_and(|l| l.stall.is_some()),
                 vms: vms_of.remove(&record.id).unwrap_or_default(),
                 labels: record.labels.clone(),
                 fence: self.fence_shown(record),
@@ -113,6 +114,7 @@ impl Rack {
                 "was refused: only machines registered beforehand are let in; accept it or register it".to_owned()
             }
             HostState::Lost => self.lost_note(record),
+            HostState::Booting => live.and_then(|l| l.stall.clone()).unwrap_or_default(),
             HostState::Active | HostState::Draining if live.is_none_or(|l| l.report.is_none()) => {
                 "has not reported since the server started".to_owned()
             }

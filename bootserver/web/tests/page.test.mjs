@@ -140,13 +140,19 @@ test("a machine goes from its first packet to active, every step timed, without 
   await unit("alpha").getByText("No VM runs here.").waitFor();
 });
 
-test("a boot that does not go on is shown as stalled, with its likely cause", async () => {
+test("a boot that stands still is shown as stalled, with the likely cause that the server names", async () => {
   await logIn();
+  const steps = boot(Date.now() - 400_000, "loader", true);
+  const loader = steps.at(-1);
+  if (loader) Object.assign(loader, { bytes: 1024 * 1024, again: 4 });
+  const note = "it asked for the same loader 5 times: a quirk of its firmware";
   mock.change((view) => {
-    view.hosts = [host(1, "alpha", "booting", { boot: boot(Date.now() - 400_000, "start", false) })];
+    view.hosts = [host(1, "alpha", "booting", { boot: steps, stalled: true, note })];
   });
-  await step("alpha", "start").and(page.locator("[data-is=stalled]")).waitFor();
-  await unit("alpha").getByText("Xen or dom0 did not come up").waitFor();
+  const stalled = step("alpha", "loader").and(page.locator("[data-is=stalled]"));
+  await stalled.getByText("asked 5×").waitFor();
+  await stalled.getByText("1 MiB").waitFor();
+  await unit("alpha").getByText("It asked for the same loader 5 times").waitFor();
   await unit("alpha").getByText("Stalled", { exact: true }).waitFor();
 });
 

@@ -18,7 +18,12 @@ export function busyScene(mock) {
   const waiting = boot(now - 61_000, "join", false);
   const delta = host(4, "delta", "waiting", { since_ms: now - 9_000, boot: waiting });
   const stuck = boot(now - 320_000, "start", false);
-  const epsilon = host(5, "epsilon", "booting", { since_ms: now - 320_000, boot: stuck });
+  const epsilon = host(5, "epsilon", "booting", {
+    since_ms: now - 320_000,
+    boot: stuck,
+    stalled: true,
+    note: "its image was sent and its agent never called: Xen or dom0 did not come up",
+  });
   const zeta = host(6, "zeta", "lost", {
     since_ms: now - 41_000,
     fence: "waiting",

@@ -89,9 +89,15 @@ fn boot(steps: &[BootStep], width: Option<u16>) -> String {
         let took = s.took_ms.map_or_else(|| "under way".to_owned(), span);
         let sent = match s.took_ms {
             None if s.bytes_total > 0 => {
-                format!("{} of {}", bytes(s.bytes), bytes(s.bytes_total)).trim_start().to_owned()
+                let percent = (u128::from(s.bytes) * 100 / u128::from(s.bytes_total)).min(100);
+                format!("{} of {}, {percent} %", bytes(s.bytes), bytes(s.bytes_total)).trim_start().to_owned()
             }
             _ => bytes(s.bytes),
+        };
+        let sent = if s.again > 0 {
+            format!("{sent}, asked {} times", s.again + 1).trim_start_matches(", ").to_owned()
+        } else {
+            sent
         };
         vec![step(s.step).to_owned(), time(s.at_ms), took, sent]
     });
@@ -216,10 +222,10 @@ mod tests {
             Address   10.77.0.52
             Firmware  UEFI
 
-            BOOT STEP  BEGAN                     TOOK                    SENT
+            BOOT STEP  BEGAN                     TOOK                          SENT
             dhcp       2026-11-21 04:49:53      85 ms
-            loader     2026-11-21 04:49:54      1.2 s                1.00 MiB
-            image      2026-11-21 04:49:58  under way  20.00 MiB of 70.00 MiB
+            loader     2026-11-21 04:49:54      1.2 s       1.00 MiB, asked 3 times
+            image      2026-11-21 04:49:58  under way  20.00 MiB of 70.00 MiB, 28 %
         "#]]
         .assert_eq(&show(&view.hosts[1], view.at_ms, None));
         expect![[r#"

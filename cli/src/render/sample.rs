@@ -35,6 +35,7 @@ fn host(last: u8, state: HostState) -> HostView {
         stats: None,
         boot: Vec::new(),
         note: String::new(),
+        stalled: false,
         vms: Vec::new(),
         labels: Default::default(),
         fence: None,
@@ -135,13 +136,21 @@ pub(crate) fn rack() -> RackView {
     });
     let mut second = host(2, HostState::Booting);
     second.boot = vec![
-        BootStep { step: BootStepKind::Dhcp, at_ms: NOW_MS - 9_000, took_ms: Some(85), bytes: 0, bytes_total: 0 },
+        BootStep {
+            step: BootStepKind::Dhcp,
+            at_ms: NOW_MS - 9_000,
+            took_ms: Some(85),
+            bytes: 0,
+            bytes_total: 0,
+            again: 0,
+        },
         BootStep {
             step: BootStepKind::Loader,
             at_ms: NOW_MS - 8_000,
             took_ms: Some(1_290),
             bytes: 1 << 20,
             bytes_total: 1 << 20,
+            again: 2,
         },
         BootStep {
             step: BootStepKind::Image,
@@ -149,6 +158,7 @@ pub(crate) fn rack() -> RackView {
             took_ms: None,
             bytes: 20 << 20,
             bytes_total: 70 << 20,
+            again: 0,
         },
     ];
     let mut third = host(3, HostState::Waiting);

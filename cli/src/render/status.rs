@@ -82,7 +82,7 @@ mod tests {
             VMs        2: 1 moving, 1 failed
             Disks      2
             Templates  debian, tiny
-            Spare      0 hosts may fail
+            Spare      no host may fail: not all VMs would fit on the others
             Moving     web-1 node-1 -> h525400aabb03: copying, 48.00 MiB, for 12 s
             Note       host h525400aabb03: waits to be accepted: [31mtsubame host accept h525400aabb03
             Note       VM db: no host has 4 GiB free
@@ -96,7 +96,7 @@ mod tests {
             Hosts   0
             VMs     0
             Disks   0
-            Spare   0 hosts may fail
+            Spare   no host may fail: not all VMs would fit on the others
         "#]]
         .assert_eq(&show("https://10.77.0.1:8443", &about, &RackView::default(), None));
     }

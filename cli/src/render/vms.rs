@@ -122,11 +122,13 @@ mod tests {
         expect![[r#"
             VM            web-1
             Phase         moving, for 1h
+            Wanted        running
             Host          node-1
             Move          8
             Epoch         1
             Memory        96 MiB
             vCPUs         1
+            Restart       after those of high priority
             Kernel        abababababababababababababababababababababababababababababababab
             Initrd        cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd
             Command line  console=hvc0 counter
@@ -140,10 +142,12 @@ mod tests {
         expect![[r#"
             VM         db
             Phase      failed, for 1h
+            Wanted     running
             Note       no host has 4 GiB free
             Epoch      1
             Memory     4 GiB
             vCPUs      1
+            Restart    after those of high priority
             Loader     efefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefef
             Disk       db-0 2 GiB
             Interface  52:54:00:aa:bb:10 on xenbr0

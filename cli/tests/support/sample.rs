@@ -24,6 +24,7 @@ pub fn rack(phase: VmPhase, since_ms: u64) -> RackView {
         stats: None,
         boot: Vec::new(),
         note: String::new(),
+        stalled: false,
         vms: Vec::new(),
         labels: Default::default(),
         fence: None,

@@ -1,6 +1,7 @@
 //! A machine on its way up: address, script, files, and how long each took.
 
 use super::NONCE_CHARS;
+use super::stall::{self, Standing};
 use crate::Rack;
 use crate::dhcp::clients::Client;
 use crate::dhcp::decide::Refusal;
@@ -11,7 +12,7 @@ use crate::script;
 use proto::agent::Secret;
 use proto::event::Topic;
 use proto::host::Firmware;
-use proto::view::{BootStep, BootStepKind};
+use proto::view::{BootStep, BootStepKind, HostState};
 use proto::{HostId, Mac};
 use std::net::Ipv4Addr;
 
@@ -43,12 +44,26 @@ impl Rack {
             (_, Some(BootStepKind::Dhcp)) => SAME_BOOT_MS,
             _ => 0,
         };
+        let live = self.live(&id);
+        if live.client.replace(client) != Some(client) {
+            live.moved_mono_ms = now.mono_ms;
+        }
         if quiet_ms.is_none_or(|quiet| quiet >= goes_on)
             && let Some(host) = self.hosts.edit_unkept(&id)
         {
             host.steps.clear();
-            self.live(&id).open_steps.clear();
+            let live = self.live(&id);
+            live.open_steps.clear();
+            live.rounds = match live.rounds {
+                Some((furthest, rounds)) if Some(furthest) == last => Some((furthest, rounds.saturating_add(1))),
+                _ => last.map(|furthest| (furthest, 1)),
+            };
             self.step_begins(&id, BootStepKind::Dhcp, now);
+        } else if let Some(host) = self.hosts.edit_unkept(&id)
+            && let Some(step) =
+                host.steps.iter_mut().find(|step| step.step == BootStepKind::Dhcp && step.took_ms.is_none())
+        {
+            step.again = step.again.saturating_add(1);
         }
         self.note_host_state(&id, now);
         Some(())
@@ -56,12 +71,15 @@ impl Rack {
 
     /// Begins a step, unless it has begun.
     pub(crate) fn step_begins(&mut self, host: &HostId, step: BootStepKind, now: Now) {
-        let Some(record) = self.hosts.edit_unkept(host) else { return };
-        if record.steps.iter().any(|s| s.step == step) {
+        if self.hosts.get(host).is_none_or(|record| record.steps.iter().any(|s| s.step == step)) {
             return;
         }
-        record.steps.push(BootStep { step, at_ms: now.unix_ms, took_ms: None, bytes: 0, bytes_total: 0 });
-        self.live(host).open_steps.insert(step, now.mono_ms);
+        // Kept, so that a server that comes back amid a boot shows the whole of it.
+        let Some(record) = self.hosts.edit(host) else { return };
+        record.steps.push(BootStep { step, at_ms: now.unix_ms, took_ms: None, bytes: 0, bytes_total: 0, again: 0 });
+        let live = self.live(host);
+        live.open_steps.insert(step, now.mono_ms);
+        live.moved_mono_ms = now.mono_ms;
         self.version += 1;
     }
 
@@ -72,7 +90,9 @@ impl Rack {
         if !under_way {
             return;
         }
-        let began_mono_ms = self.live(host).open_steps.remove(&step);
+        let live = self.live(host);
+        live.moved_mono_ms = now.mono_ms;
+        let began_mono_ms = live.open_steps.remove(&step);
         let Some(record) = self.hosts.edit(host) else { return };
         for s in record.steps.iter_mut().filter(|s| s.step == step) {
             // After a restart of the server only the wall clock remembers.
@@ -152,15 +172,22 @@ impl Rack {
             self.step_ends(host, step, now);
         }
         let Some(record) = self.hosts.edit(host) else { return };
+        let mut again = 0;
         if let Some(at) = record.steps.iter().position(|s| s.step >= BootStepKind::Script) {
             // Fetched again, after a failure: what follows begins anew.
+            again = record.steps[at..]
+                .iter()
+                .find(|s| s.step == BootStepKind::Script)
+                .map_or(0, |s| s.again.saturating_add(1));
             record.steps.truncate(at);
         }
         let ended_ms = record.steps.last().map_or(now.unix_ms, |s| s.at_ms + s.took_ms.unwrap_or(0));
         let at_ms = ended_ms.min(now.unix_ms);
         let took_ms = Some(now.unix_ms - at_ms);
-        record.steps.push(BootStep { step: BootStepKind::Script, at_ms, took_ms, bytes: 0, bytes_total: 0 });
-        self.live(host).open_steps.clear();
+        record.steps.push(BootStep { step: BootStepKind::Script, at_ms, took_ms, bytes: 0, bytes_total: 0, again });
+        let live = self.live(host);
+        live.open_steps.clear();
+        live.moved_mono_ms = now.mono_ms;
         self.version += 1;
     }
 
@@ -182,13 +209,56 @@ impl Rack {
         if let Some(record) = self.hosts.edit_unkept(&host)
             && let Some(s) = record.steps.iter_mut().find(|s| s.step == step)
         {
+            if bytes < s.bytes || bytes == s.bytes && s.took_ms.is_some() {
+                s.again = s.again.saturating_add(1);
+            }
             (s.bytes, s.bytes_total) = (bytes, bytes_total);
         }
+        self.live(&host).moved_mono_ms = now.mono_ms;
         self.version += 1;
         if bytes >= bytes_total {
             self.step_ends(&host, step, now);
             if step == BootStepKind::Image {
                 self.step_begins(&host, BootStepKind::Start, now);
+            }
+        }
+    }
+}
+
+impl Rack {
+    /// Notices boots that stand still, and those that go on again.
+    pub(crate) fn find_stalls(&mut self, now: Now) {
+        let mut changed = Vec::new();
+        for record in self.hosts.values() {
+            let Some(live) = self.live.get(&record.id) else { continue };
+            let stall =
+                record.steps.last().filter(|_| self.host_state(record) == HostState::Booting).and_then(|last| {
+                    let rounds = live.rounds.filter(|(furthest, _)| *furthest == last.step);
+                    let quiet_ms = now.mono_ms.saturating_sub(live.moved_mono_ms);
+                    // The beginning that is under way counts as well.
+                    let rounds = rounds.map_or(1, |(_, rounds)| rounds.saturating_add(1));
+                    stall::cause(&Standing { last, client: live.client, rounds, quiet_ms })
+                });
+            if live.stall != stall {
+                changed.push((record.id.clone(), stall));
+            }
+        }
+        for (host, stall) in changed {
+            self.live(&host).stall.clone_from(&stall);
+            self.version += 1;
+            let Some(record) = self.hosts.get(&host) else { continue };
+            let (name, stranger) = (record.name.clone(), !record.accepted && !record.registered);
+            match stall {
+                // Who invents machines does not fill the log.
+                Some(cause) if stranger => {
+                    self.warn_seldom(Topic::Boot, now, format!("the boot of {name} stands still: {cause}"))
+                }
+                Some(cause) => {
+                    self.warn(Topic::Boot, now, format!("the boot of {name} stands still: {cause}"), |e| {
+                        e.host = Some(host)
+                    });
+                }
+                None => {}
             }
         }
     }

@@ -51,6 +51,7 @@ impl Rack {
         }
         let live = self.live(&host);
         (live.seen_mono_ms, live.sign_mono_ms) = (now.mono_ms, now.mono_ms);
+        live.rounds = None;
         self.step_ends(&host, BootStepKind::Start, now);
         self.step_begins(&host, BootStepKind::Join, now);
         let mode = self.policy.join;

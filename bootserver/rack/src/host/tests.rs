@@ -2,7 +2,7 @@
 
 use crate::dhcp::{BootRequest, MessageKind};
 use crate::effect::{Answer, Effect, JoinDecision, ScriptRefusal, StorageOp};
-use crate::event::{BootFile, Command, Event};
+use crate::event::{BootFile, Command, Entropy, Event, ScriptKind};
 use crate::host::UNKNOWN_HOSTS_MAX;
 use crate::policy::{JoinMode, Policy};
 use crate::record::{Kind, Record};
@@ -100,6 +100,119 @@ fn a_boot_is_timed_step_by_step() {
     bench.after(60_000).lease(mac(1), rom);
     let view = bench.rack.view(bench.now);
     assert_eq!(view.hosts[0].boot.iter().map(|s| s.step).collect::<Vec<_>>(), [BootStepKind::Dhcp]);
+}
+
+/// What the operator is told of the boot of the first machine.
+fn stall(bench: &mut Bench, after_ms: u64) -> String {
+    bench.after(after_ms).apply(Event::Tick);
+    let host = bench.rack.view(bench.now).hosts.swap_remove(0);
+    assert_eq!(host.stalled, !host.note.is_empty(), "{}", host.note);
+    host.note.split(':').next().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn a_boot_that_stands_still_says_why_once_and_goes_on() {
+    let mut bench = Bench::new(with_join(JoinMode::Manual));
+    let rom = |request: &mut BootRequest| request.architectures = vec![0];
+    bench.operator(Command::RegisterHost(RegisterHost { mac: mac(1), name: None })).expect("registered");
+    let address = bench.lease(mac(1), rom).expect("an address");
+    assert_eq!(stall(&mut bench, 29_000), "");
+    assert_eq!(stall(&mut bench, 1_000), "no TFTP request came after the offer");
+    stall(&mut bench, 60_000);
+    let told = bench.rack.events(0, 100).iter().filter(|event| event.text.contains("stands still")).count();
+    assert_eq!(told, 1);
+    bench.apply(Event::Served { to: address, file: BootFile::Loader, bytes: 10, bytes_total: 100 });
+    assert_eq!(stall(&mut bench, 1_000), "");
+    assert_eq!(stall(&mut bench, 30_000), "the loader stopped on its way");
+    // Its firmware asks for the same file again and again.
+    for _ in 0..5 {
+        for bytes in [10, 100] {
+            bench.apply(Event::Served { to: address, file: BootFile::Loader, bytes, bytes_total: 100 });
+        }
+    }
+    assert_eq!(stall(&mut bench, 1_000), "it asked for the same loader 5 times");
+    assert_eq!(bench.rack.view(bench.now).hosts[0].boot[1].again, 4);
+    // A new beginning, by iPXE.
+    bench.after(61_000).lease(mac(1), ipxe);
+    assert_eq!(stall(&mut bench, 1_000), "");
+    let nonce = nonce(&bench.script(mac(1), address, 1).expect("a script"));
+    assert_eq!(stall(&mut bench, 45_000), "it has its script and fetches no image");
+    bench.apply(Event::Served { to: address, file: BootFile::Image, bytes: 100, bytes_total: 100 });
+    assert_eq!(stall(&mut bench, 239_000), "");
+    assert_eq!(stall(&mut bench, 1_000), "its image was sent and its agent never called");
+    bench.join(mac(1), address, &nonce, "k");
+    bench.after(600_000).apply(Event::Tick);
+    let host = bench.rack.view(bench.now).hosts.swap_remove(0);
+    assert_eq!((host.stalled, host.note.as_str()), (false, "waits to be accepted"), "that is the operator's to end");
+}
+
+#[test]
+fn a_loader_that_does_not_start_is_noticed_over_several_beginnings() {
+    let mut bench = Bench::new(policy());
+    let rom = |request: &mut BootRequest| request.architectures = vec![7];
+    for round in 1..=4 {
+        assert_eq!(stall_of(&bench), "", "round {round}");
+        let address = bench.after(5_000).lease(mac(1), rom).expect("an address");
+        bench.apply(Event::Served { to: address, file: BootFile::Loader, bytes: 100, bytes_total: 100 });
+        bench.after(1_000).apply(Event::Tick);
+    }
+    expect!["it fetched its loader 4 times and began anew each time: Secure Boot refuses it, or it is a quirk of its firmware"]
+        .assert_eq(&stall_of(&bench));
+}
+
+fn stall_of(bench: &Bench) -> String {
+    bench.rack.view(bench.now).hosts.pop().map(|host| host.note).unwrap_or_default()
+}
+
+#[test]
+fn strangers_that_stand_still_do_not_fill_the_log() {
+    let mut bench = Bench::new(with_join(JoinMode::Manual));
+    for last in 1..40 {
+        let mut discover = BootRequest::plain(mac(last), 1, MessageKind::Discover);
+        ipxe(&mut discover);
+        bench.dhcp(discover);
+    }
+    bench.after(20_000).apply(Event::Tick);
+    assert!(bench.rack.view(bench.now).hosts.iter().all(|host| host.stalled));
+    assert_eq!(bench.rack.events(0, 1000).iter().filter(|event| event.text.contains("stands still")).count(), 1);
+}
+
+#[test]
+fn a_time_line_outlives_the_server() {
+    let mut bench = Bench::new(with_join(JoinMode::Manual));
+    let mut store = std::collections::BTreeMap::new();
+    let mut keep = |effects: Vec<Effect>| {
+        for effect in effects {
+            if let Effect::Commit(change) = effect {
+                store.insert(change.key, (change.expect + 1, change.to));
+            }
+        }
+    };
+    let mut request = BootRequest::plain(mac(1), 1, MessageKind::Discover);
+    ipxe(&mut request);
+    let (asked, effects) = bench.ask(|reply| Event::Dhcp { reply, request: request.clone() });
+    keep(effects.clone());
+    let Some(Answer::Dhcp(Some(offer))) = answer_to(asked, effects) else { panic!("an offer") };
+    let address = yiaddr(&offer);
+    request.kind = MessageKind::Request;
+    (request.requested, request.server) = (Some(address), Some(bench.rack.policy.subnet.server));
+    keep(bench.after(50).ask(|reply| Event::Dhcp { reply, request }).1);
+    let (kind, entropy) = (ScriptKind::IpxeBios, Entropy([1; 32]));
+    keep(bench.after(50).ask(|reply| Event::Script { reply, mac: mac(1), from: address, kind, entropy }).1);
+    keep(bench.after(50).apply(Event::Served { to: address, file: BootFile::Xen, bytes: 10, bytes_total: 100 }));
+    let began = bench.now.unix_ms;
+    let records = store
+        .into_iter()
+        .filter_map(|(key, (version, record))| Some(crate::record::Loaded { key, version, record: record? }))
+        .collect();
+    bench.after(9_000);
+    let (rack, _) = crate::Rack::restore(with_join(JoinMode::Manual), records, bench.now).expect("what was kept");
+    bench.rack = rack;
+    bench.apply(Event::Served { to: address, file: BootFile::Xen, bytes: 100, bytes_total: 100 });
+    let boot = bench.rack.view(bench.now).hosts.swap_remove(0).boot;
+    let xen = boot.last().expect("a step");
+    assert_eq!(boot.len(), 3, "{boot:?}");
+    assert_eq!((xen.at_ms, xen.took_ms, xen.bytes), (began, Some(9_000), 100));
 }
 
 #[test]

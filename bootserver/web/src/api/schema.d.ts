@@ -515,6 +515,11 @@ export interface components {
         /** @description One step of a boot. */
         BootStep: {
             /**
+             * Format: int32
+             * @description How many times it was begun again, as when a file is asked for anew.
+             */
+            again?: number;
+            /**
              * Format: int64
              * @description When it began, Unix milliseconds.
              */
@@ -741,6 +746,8 @@ export interface components {
              * @description Since when, Unix milliseconds.
              */
             since_ms: number;
+            /** @description Its boot stands still; the note says why, likely. */
+            stalled?: boolean;
             /** @description Where it stands. */
             state: components["schemas"]["HostState"];
             stats?: components["schemas"]["HostStats"] | null;

@@ -39,15 +39,6 @@ test("events are put together without repeats, newest first, and bounded", () =>
   expect(take(second, rack({ events: [event(6, "f")] }), 0).events).toBe(second.events);
 });
 
-test("a boot's pulse is when its newest step last moved", () => {
-  const image = (at_ms: number, bytes: number) =>
-    rack({ at_ms, hosts: [host("a", { boot: [{ step: "image", at_ms: 100, bytes, bytes_total: 90 }] })] });
-  const pulse = (views: RackView[]) => after(views)?.pulse.get("a")?.at_ms;
-  expect(pulse([image(200, 0)])).toBe(100);
-  expect(pulse([image(200, 10), image(700, 20), image(900, 20)])).toBe(700);
-  expect(pulse([rack({ hosts: [host("a")] })])).toBeUndefined();
-});
-
 test("news are what a person at the rack would call out", () => {
   const a = host("a", { name: "alpha" });
   const b = host("b", { name: "beta", state: "booting" });

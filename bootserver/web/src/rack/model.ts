@@ -1,7 +1,7 @@
 // What the page knows: the newest view, and what only a page that has watched for a while can know (load over
-// time, when bytes last came, older events). One reducer: `take(model, view, local_ms)`. It reads no clock.
+// time, older events). One reducer: `take(model, view, local_ms)`. It reads no clock.
 
-import type { BootStep, HostView, LogEvent, RackView } from "../api/schema";
+import type { HostView, LogEvent, RackView } from "../api/schema";
 import { newsOf } from "./news";
 
 /** One point of a host's load. */
@@ -13,21 +13,12 @@ export interface Sample {
   memory: number;
 }
 
-/** When a boot was last seen to move, by the server's clock. */
-export interface Pulse {
-  /** What it looked like then: the newest step, its bytes, whether it has ended. */
-  mark: string;
-  at_ms: number;
-}
-
 export interface Model {
   view: RackView;
   /** Server's clock less ours, milliseconds. */
   skew_ms: number;
   /** By host. Oldest first. */
   load: ReadonlyMap<string, readonly Sample[]>;
-  /** By host. */
-  pulse: ReadonlyMap<string, Pulse>;
   /** Newest first, without repeats. */
   events: readonly LogEvent[];
   /** What is said aloud, oldest first. */
@@ -54,12 +45,6 @@ export function take(model: Model | null, view: RackView, local_ms: number): Mod
     load: new Map(
       view.hosts.map((host) => [host.id, sampled(model?.load.get(host.id) ?? [], host, view.at_ms)]),
     ),
-    pulse: new Map(
-      view.hosts.flatMap((host) => {
-        const pulse = pulseOf(model?.pulse.get(host.id), host.boot.at(-1), view.at_ms);
-        return pulse ? [[host.id, pulse] as const] : [];
-      }),
-    ),
     events: merged(model?.events ?? [], view.events),
     news: model ? told(model.news, newsOf(model.view, view)) : [],
   };
@@ -80,15 +65,6 @@ function sampled(before: readonly Sample[], host: HostView, at_ms: number): read
     return before;
   if (last && at_ms <= last.at_ms) return before;
   return [...before.slice(1 - SAMPLES_MAX), sample];
-}
-
-function pulseOf(before: Pulse | undefined, step: BootStep | undefined, at_ms: number): Pulse | undefined {
-  if (!step) return undefined;
-  const mark = `${step.step} ${step.bytes} ${step.took_ms != null}`;
-  if (before?.mark === mark) return before;
-  // A page just opened knows no better than the step's own times, unless its bytes tell of something later.
-  const told_ms = step.took_ms != null ? step.at_ms + step.took_ms : step.bytes > 0 ? at_ms : step.at_ms;
-  return { mark, at_ms: before ? at_ms : told_ms };
 }
 
 function told(before: readonly Piece[], texts: readonly string[]): readonly Piece[] {
