@@ -41,14 +41,15 @@ export const ORDER = Object.keys(KINDS) as BootStepKind[];
 /** The eight steps at the given moment of the server's clock. */
 export function lanes(host: HostView, now_ms: number): Lane[] {
   const steps = new Map(host.boot.map((step) => [step.step, step]));
-  const next = host.state === "booting" ? nextOf(host) : undefined;
+  const last = host.boot.at(-1);
+  // What is begun again and again and gets no further is not done.
+  const stuck = host.stalled && (last?.again ?? 0) > 0 ? last : undefined;
+  const next = stuck ? undefined : host.state === "booting" ? nextOf(host) : undefined;
   return ORDER.map((kind) => {
     const step = steps.get(kind);
     const { label } = KINDS[kind];
     const sent = { kind, label, bytes: step?.bytes ?? 0, again: step?.again ?? 0 };
-    // What begins anew and gets no further is not done.
-    const last = step?.step === host.boot.at(-1)?.step;
-    if (step?.took_ms != null && !(host.stalled && last && sent.again > 0))
+    if (step?.took_ms != null && step !== stuck)
       return { ...sent, is: "done", took_ms: step.took_ms, percent: null };
     // The server sees a step when its first packet comes; until then the machine is on its way to it.
     const began_ms = step?.at_ms ?? (kind === next?.kind ? next.at_ms : null);
