@@ -113,6 +113,10 @@ pub(super) fn page(trial: &mut Trial) -> Result<()> {
 }
 
 pub(super) fn disks_are_whole(trial: &mut Trial) -> Result<()> {
+    // A failure of a host may have left one on its way.
+    for guest in &trial.guests {
+        trial.rack.await_vm(&guest.name, VmPhase::Running)?;
+    }
     for guest in &trial.guests {
         trial.ask("a shutdown to be taken on", || trial.rack.operator.vm_do(&guest.name, "shutdown"))?;
     }

@@ -4,6 +4,7 @@
 
 mod config;
 pub mod orphan;
+mod room;
 mod survey;
 
 pub use config::{is_interface, uuid};
@@ -17,6 +18,7 @@ use crate::xenstore::XenStore;
 use crate::{fetch, iscsi, migration};
 use proto::VmId;
 use proto::agent::{DiskAccess, DomainState, Failure, FailureKind};
+use room::Room;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
@@ -53,6 +55,7 @@ pub struct Xl {
     changes: watch::Receiver<u64>,
     cancels: Mutex<BTreeMap<Job, oneshot::Sender<()>>>,
     fetching: tokio::sync::Mutex<()>,
+    room: Room,
     events: mpsc::Sender<AgentEvent>,
 }
 
@@ -87,6 +90,7 @@ impl Xl {
             changes,
             cancels: Mutex::new(BTreeMap::new()),
             fetching: tokio::sync::Mutex::new(()),
+            room: Room::new(),
             events,
         })
     }
@@ -228,6 +232,7 @@ impl Xl {
         if self.resident(vm).is_ok() {
             return Ok(());
         }
+        let _room = self.room.for_one(&guest.spec.boot, &blobs()).await;
         let free_mib = lock(&self.calls).physinfo().map_err(tool("asking for free memory"))?.free_pages / 256;
         let needed_mib = guest.spec.memory_mib + overhead_mib(guest.spec.memory_mib, guest.spec.vcpus);
         if free_mib < needed_mib {
@@ -432,6 +437,10 @@ async fn run_tool(vm: &VmId, program: &Path, arguments: &[&str]) -> Result<(), F
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null());
     command.stderr(Xl::said_file(vm).map_err(|e| failed(format!("keeping what it says: {e}")))?);
     let mut child = command.spawn().map_err(|e| failed(format!("starting it: {e}")))?;
+    if let Some(pid) = child.id() {
+        // dom0's init protects all that it starts; of all that, this can be done again. One that has ended needs nothing.
+        let _ = fs::write(format!("/proc/{pid}/oom_score_adj"), "500");
+    }
     match tokio::time::timeout(Duration::from_secs(XL_S), child.wait()).await {
         Ok(Ok(status)) if status.success() => Ok(()),
         Ok(Ok(status)) => Err(failed(format!("{status}: {}", Xl::said_in(vm)))),
