@@ -1,7 +1,7 @@
 # What a person types. All needs root or sudo; everything it needs is installed by `make setup`, which the others call.
 #
 #   make run                            a virtual rack; HOSTS=3 FIRMWARE=bios|uefi|mixed VMS=3 PORT=8443
-#   make run IFACE=enp3s0               the appliance on a real interface
+#   make run IFACE=enp3s0               the appliance on a real interface; DHCP=proxy beside another DHCP server
 #   make test                           everything; SEED=n repeats a run of the simulated rack
 #   make build | page | image           parts: release programs, the operator's page, dom0 and guest images
 #   make bench-boot | bench-migrate | bench-balancer
@@ -12,7 +12,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := build
 .PHONY: run test build page image setup clean bench-boot bench-migrate bench-balancer
 
-export HOSTS FIRMWARE VMS PORT SEED SEEDS TSUBAME_ACCEL
+export HOSTS FIRMWARE VMS PORT DHCP SEED SEEDS TSUBAME_ACCEL
 
 setup:
 	@tests/make/setup
