@@ -82,6 +82,7 @@ pub fn policy(near: Serves, far: Serves) -> Policy {
         portal: ([10, 77, 0, 1], 3260).into(),
         migration_port: 8002,
         ha: Ha::default(),
+        balancing: Default::default(),
     }
 }
 

@@ -3,6 +3,9 @@
 //! Owns: the snapshot, when plans are made, and which of their moves begin now. Never does: plan.
 //! Only moves that wait for no other begin; whatever follows is planned anew from how things are then.
 
+#[cfg(test)]
+mod tests;
+
 use crate::Rack;
 use crate::event::Now;
 use crate::record::{HostRecord, VmRecord};
@@ -23,6 +26,8 @@ const WHY_CHARS_MAX: usize = 300;
 pub(crate) struct Balancing {
     due_mono_ms: Option<u64>,
     ran_mono_ms: Option<u64>,
+    watch: balancer::Watch,
+    watched_mono_ms: u64,
 }
 
 impl Rack {
@@ -36,6 +41,7 @@ impl Rack {
     }
 
     pub(crate) fn balance_tick(&mut self, now: Now) {
+        self.watch_load(now);
         let every_ms = self.policy.balance_ms;
         let ran = *self.balancing.ran_mono_ms.get_or_insert(now.mono_ms);
         let periodic = every_ms > 0 && now.mono_ms.saturating_sub(ran) >= every_ms;
@@ -54,7 +60,7 @@ impl Rack {
     }
 
     fn make_plan(&self, now: Now) -> Result<balancer::Plan, Refusal> {
-        let plan = balancer::plan(&self.snapshot(now), &balancer::Policy::default());
+        let plan = balancer::plan(&self.snapshot(now), &self.planners_policy());
         match &plan.refused {
             Some(defect) => Err(Refusal::Unavailable { detail: format!("no plan could be made: {defect}") }),
             None => Ok(plan),
@@ -70,11 +76,47 @@ impl Rack {
         Ok(shown(&plan))
     }
 
+    /// The operator's policy, with what the moves that are remembered took beside what was predicted, oldest first.
+    fn planners_policy(&self) -> balancer::Policy {
+        let mut policy = self.policy.balancing.clone();
+        for ended in self.moves.values().filter(|m| m.view.phase == MovePhase::Done) {
+            let view = &ended.view;
+            let (Some(total_ms), Some(downtime_ms)) = (view.total_ms, view.downtime_ms) else { continue };
+            let (Some(vm), Some(host)) = (self.vms.get(&view.vm), self.hosts.get(&view.source)) else { continue };
+            let predicted =
+                balancer::predict(&planners_vm(vm, None), self.planners_host(host).migration_bytes_s, &policy);
+            let measured = balancer::Measured {
+                sent_mib: view.bytes as f64 / 1_048_576.0,
+                total_ms: total_ms as f64,
+                downtime_ms: downtime_ms as f64,
+            };
+            policy.learnt = policy.learnt.after(&predicted, &measured);
+        }
+        policy
+    }
+
+    /// Looks for hosts that have become overloaded, and plans at once for them.
+    fn watch_load(&mut self, now: Now) {
+        let every_ms = self.policy.balancing.thresholds.every_ms;
+        if self.policy.balance_ms == 0 || now.mono_ms.saturating_sub(self.balancing.watched_mono_ms) < every_ms {
+            return;
+        }
+        self.balancing.watched_mono_ms = now.mono_ms;
+        let snapshot = self.snapshot(now);
+        for trigger in self.balancing.watch.observe(&snapshot, &self.policy.balancing) {
+            // A host that joined is planned for when it is accepted; one that is relieved asks for nothing.
+            let balancer::Trigger::Overloaded { host, share } = trigger else { continue };
+            let text = format!("{host} is overloaded: {:.0} % of its processors are in use", share * 100.0);
+            self.warn(Topic::Host, now, text, |e| e.host = Some(host.clone()));
+            self.balance_soon(now);
+        }
+    }
+
     /// Chooses where a VM is to start.
     pub(crate) fn place(&self, vm: &VmId, now: Now) -> Result<HostId, Refusal> {
         let record = self.vm_or_refuse(vm)?;
         let wanted = planners_vm(record, None);
-        placed(vm, balancer::place(&self.snapshot(now), &balancer::Policy::default(), &wanted))
+        placed(vm, balancer::place(&self.snapshot(now), &self.planners_policy(), &wanted))
     }
 
     /// Chooses where a running VM is to move, or checks the choice that was made.
@@ -97,7 +139,7 @@ impl Rack {
             }
         }
         let wanted = planners_vm(record, self.hosts.get(source));
-        let mut found = placed(vm, balancer::place(&snapshot, &balancer::Policy::default(), &wanted));
+        let mut found = placed(vm, balancer::place(&snapshot, &self.planners_policy(), &wanted));
         if let Err(Refusal::NoPlace { rejected, .. }) = &mut found {
             rejected.retain(|r| r.host != *source && target.is_none_or(|target| r.host == *target));
         }
@@ -157,6 +199,10 @@ impl Rack {
             host.cpu_features.clone_from(&inventory.cpu.features);
         }
         host.labels.clone_from(&record.labels);
+        host.site = record.labels.get("site").cloned();
+        if self.policy.migration_rate_bytes_s > 0 {
+            host.migration_bytes_s = host.migration_bytes_s.min(self.policy.migration_rate_bytes_s as f64);
+        }
         let live = |end: fn(&proto::view::MoveView) -> &HostId| {
             let count = self.moves.values().filter(|m| !m.ended() && *end(&m.view) == record.id).count();
             u32::try_from(count).unwrap_or(u32::MAX)

@@ -33,7 +33,12 @@ pub struct Policy {
     pub migration_port: u16,
     /// Lease, watchdog and fence.
     pub ha: Ha,
+    /// How VMs are placed and balanced.
+    pub balancing: Balancing,
 }
+
+/// The planner's own policy; the rack adds what its moves have taught.
+pub use balancer::Policy as Balancing;
 
 /// The times that a host's failure is judged by; docs/design/0006.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

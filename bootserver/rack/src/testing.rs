@@ -62,6 +62,7 @@ pub(crate) fn policy() -> Policy {
         portal: ([10, 77, 0, 1], 3260).into(),
         migration_port: 8002,
         ha: Ha::default(),
+        balancing: Default::default(),
     }
 }
 

@@ -231,6 +231,13 @@ impl Checker<'_> {
         self.range("timing/migration_rate_mbit", timing.migration_rate_mbit, 0..=1_000_000, "Mbit/s")?;
 
         let ha = self.ha(timing)?;
+        if let Err(defect) = form.balancing.check() {
+            // Of a list its own line is named; which item, the path says.
+            let key = defect.path.split('[').next().unwrap_or_default().replace('.', "/");
+            let item = if defect.path.contains('[') { defect.path.clone() + " " } else { String::new() };
+            let what = format!("{item}is {}, expected {}", defect.found, defect.expected);
+            return self.wrong(&format!("balancing/{key}"), what);
+        }
 
         let storage = &form.storage;
         let portal = storage.portal.unwrap_or(SocketAddr::from((form.subnet.address, 3260)));
@@ -320,6 +327,7 @@ impl Checker<'_> {
             portal,
             migration_port: form.listen.migration_port,
             ha,
+            balancing: form.balancing,
         };
         let mut longest = policy.clone();
         longest.subnet.ca_digest = "x".repeat(43);

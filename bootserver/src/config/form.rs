@@ -1,7 +1,7 @@
 //! The form of the configuration file as serde reads it: keys and types, nothing that needs two values.
 
 use proto::Mac;
-use rack::policy::Ha;
+use rack::policy::{Balancing, Ha};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -32,6 +32,8 @@ pub(super) struct Form {
     pub(super) storage: Storage,
     #[serde(default)]
     pub(super) timing: Timing,
+    #[serde(default)]
+    pub(super) balancing: Balancing,
 }
 
 #[derive(Deserialize)]

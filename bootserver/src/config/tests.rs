@@ -78,7 +78,7 @@ fn keys_and_types() {
         "interface: lo",
         "interfaces: lo",
         expect![
-            "DIR/c.yaml:2: unknown field `interfaces`, expected one of `state`, `interface`, `subnet`, `relayed`, `reservations`, `join`, `release`, `loaders`, `dom0`, `templates`, `listen`, `storage`, `timing`"
+            "DIR/c.yaml:2: unknown field `interfaces`, expected one of `state`, `interface`, `subnet`, `relayed`, `reservations`, `join`, `release`, `loaders`, `dom0`, `templates`, `listen`, `storage`, `timing`, `balancing`"
         ],
     );
     check(
@@ -115,6 +115,37 @@ fn keys_and_types() {
         ]],
     );
     check("release:", "release: [", expect!["DIR/c.yaml:8: release: invalid type: sequence, expected path string"]);
+}
+
+#[test]
+fn the_manuals_balancing_is_right() {
+    let manual = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/operating.md")).expect("the manual");
+    let (_, section) = manual.split_once("```yaml\nbalancing:\n").expect("it shows the section");
+    let (section, _) = section.split_once("```").expect("the section ends");
+    let dir = directory();
+    let config = load(dir.path(), &format!("{GOOD}balancing:\n{section}")).expect("it is right");
+    assert_eq!(config.policy(String::new()).balancing.rules.len(), 2);
+}
+
+#[test]
+fn balancing() {
+    check(
+        "listen:",
+        "balancing:\n  goall: pack\nlisten:",
+        expect![
+            "DIR/c.yaml:14: balancing: unknown field `goall`, expected one of `goal`, `weights`, `thresholds`, `thresholds_for`, `quantile`, `horizon_ms`, `rules`, `spare_hosts`, `light_hosts`, `light_share`, `slack`, `moves_max`, `move_mib_max`, `streams_in_max`, `streams_out_max`, `expires_ms`, `cost`, `learnt`, `rest`, `groups`, `sites`, `energy_weight`, `site_weight`"
+        ],
+    );
+    check(
+        "listen:",
+        "balancing:\n  spare_hosts: 1\n  quantile: 2\nlisten:",
+        expect!["DIR/c.yaml:15: balancing.quantile: is 2, expected a number from 0.5 to 0.999"],
+    );
+    check(
+        "listen:",
+        "balancing:\n  rules:\n  - { name: a, ask: apart, vms: { names: [x, y] } }\n  - { name: a, ask: together, vms: { names: [x] } }\nlisten:",
+        expect![[r#"DIR/c.yaml:14: balancing.rules: rules[1].name is "a" again, expected each name once"#]],
+    );
 }
 
 #[test]
