@@ -26,8 +26,10 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use tokio::sync::{Semaphore, watch};
 
-/// Packets being decided at once; more are dropped, and their clients ask again.
+/// Packets being decided at once; more wait in the socket's buffer, and beyond that are dropped: their clients ask again.
 const UNDER_WAY_MAX: usize = 512;
+/// Of a socket, bytes; some thousand packets, as a rack that gets its power back asks all at once.
+const BUFFER_BYTES: usize = 4 << 20;
 const SERVER_PORT: u16 = 67;
 const CLIENT_PORT: u16 = 68;
 /// PXE 2.1 §2.2.5.
@@ -75,6 +77,12 @@ impl Dhcp {
         let room = Arc::new(Semaphore::new(UNDER_WAY_MAX));
         let (mut packet, mut to_binl) = ([0; 2048], [0; 2048]);
         loop {
+            let place = tokio::select! {
+                place = room.clone().acquire_owned() => place,
+                _ = stop.wait_for(|&stop| stop) => return,
+            };
+            // Nobody closes it.
+            let Ok(place) = place else { return };
             // Each branch only waits: nothing is lost when another comes first.
             let (received, is_binl) = tokio::select! {
                 received = self.socket.recv_from(&mut packet) => (received, false),
@@ -110,9 +118,8 @@ impl Dhcp {
                     continue;
                 }
             };
-            let Ok(place) = room.clone().try_acquire_owned() else { continue };
             let (mac, kind) = (request.mac, request.kind);
-            let Some(answer) = rack.try_ask(|reply| Event::Dhcp { reply, request }) else { continue };
+            let Ok(answer) = rack.put(|reply| Event::Dhcp { reply, request }).await else { return };
             let out = self.out.clone();
             tokio::spawn(async move {
                 let _place = place;
@@ -133,8 +140,10 @@ fn udp(interface: &str, port: u16) -> io::Result<UdpSocket> {
     setsockopt(&udp, sockopt::ReuseAddr, &true)?;
     setsockopt(&udp, sockopt::Broadcast, &true)?;
     setsockopt(&udp, sockopt::BindToDevice, &OsString::from(interface))?;
-    // A rack that gets its power back asks all at once.
-    setsockopt(&udp, sockopt::RcvBuf, &(1 << 20))?;
+    // Beyond the system's limit only with CAP_NET_ADMIN.
+    if setsockopt(&udp, sockopt::RcvBufForce, &BUFFER_BYTES).is_err() {
+        setsockopt(&udp, sockopt::RcvBuf, &BUFFER_BYTES)?;
+    }
     bind(udp.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port)))?;
     Ok(UdpSocket::from(udp))
 }

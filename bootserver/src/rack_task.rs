@@ -1,12 +1,13 @@
 //! The task that owns the rack: the one place where events go in and effects come out.
 //!
-//! Owns: the order of things. Up to 256 waiting events are applied, all their commits made durable in one transaction,
-//! and only then do their other effects leave, in order. Never does: decide; wait for anything but the store.
+//! Owns: the order of things. While one batch of events becomes durable in one transaction, the next is applied; the other
+//! effects of a batch, and what is shown of it, leave when it is durable, in order. Never does: decide; wait for anything but
+//! the store.
 //!
 //! ```text
-//!  events ──> [bounded queue] ──> apply … apply ──> store.commit ──> answers (oneshot), storage jobs, view (watch)
-//!                                    ^                  | fails
-//!  storage jobs' ends, ticks ────────┘                  └──> the server ends: what is in memory is no longer true
+//!  events ──> [bounded queue] ──> apply … apply ──> [next batch] ──> store.commit ──> answers, storage jobs, view
+//!                                    ^                (one at a time, of all that came up meanwhile) | fails
+//!  storage jobs' ends, ticks ────────┘                  the server ends: memory is no longer true <──┘
 //! ```
 
 use crate::ca::{Ca, CaError};
@@ -19,15 +20,18 @@ use proto::view::RackView;
 use rack::Rack;
 use rack::effect::{Answer, Effect};
 use rack::event::{Event, Now, ReplyTo};
+use rack::record::Change;
 use std::collections::HashMap;
+use std::future::pending;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
-/// Events applied before a commit.
-const BATCH_EVENTS_MAX: usize = 256;
+/// Events of one commit, about; no more are taken in while so many wait for theirs.
+const BATCH_EVENTS_MAX: usize = 1024;
 /// Events that wait; who has more to say waits, or drops a packet.
 const QUEUE_EVENTS_MAX: usize = 1024;
 /// The rack asks for a tick at least every 250 ms.
@@ -107,15 +111,14 @@ pub struct Handle {
 impl Handle {
     /// Asks, and waits for the answer as long as it takes. `event` gets the number to put in.
     pub async fn ask(&self, event: impl FnOnce(ReplyTo) -> Event) -> Result<Answer, Stopping> {
-        let (input, answer) = self.question(event);
-        self.inputs.send(input).await.map_err(|_| Stopping)?;
-        answer.await.map_err(|_| Stopping)
+        self.put(event).await?.await.map_err(|_| Stopping)
     }
 
-    /// Asks without waiting for a place in the queue; `None` when it is full.
-    pub fn try_ask(&self, event: impl FnOnce(ReplyTo) -> Event) -> Option<oneshot::Receiver<Answer>> {
+    /// Waits for a place in the queue, and returns where the answer will come.
+    pub async fn put(&self, event: impl FnOnce(ReplyTo) -> Event) -> Result<oneshot::Receiver<Answer>, Stopping> {
         let (input, answer) = self.question(event);
-        self.inputs.try_send(input).ok().map(|()| answer)
+        self.inputs.send(input).await.map_err(|_| Stopping)?;
+        Ok(answer)
     }
 
     /// Tells something that has no answer. Dropped when the queue is full: it is progress, and more will follow.
@@ -165,6 +168,40 @@ impl Handle {
     }
 }
 
+/// What came up since the last commit began.
+#[derive(Default)]
+struct Batch {
+    events: usize,
+    changes: Vec<Change>,
+    out: Vec<Out>,
+}
+
+/// What leaves when all before it is durable.
+#[allow(clippy::large_enum_variant)] // nearly all are effects
+enum Out {
+    Effect(Effect),
+    Log(oneshot::Sender<Vec<LogEvent>>, Vec<LogEvent>),
+    Fresh(oneshot::Sender<Arc<Shown>>, Arc<Shown>),
+    Show(Arc<Shown>),
+}
+
+/// A commit under way, and what waits for it.
+struct Committing {
+    done: Pin<Box<dyn Future<Output = Result<(), StoreError>> + Send>>,
+    out: Vec<Out>,
+}
+
+impl Batch {
+    fn take_in(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Commit(change) => self.changes.push(change),
+                other => self.out.push(Out::Effect(other)),
+            }
+        }
+    }
+}
+
 /// What the task works with.
 pub struct RackTask {
     rack: Rack,
@@ -191,7 +228,12 @@ impl RackTask {
         let (view, watch) = watch::channel(Shown::of(&rack, clock.now()));
         let jobs = StorageJobs::new(perform);
         let mut task = Self { rack, store, ca, jobs, pending: HashMap::new(), inputs, view, clock };
-        task.let_out(restored).await?;
+        let mut batch = Batch::default();
+        batch.take_in(restored);
+        if !batch.changes.is_empty() {
+            task.store.commit(batch.changes).await?;
+        }
+        task.let_out(batch.out)?;
         Ok((task, Handle { inputs: sender, replies: Arc::new(AtomicU64::new(1)), view: watch }))
     }
 
@@ -199,32 +241,33 @@ impl RackTask {
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) -> Result<(), RackError> {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut batch = Vec::with_capacity(BATCH_EVENTS_MAX);
+        let mut inputs = Vec::with_capacity(BATCH_EVENTS_MAX);
         let mut events = Vec::with_capacity(BATCH_EVENTS_MAX);
+        let (mut next, mut committing) = (Batch::default(), None::<Committing>);
         let (mut version, mut shown) = (self.rack.version(), Instant::now());
         loop {
+            let room = BATCH_EVENTS_MAX.saturating_sub(next.events);
             // Each branch only waits: nothing is lost when another comes first.
             tokio::select! {
-                count = self.inputs.recv_many(&mut batch, BATCH_EVENTS_MAX) => {
+                done = durable(&mut committing) => {
+                    let out = done?;
+                    self.let_out(out)?;
+                }
+                count = self.inputs.recv_many(&mut inputs, room), if room > 0 => {
                     if count == 0 {
                         return Ok(());
                     }
-                    for input in batch.drain(..) {
+                    for input in inputs.drain(..) {
                         match input {
                             Input::Event { event, pending } => {
                                 self.pending.extend(pending);
                                 events.push(event);
                             }
-                            // Both read the state before this batch: all of it is durable.
+                            // Both read the state before the events beside them.
                             Input::Log { after, limit, answer } => {
-                                let _ = answer.send(self.rack.events(after, limit));
+                                next.out.push(Out::Log(answer, self.rack.events(after, limit)));
                             }
-                            Input::Fresh(answer) => {
-                                if version != self.rack.version() {
-                                    (version, shown) = self.show();
-                                }
-                                let _ = answer.send(self.view.borrow().clone());
-                            }
+                            Input::Fresh(answer) => next.out.push(Out::Fresh(answer, Shown::of(&self.rack, self.clock.now()))),
                         }
                     }
                 }
@@ -239,47 +282,42 @@ impl RackTask {
                 () = tokio::time::sleep_until(shown + VIEW_EVERY), if version != self.rack.version() => {}
                 _ = stop.wait_for(|&stop| stop) => return Ok(()),
             }
-            let mut effects = Vec::new();
+            next.events += events.len();
             for event in events.drain(..) {
-                effects.extend(self.rack.apply(event, self.clock.now()));
+                next.take_in(self.rack.apply(event, self.clock.now()));
             }
-            self.let_out(effects).await?;
             if version != self.rack.version() && shown.elapsed() >= VIEW_EVERY {
-                (version, shown) = self.show();
+                (version, shown) = (self.rack.version(), Instant::now());
+                next.out.push(Out::Show(Shown::of(&self.rack, self.clock.now())));
+            }
+            if committing.is_none() {
+                let Batch { changes, out, .. } = std::mem::take(&mut next);
+                if changes.is_empty() {
+                    self.let_out(out)?;
+                } else {
+                    let store = self.store.clone();
+                    committing = Some(Committing { done: Box::pin(async move { store.commit(changes).await }), out });
+                }
             }
         }
     }
 
-    /// Shows the present view; returns its version and when that was.
-    fn show(&self) -> (u64, Instant) {
-        self.view.send_replace(Shown::of(&self.rack, self.clock.now()));
-        (self.rack.version(), Instant::now())
-    }
-
-    /// Commits first, then all else in order.
-    async fn let_out(&mut self, effects: Vec<Effect>) -> Result<(), RackError> {
-        let mut changes = Vec::new();
-        let mut others = Vec::with_capacity(effects.len());
-        for effect in effects {
-            match effect {
-                Effect::Commit(change) => changes.push(change),
-                other => others.push(other),
-            }
-        }
-        if !changes.is_empty() {
-            self.store.commit(changes).await?;
-        }
-        for effect in others {
-            match effect {
-                Effect::Commit(_) => {}
-                Effect::Answer { to, answer } => {
+    fn let_out(&mut self, out: Vec<Out>) -> Result<(), RackError> {
+        for out in out {
+            // Whoever asked may be gone.
+            match out {
+                Out::Effect(Effect::Answer { to, answer }) => {
                     let answer = self.signed(answer)?;
                     if let Some(pending) = self.pending.remove(&to) {
-                        // Whoever asked may be gone.
                         let _ = pending.answer.send(answer);
                     }
                 }
-                Effect::Storage { job, op } => self.jobs.push(job, op),
+                Out::Effect(Effect::Storage { job, op }) => self.jobs.push(job, op),
+                // Commits are no part of what leaves.
+                Out::Effect(Effect::Commit(_)) => {}
+                Out::Log(to, events) => drop(to.send(events)),
+                Out::Fresh(to, shown) => drop(to.send(shown)),
+                Out::Show(shown) => drop(self.view.send_replace(shown)),
             }
         }
         Ok(())
@@ -307,6 +345,13 @@ impl RackTask {
             !gone
         });
     }
+}
+
+/// Waits until the commit under way is durable; what waited for it. For ever when there is none.
+async fn durable(committing: &mut Option<Committing>) -> Result<Vec<Out>, StoreError> {
+    let Some(under_way) = committing else { return pending().await };
+    under_way.done.as_mut().await?;
+    Ok(committing.take().map(|done| done.out).unwrap_or_default())
 }
 
 /// The two clocks that the rack is told.
