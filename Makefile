@@ -4,13 +4,13 @@
 #   make run IFACE=enp3s0               the appliance on a real interface; DHCP=proxy beside another DHCP server
 #   make test                           everything; SEED=n repeats a run of the simulated rack
 #   make build | page | image           parts: release programs, the operator's page, dom0 and guest images
-#   make bench-boot | bench-migrate | bench-balancer
+#   make bench-boot | bench-migrate | bench-balancer | bench-serve
 #   make clean
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
-.PHONY: run test build page image setup clean bench-boot bench-migrate bench-balancer
+.PHONY: run test build page image setup clean bench-boot bench-migrate bench-balancer bench-serve
 
 export HOSTS FIRMWARE VMS PORT DHCP SEED SEEDS TSUBAME_ACCEL
 
@@ -34,6 +34,9 @@ test:
 
 bench-boot bench-migrate: page
 	@tests/make/bench $@
+
+bench-serve: page
+	@tests/make/bench-serve
 
 bench-balancer:
 	@tests/make/setup ganeti-htools

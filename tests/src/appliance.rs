@@ -57,11 +57,17 @@ impl Appliance {
         dir: &Path,
         tgt_control_port: u16,
     ) -> Result<Self> {
+        let text = render(parts, choices, &dir.join("state"), tgt_control_port);
+        Self::configured(&parts.bootserver, &text, network, dir)
+    }
+
+    /// The same by a configuration, whose `state` is to be `dir/state`.
+    pub fn configured(program: &Path, text: &str, network: &Network, dir: &Path) -> Result<Self> {
         let (config, state) = (dir.join("bootserver.yaml"), dir.join("state"));
-        fs::write(&config, render(parts, choices, &state, tgt_control_port))?;
+        fs::write(&config, text)?;
         let log = dir.join("bootserver.log");
         let namespace = network.handle().try_clone()?;
-        let mut appliance = Self { program: parts.bootserver.clone(), config, state, log, namespace, running: None };
+        let mut appliance = Self { program: program.to_owned(), config, state, log, namespace, running: None };
         appliance.start_again()?;
         Ok(appliance)
     }
