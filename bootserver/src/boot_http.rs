@@ -12,9 +12,10 @@
 //! | `/ca.pem` | what `tsubame.ca` pins |
 
 mod file;
+mod pace;
 mod range;
 
-pub use file::Shelf;
+pub use file::{Pacer, Shelf};
 
 use crate::connections::{Limits, Peer};
 use crate::rack_task::Handle;
@@ -43,6 +44,8 @@ pub const LIMITS: Limits = Limits {
 pub struct BootHttp {
     /// The files.
     pub shelf: Shelf,
+    /// How fast they go out.
+    pub pacer: Pacer,
     /// The CA's certificate, PEM.
     pub ca_pem: String,
     /// The rack.
@@ -96,7 +99,7 @@ impl BootHttp {
             return text(StatusCode::NOT_FOUND, "no such file\n");
         };
         let progress = Progress::new(self.rack.clone(), from, file.kind);
-        file.respond(method == Method::HEAD, headers, progress).await
+        file.respond(method == Method::HEAD, headers, self.pacer.clone(), progress).await
     }
 
     async fn script(&self, mac: Mac, kind: ScriptKind, from: Ipv4Addr) -> warp::reply::Response {

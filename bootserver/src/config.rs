@@ -37,6 +37,8 @@ pub struct Config {
     pub blobs: Vec<ServedFile>,
     /// Disk images of templates, by the template's name.
     pub template_images: BTreeMap<String, PathBuf>,
+    /// Most bytes a second of boot files; 0 for no limit.
+    pub boot_rate_bytes_s: u64,
     /// Where to listen.
     pub listen: Listen,
     /// The disks' server.

@@ -6,7 +6,7 @@
 //! `TSUBAME_LOG` chooses what is logged, such as `debug` or `info,bootserver::dhcp=debug` (tracing's filter).
 
 use bootserver::config::{Config, ConfigError};
-use bootserver::{operators, run, store};
+use bootserver::{operators, privileges, run, store};
 use clap::{Parser, Subcommand};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -102,7 +102,9 @@ fn setup_code(config: &Config, reset: bool) -> Result<(), String> {
 }
 
 fn serve(config: Config) -> Result<(), String> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    // This thread opens the ports; all others need nothing from their start on.
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().on_thread_start(privileges::give_up_or_warn).build();
     let runtime = runtime.map_err(|err| format!("starting threads: {err}"))?;
     runtime.block_on(async {
         let (stop, stopped) = watch::channel(false);

@@ -3,25 +3,27 @@
 //! Owns: the order in which parts come up and go down. Never does: the work of any of them.
 //!
 //! ```text
-//! lock state -> CA -> store (checked) -> rack restored -> rack task -> tgtd -> listeners -> DHCP last
+//! lock state -> CA -> store (checked) -> rack restored -> rack task -> tgtd -> listeners -> DHCP last -> privileges given up
 //! ```
 //! DHCP comes last, so that a machine is promised nothing that is not there yet.
 
 use crate::agents::{self, Agents};
-use crate::boot_http::{self, BootHttp, Shelf};
+use crate::boot_http::{self, BootHttp, Pacer, Shelf};
 use crate::ca::{Ca, CaError};
 use crate::config::Config;
 use crate::connections;
 use crate::dhcp::Dhcp;
 use crate::heartbeat;
 use crate::no_ipv6::NoIpv6;
+use crate::notify::Notify;
 use crate::operators::{self, Operators, Sessions};
+use crate::privileges;
 use crate::rack_task::{Clock, RackError, RackTask};
 use crate::state_dir::{self, StateError};
 use crate::storage::{StorageError, Tgt, TgtConfig};
 use crate::storage_jobs::{Perform, describe};
 use crate::store::{Store, StoreError};
-use crate::tftp;
+use crate::tftp::{self, Tftp};
 use crate::tls;
 use rack::Rack;
 use rack::event::{BootFile, Event};
@@ -117,7 +119,8 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<(), RunE
     let (listen, address) = (&config.listen, config.listen.address);
 
     let boot = listener(SocketAddr::from((address, listen.boot_port)), "the boot port").await?;
-    let boot_http = BootHttp { shelf: shelf(&config), ca_pem: ca.pem().to_owned(), rack: rack.clone() };
+    let (shelf, pacer) = (shelf(&config), Pacer::new(config.boot_rate_bytes_s));
+    let boot_http = BootHttp { shelf, pacer, ca_pem: ca.pem().to_owned(), rack: rack.clone() };
     let filter = warp::service(boot_http::filter(Arc::new(boot_http)));
     let serving = connections::serve("boot", boot, None, boot_http::LIMITS, filter, stop.clone());
     service(
@@ -158,13 +161,14 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<(), RunE
     );
 
     let loaders = tftp::load(&config.loaders).map_err(|err| RunError::Prepare { what: "loaders", err: err.into() })?;
-    let serving = tftp::serve(address, loaders, rack.clone());
+    let tftp = Tftp::open(address, loaders, rack.clone()).await;
+    let tftp = tftp.map_err(|err| RunError::Listen { what: format!("TFTP, port 69 of {address}"), err })?;
     let mut stopped = stop.clone();
     service(
         "TFTP",
         Box::pin(async move {
             tokio::select! {
-                result = serving => result.map_err(|err| err.to_string()),
+                () = tftp.serve() => Ok(()),
                 _ = stopped.wait_for(|&stop| stop) => Ok(()),
             }
         }),
@@ -242,6 +246,21 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<(), RunE
         }),
     );
 
+    privileges::give_up_or_warn();
+    let (manager, watchdog) = (std::env::var_os("NOTIFY_SOCKET"), std::env::var_os("WATCHDOG_USEC"));
+    let notify = Notify::open(manager.as_deref(), watchdog.as_deref());
+    let notify = notify.map_err(|err| RunError::Prepare { what: "the service manager's socket", err: err.into() })?;
+    let notify = Arc::new(notify);
+    notify.ready();
+    let (living, known, stopped) = (notify.clone(), rack.clone(), stop.clone());
+    service(
+        "watchdog",
+        Box::pin(async move {
+            living.live(known, stopped).await;
+            Ok(())
+        }),
+    );
+
     tracing::info!(interface = %config.interface, %address, boot_port = listen.boot_port, "serving");
     greet(&config, &ca)?;
     let mut rack_task = tokio::spawn(task.run(stop.clone()));
@@ -256,6 +275,7 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<(), RunE
         },
         _ = stopped.wait_for(|&stop| stop) => Ok(()),
     };
+    notify.stopping();
     if result.is_ok() {
         flatten(rack_task.await)?;
         if config.storage.stop_with_server

@@ -14,6 +14,7 @@
 mod backup;
 mod table;
 
+use crate::privileges;
 use rack::record::{Change, Loaded};
 use rusqlite::Connection;
 use std::path::{Path, PathBuf};
@@ -113,6 +114,7 @@ impl Store {
         let (jobs, mut todo) = mpsc::channel(4);
         let state = state.to_owned();
         let write = move || {
+            privileges::give_up_or_warn();
             while let Some(job) = todo.blocking_recv() {
                 // Whoever asked may be gone; the work is done all the same.
                 match job {

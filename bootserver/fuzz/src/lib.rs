@@ -81,6 +81,7 @@ pub fn policy(near: Serves, far: Serves) -> Policy {
         iqn_prefix: "iqn.2026-11.org.tsubame".to_owned(),
         portal: ([10, 77, 0, 1], 3260).into(),
         migration_port: 8002,
+        boots_at_once: 2,
         ha: Ha::default(),
         balancing: Default::default(),
     }

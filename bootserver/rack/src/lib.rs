@@ -11,6 +11,7 @@
 //! Steps look at records, surveys and finished storage jobs only, and asking for the same again changes nothing:
 //! so a restart needs no more than the records, and goes on by the same code.
 
+mod admission;
 mod balance;
 pub mod dhcp;
 pub mod disk;
@@ -34,6 +35,7 @@ mod testing;
 mod view;
 mod vm;
 
+use admission::Admission;
 use effect::{Answer, Effect, Reply};
 use event::{Command, Event, Now, ReplyTo};
 use host::Live;
@@ -68,6 +70,7 @@ pub struct Rack {
     guests: BTreeMap<VmId, vm::Guest>,
     transits: BTreeMap<MoveId, moves::Transit>,
     balancing: balance::Balancing,
+    admission: Admission,
     ha: ha::Watch,
     /// VMs by their owner.
     owned: BTreeMap<HostId, BTreeSet<VmId>>,
@@ -116,6 +119,7 @@ impl Rack {
             guests: BTreeMap::new(),
             transits: BTreeMap::new(),
             balancing: balance::Balancing::default(),
+            admission: Admission::default(),
             ha: ha::Watch::default(),
             owned: BTreeMap::new(),
             vm_macs: BTreeMap::new(),

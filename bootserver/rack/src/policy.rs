@@ -31,6 +31,8 @@ pub struct Policy {
     pub portal: std::net::SocketAddr,
     /// The port on which hosts receive migrations.
     pub migration_port: u16,
+    /// Machines that fetch their boot files at once, 1 or more; others wait.
+    pub boots_at_once: usize,
     /// Lease, watchdog and fence.
     pub ha: Ha,
     /// How VMs are placed and balanced.

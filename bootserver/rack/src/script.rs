@@ -101,6 +101,14 @@ fn ending(policy: &Policy, mac: Mac, firmware: Firmware) -> String {
     )
 }
 
+/// The script of a machine that is to wait for its turn.
+pub(crate) fn wait(policy: &Policy, mac: Mac, firmware: Firmware, before: usize, again_s: u64) -> String {
+    let url = script_url(&policy.subnet, mac, firmware);
+    format!(
+        "#!ipxe\necho Waiting to boot: {before} machines go first\n:again\nsleep {again_s}\nchain --replace {url} || goto again\n"
+    )
+}
+
 /// The iPXE script for a machine under BIOS: Xen by multiboot.
 pub(crate) fn ipxe_bios(policy: &Policy, boot: Boot<'_>) -> String {
     let (base, release) = (base(&policy.subnet), &policy.release);
@@ -219,6 +227,14 @@ mod tests {
             chain --replace http://10.77.0.1:8080/boot/52-54-00-aa-bb-01-efi.ipxe || goto again
         "#]]
         .assert_eq(&ipxe_uefi(&policy, mac));
+        expect![[r#"
+            #!ipxe
+            echo Waiting to boot: 17 machines go first
+            :again
+            sleep 2
+            chain --replace http://10.77.0.1:8080/boot/52-54-00-aa-bb-01.ipxe || goto again
+        "#]]
+        .assert_eq(&wait(&policy, mac, Firmware::Bios, 17, 2));
         expect![[r#"
             [global]
             default=tsubame

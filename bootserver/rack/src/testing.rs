@@ -61,6 +61,7 @@ pub(crate) fn policy() -> Policy {
         iqn_prefix: "iqn.2026-11.org.tsubame".to_owned(),
         portal: ([10, 77, 0, 1], 3260).into(),
         migration_port: 8002,
+        boots_at_once: usize::MAX,
         ha: Ha::default(),
         balancing: Default::default(),
     }

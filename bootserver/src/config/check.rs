@@ -230,6 +230,8 @@ impl Checker<'_> {
         }
         self.range("timing/migration_rate_mbit", timing.migration_rate_mbit, 0..=1_000_000, "Mbit/s")?;
 
+        self.range("boot/at_once", form.boot.at_once, 1..=1000, "machines")?;
+        self.range("boot/rate_mbit", form.boot.rate_mbit, 0..=1_000_000, "Mbit/s, 0 for no limit")?;
         let ha = self.ha(timing)?;
         if let Err(defect) = form.balancing.check() {
             // Of a list its own line is named; which item, the path says.
@@ -326,6 +328,7 @@ impl Checker<'_> {
             iqn_prefix: storage.iqn_prefix.clone(),
             portal,
             migration_port: form.listen.migration_port,
+            boots_at_once: usize::try_from(form.boot.at_once).unwrap_or(usize::MAX),
             ha,
             balancing: form.balancing,
         };
@@ -343,6 +346,7 @@ impl Checker<'_> {
             loaders,
             blobs,
             template_images,
+            boot_rate_bytes_s: form.boot.rate_mbit * 125_000,
             listen,
             storage: Storage {
                 portal,

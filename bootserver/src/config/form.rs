@@ -34,6 +34,22 @@ pub(super) struct Form {
     pub(super) timing: Timing,
     #[serde(default)]
     pub(super) balancing: Balancing,
+    #[serde(default)]
+    pub(super) boot: Boot,
+}
+
+/// What machines that boot may take of the link.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Boot {
+    pub(super) at_once: u64,
+    pub(super) rate_mbit: u64,
+}
+
+impl Default for Boot {
+    fn default() -> Self {
+        Self { at_once: 16, rate_mbit: 0 }
+    }
 }
 
 #[derive(Deserialize)]

@@ -78,7 +78,7 @@ fn keys_and_types() {
         "interface: lo",
         "interfaces: lo",
         expect![
-            "DIR/c.yaml:2: unknown field `interfaces`, expected one of `state`, `interface`, `subnet`, `relayed`, `reservations`, `join`, `release`, `loaders`, `dom0`, `templates`, `listen`, `storage`, `timing`, `balancing`"
+            "DIR/c.yaml:2: unknown field `interfaces`, expected one of `state`, `interface`, `subnet`, `relayed`, `reservations`, `join`, `release`, `loaders`, `dom0`, `templates`, `listen`, `storage`, `timing`, `balancing`, `boot`"
         ],
     );
     check(
@@ -385,4 +385,19 @@ fn load_timing(text: &str) -> Result<Config, String> {
     load(dir.path(), &format!("{GOOD}\ntiming: {text}\n")).map_err(|err| {
         err.to_string().split_once(".yaml:").and_then(|(_, rest)| rest.split_once(": ")).expect("a place").1.to_owned()
     })
+}
+
+#[test]
+fn the_budget_of_boots() {
+    let dir = directory();
+    let with = |text: &str| load(dir.path(), &format!("{GOOD}\nboot: {text}\n"));
+    let config = with("{ at_once: 4, rate_mbit: 800 }").expect("it is right");
+    assert_eq!((config.policy(String::new()).boots_at_once, config.boot_rate_bytes_s), (4, 100_000_000));
+    let said = |text: &str| {
+        let err = with(text).map(|_| ()).expect_err("it is wrong").to_string();
+        err.split_once(".yaml:").and_then(|(_, rest)| rest.split_once(": ")).expect("a place").1.to_owned()
+    };
+    expect!["boot.at_once: is 0, expected 1 to 1000 machines"].assert_eq(&said("{ at_once: 0 }"));
+    expect!["boot.rate_mbit: is 2000000, expected 0 to 1000000 Mbit/s, 0 for no limit"]
+        .assert_eq(&said("{ rate_mbit: 2000000 }"));
 }

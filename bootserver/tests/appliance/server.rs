@@ -1,7 +1,7 @@
 //! What the tests start: a whole server but DHCP, TFTP and storage, and plain ways to talk to it.
 
 use bootserver::agents::Agents;
-use bootserver::boot_http::{BootHttp, Shelf};
+use bootserver::boot_http::{BootHttp, Pacer, Shelf};
 use bootserver::ca::Ca;
 use bootserver::config::Config;
 use bootserver::config::files::ServedFile;
@@ -99,7 +99,7 @@ pub(crate) async fn start(dir: TempDir) -> Server {
     let mut shelf = Shelf::default();
     let image: &ServedFile = &config.release[3];
     shelf.put("/b/image".to_owned(), image, Some(BootFile::Image));
-    let service = BootHttp { shelf, ca_pem: ca.pem().to_owned(), rack: rack.clone() };
+    let service = BootHttp { shelf, pacer: Pacer::new(0), ca_pem: ca.pem().to_owned(), rack: rack.clone() };
     let filter = warp::service(boot_http::filter(Arc::new(service)));
     tokio::spawn(connections::serve("boot", listener, None, boot_http::LIMITS, filter, stopped.clone()));
 

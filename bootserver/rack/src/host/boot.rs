@@ -3,6 +3,7 @@
 use super::NONCE_CHARS;
 use super::stall::{self, Standing};
 use crate::Rack;
+use crate::admission::Rank;
 use crate::dhcp::clients::Client;
 use crate::dhcp::decide::Refusal;
 use crate::effect::ScriptRefusal;
@@ -126,6 +127,16 @@ impl Rack {
         {
             record.firmware = Some(firmware);
         }
+        // What a script names may be fetched by those that have one; Xen's configuration is a part of that.
+        if kind != ScriptKind::XenCfg {
+            let (rank, places) = (self.rank(&host), self.policy.boots_at_once);
+            if let Err(wait) = self.admission.ask(&host, rank, places, now) {
+                // It waits for its turn: that is no standstill.
+                self.live(&host).moved_mono_ms = now.mono_ms;
+                self.note_host_state(&host, now);
+                return Ok(script::wait(&self.policy, mac, firmware, wait.before, wait.again_s));
+            }
+        }
         let nonce = self.nonce_for_script(&host, entropy, now);
         // Xen reads its configuration after it was loaded itself: that is no new beginning, unless nothing came before.
         let began = self.hosts.get(&host).is_some_and(|h| h.steps.iter().any(|s| s.step == BootStepKind::Script));
@@ -139,6 +150,21 @@ impl Rack {
             ScriptKind::IpxeUefi => script::ipxe_uefi(&self.policy, mac),
             ScriptKind::XenCfg => script::xen_cfg(&self.policy, boot),
         })
+    }
+
+    /// How soon a host goes among those that boot.
+    fn rank(&self, host: &HostId) -> Rank {
+        let waits = |vm| self.vms.get(vm).is_some_and(|vm| vm.run);
+        let record = self.hosts.get(host);
+        if self.owned.get(host).is_some_and(|vms| vms.iter().any(waits)) {
+            Rank::Awaited
+        } else if record.is_some_and(|host| host.accepted) {
+            Rank::Accepted
+        } else if record.is_some_and(|host| host.registered) {
+            Rank::Registered
+        } else {
+            Rank::Unknown
+        }
     }
 
     fn nonce_for_script(&mut self, host: &HostId, entropy: Entropy, now: Now) -> String {
@@ -205,6 +231,7 @@ impl Rack {
             BootFile::Image => BootStepKind::Image,
         };
         self.live(&host).seen_mono_ms = now.mono_ms;
+        self.admission.fetched(&host, now);
         self.step_begins(&host, step, now);
         if let Some(record) = self.hosts.edit_unkept(&host)
             && let Some(s) = record.steps.iter_mut().find(|s| s.step == step)
@@ -219,6 +246,7 @@ impl Rack {
         if bytes >= bytes_total {
             self.step_ends(&host, step, now);
             if step == BootStepKind::Image {
+                self.admission.done(&host);
                 self.step_begins(&host, BootStepKind::Start, now);
             }
         }

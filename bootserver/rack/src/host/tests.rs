@@ -413,3 +413,23 @@ fn every_record_can_be_read_again() {
         }
     }
 }
+
+#[test]
+fn a_host_that_vms_wait_for_boots_before_others() {
+    let mut bench = Bench::new(Policy { boots_at_once: 1, ..policy() });
+    let waits = |script: Result<String, ScriptRefusal>| script.expect("a script").contains("Waiting to boot");
+    let addresses: Vec<_> = (1..=3).map(|n| bench.lease(mac(n), ipxe).expect("a lease")).collect();
+    let fetched = |bench: &mut Bench, at: usize, bytes| {
+        let (to, file) = (addresses[at], BootFile::Image);
+        bench.apply(Event::Served { to, file, bytes, bytes_total: 100 });
+    };
+    assert!(!waits(bench.script(mac(1), addresses[0], 1)));
+    assert!(waits(bench.script(mac(2), addresses[1], 2)));
+    bench.operator(Command::RegisterHost(RegisterHost { mac: mac(3), name: None })).expect("registered");
+    assert!(waits(bench.script(mac(3), addresses[2], 3)));
+    fetched(&mut bench, 0, 99);
+    assert!(waits(bench.script(mac(3), addresses[2], 3)), "the first is not done");
+    fetched(&mut bench, 0, 100);
+    assert!(waits(bench.script(mac(2), addresses[1], 2)), "the known one goes first");
+    assert!(!waits(bench.script(mac(3), addresses[2], 3)));
+}
