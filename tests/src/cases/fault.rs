@@ -64,12 +64,14 @@ pub(super) fn storage_ends(trial: &mut Trial) -> Result<()> {
     ready(trial)?;
     let guest = trial.guest(0)?;
     let before = trial.rack.operator.vm(&guest.name)?;
-    let counted = trial.rack.await_counting(&guest)?;
+    let storage = tgtd(trial)?;
     let ended = Instant::now();
-    tgtd(trial)?.signal(Signal::SIGKILL);
+    storage.signal(Signal::SIGKILL);
+    trial.rack.guard.wait("tgtd to be gone", || Ok((!storage.lives()).then_some(())))?;
+    // What its page says of the time before may be two writes late.
+    let counted = trial.rack.counted(&guest)?;
     let after = trial.rack.guard.wait(&format!("{} to have written on", guest.name), || {
-        // Of what it counts at its page only what is more than one write ahead has come to the disk.
-        Ok(trial.rack.counted(&guest).ok().filter(|&now| now > counted + 1))
+        Ok(trial.rack.counted(&guest).ok().filter(|&now| now > counted + 2))
     })?;
     println!("        {} writes on {:.1} s after tgtd was killed", guest.name, ended.elapsed().as_secs_f64());
     let view = trial.rack.operator.vm(&guest.name)?;
@@ -90,9 +92,10 @@ pub(super) fn storage_path_is_cut(trial: &mut Trial) -> Result<()> {
     let address = trial.rack.operator.host(&host)?.and_then(|view| view.address).context("a host has an address")?;
     let cut = Instant::now();
     let rules = format!(
-        "table inet fault {{ chain input {{ type filter hook input priority 0; ip saddr {address} tcp dport 3260 drop; }} }}"
+        "add table inet fault; add chain inet fault input {{ type filter hook input priority 0; }}; \
+         add rule inet fault input ip saddr {address} tcp dport 3260 drop"
     );
-    nft(trial, &[&rules])?;
+    nft(trial, &rules)?;
     let owner = await_elsewhere(trial, &guest, &before)?;
     let after = trial.rack.await_counting(&guest)?;
     println!(
@@ -102,7 +105,7 @@ pub(super) fn storage_path_is_cut(trial: &mut Trial) -> Result<()> {
     );
     ensure!(after >= counted, "{} had counted to {counted} on its disk and is at {after}", guest.name);
     ensure!(place_of(trial, &owner)? != place_of(trial, &host)?, "{} is still on {host}", guest.name);
-    nft(trial, &["delete table inet fault"])?;
+    nft(trial, "delete table inet fault")?;
     await_usable(trial, &host)?;
     ensure!(state_by_xl(trial, &host, &guest)?.is_none(), "{} is still a domain of {host}", guest.name);
     runs_once_from_its_disk(trial, &guest, after)
@@ -116,6 +119,6 @@ fn tgtd(trial: &Trial) -> Result<Process> {
     Process::of(pid.context("no tgtd runs in the rack's network")?)
 }
 
-fn nft(trial: &Trial, rules: &[&str]) -> Result<()> {
-    run(Command::new("ip").args(["netns", "exec", trial.rack.network.name(), "nft"]).args(rules)).map(drop)
+fn nft(trial: &Trial, rules: &str) -> Result<()> {
+    run(Command::new("ip").args(["netns", "exec", trial.rack.network.name(), "nft", rules])).map(drop)
 }
