@@ -23,7 +23,7 @@ use crate::state_dir::{self, StateError};
 use crate::storage::{StorageError, Tgt, TgtConfig};
 use crate::storage_jobs::{Perform, describe};
 use crate::store::{Store, StoreError};
-use crate::tftp::{self, Tftp};
+use crate::tftp;
 use crate::tls;
 use rack::Rack;
 use rack::event::{BootFile, Event};
@@ -161,14 +161,15 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<(), RunE
     );
 
     let loaders = tftp::load(&config.loaders).map_err(|err| RunError::Prepare { what: "loaders", err: err.into() })?;
-    let tftp = Tftp::open(address, loaders, rack.clone()).await;
-    let tftp = tftp.map_err(|err| RunError::Listen { what: format!("TFTP, port 69 of {address}"), err })?;
+    let socket = tftp::open(address);
+    let socket = socket.map_err(|err| RunError::Listen { what: format!("TFTP, port 69 of {address}"), err })?;
+    let serving = tftp::serve(socket, loaders, rack.clone());
     let mut stopped = stop.clone();
     service(
         "TFTP",
         Box::pin(async move {
             tokio::select! {
-                () = tftp.serve() => Ok(()),
+                result = serving => result.map_err(|err| err.to_string()),
                 _ = stopped.wait_for(|&stop| stop) => Ok(()),
             }
         }),

@@ -1,27 +1,32 @@
-//! TFTP: first-stage boot loaders from memory.
+//! TFTP: first-stage boot loaders from memory, by async-tftp.
 //!
-//! Owns: which names there are, sockets, how many transfers run at once, and telling the rack how far each is. Never does:
-//! join a path, or take a file. What is sent when is in [`session`]; why not async-tftp is in docs/design/0002-tftp.md.
-
-mod session;
+//! Owns: which names there are, how many transfers run at once, and telling the rack how far each is. Never does: join
+//! a path, or take a file. Why async-tftp and under which limits is in docs/design/0002-tftp.md.
 
 use crate::rack_task::Handle;
+use async_tftp::packet;
+use async_tftp::server::{Handler, TftpServerBuilder};
 use bytes::Bytes;
+use futures_util::io::{AsyncRead, Sink};
 use rack::event::{BootFile, Event};
-use session::{BLOCK_BYTES_MAX, Next, Piece, Request, Session, error};
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
-use tokio::net::UdpSocket;
-use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{Instant, sleep_until};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
-/// A client that says nothing for so long is sent the same again.
+/// Ethernet's 1,500 bytes less the headers of IP (20), UDP (8) and TFTP (4): never a fragment.
+const BLOCK_BYTES_MAX: u16 = 1468;
+/// RFC 7440; EDK2 asks for 4.
+const WINDOW_BLOCKS_MAX: u16 = 64;
+/// Each try waits this long; with the number of tries it bounds how long a client that has left takes up a transfer,
+/// as async-tftp does not hear its ERROR.
 const TRY: Duration = Duration::from_secs(1);
-/// Transfers of one address. EDK2 asks for the size first, and asks again from another port.
+const RETRIES: u32 = 4;
+/// Transfers of one address. EDK2 asks for the size first and lets that transfer lie, so one boot has two.
 const PER_ADDRESS_MAX: usize = 4;
 const TRANSFERS_MAX: usize = 256;
 /// The largest loader, bytes; far above any, it bounds the memory they take.
@@ -46,140 +51,133 @@ pub fn load(files: &BTreeMap<String, PathBuf>) -> io::Result<Loaders> {
     Ok(Arc::new(loaders))
 }
 
-/// The server.
-pub struct Tftp {
-    socket: UdpSocket,
-    loaders: Loaders,
-    rack: Option<Handle>,
-    transfers: JoinSet<()>,
-    /// Who is served; a client that asks again from the same port has given up what it asked for before.
-    served: HashMap<SocketAddr, AbortHandle>,
+/// Opens port 69 of our own address, as long as we may.
+pub fn open(server: Ipv4Addr) -> io::Result<UdpSocket> {
+    UdpSocket::bind((server, 69))
 }
 
-impl Tftp {
-    /// Opens port 69 of our own address (needs CAP_NET_BIND_SERVICE).
-    pub async fn open(server: Ipv4Addr, loaders: Loaders, rack: Handle) -> io::Result<Self> {
-        Ok(Self::on(UdpSocket::bind((server, 69)).await?, loaders, Some(rack)))
-    }
+/// Serves on it until the future is dropped or the socket fails.
+pub async fn serve(socket: UdpSocket, loaders: Loaders, rack: Handle) -> Result<(), async_tftp::Error> {
+    let files = Files { loaders, transfers: Transfers::default(), rack: Some(rack) };
+    serve_on(socket, files).await
+}
 
-    fn on(socket: UdpSocket, loaders: Loaders, rack: Option<Handle>) -> Self {
-        Self { socket, loaders, rack, transfers: JoinSet::new(), served: HashMap::new() }
-    }
+async fn serve_on(socket: UdpSocket, files: Files) -> Result<(), async_tftp::Error> {
+    TftpServerBuilder::with_handler(files)
+        .std_socket(socket)?
+        .timeout(TRY)
+        .max_send_retries(RETRIES)
+        .block_size_limit(BLOCK_BYTES_MAX)
+        .window_size_limit(WINDOW_BLOCKS_MAX)
+        .ignore_client_timeout()
+        .build()
+        .await?
+        .serve()
+        .await
+}
 
-    /// Serves until the future is dropped.
-    pub async fn serve(mut self) {
-        let mut packet = [0; 1500];
-        loop {
-            // Each branch only waits: nothing is lost when another comes first.
-            tokio::select! {
-                received = self.socket.recv_from(&mut packet) => match received {
-                    Ok((length, client)) => self.asked(&packet[..length], client).await,
-                    Err(err) => {
-                        // Of an answer that was sent before; or the interface is down, and may come back.
-                        tracing::debug!(%err, "receiving TFTP");
-                        tokio::time::sleep(Duration::from_millis(10)).await;
-                    }
-                },
-                Some(ended) = self.transfers.join_next_with_id() => {
-                    let id = ended.map_or_else(|err| err.id(), |(id, ())| id);
-                    self.served.retain(|_, transfer| transfer.id() != id);
-                }
-            }
-        }
-    }
+struct Files {
+    loaders: Loaders,
+    transfers: Transfers,
+    rack: Option<Handle>,
+}
 
-    async fn asked(&mut self, packet: &[u8], client: SocketAddr) {
-        let read = match session::request(packet) {
-            Request::Read(read) => read,
-            Request::Write => return self.refuse(client, 2, "nothing can be written").await,
-            Request::Wrong => return self.refuse(client, 4, "only mode octet is known").await,
-            Request::Other => return,
-        };
-        let name = rack::names::tftp_file(&read.name);
+impl Handler for Files {
+    type Reader = Transfer;
+    type Writer = Sink;
+
+    async fn read_req_open(
+        &mut self,
+        client: &SocketAddr,
+        path: &Path,
+    ) -> Result<(Self::Reader, Option<u64>), packet::Error> {
+        let name = rack::names::tftp_file(&path.to_string_lossy());
         let Some(content) = self.loaders.get(&name).cloned() else {
             tracing::info!(%client, name, "TFTP: no such file");
-            return self.refuse(client, 1, "no such file").await;
+            return Err(packet::Error::FileNotFound);
         };
-        if let Some(before) = self.served.remove(&client) {
-            before.abort();
-        }
-        let of_address = self.served.keys().filter(|other| other.ip() == client.ip()).count();
-        if of_address >= PER_ADDRESS_MAX || self.served.len() >= TRANSFERS_MAX {
+        let Some(place) = self.transfers.enter(client.ip()) else {
             tracing::info!(%client, name, "TFTP: too many transfers");
-            return self.refuse(client, 0, "too many transfers, try again later").await;
-        }
-        tracing::debug!(%client, name, "TFTP");
-        let own = self.socket.local_addr().map(|at| at.ip());
-        let (session, rack) = (Session::new(&read, content), self.rack.clone());
-        let transfer = self.transfers.spawn(async move {
-            let result = async { transfer(socket(own?, client).await?, session, client.ip(), rack).await };
-            if let Err(err) = result.await {
-                tracing::debug!(%client, %err, "TFTP: a transfer ended");
-            }
-        });
-        self.served.insert(client, transfer);
-    }
-
-    async fn refuse(&self, client: SocketAddr, code: u8, text: &str) {
-        // It asks again if this is lost.
-        let _ = self.socket.send_to(&error(code, text), client).await;
-    }
-}
-
-/// A transfer has a port of its own (RFC 1350 §4).
-async fn socket(own: IpAddr, client: SocketAddr) -> io::Result<UdpSocket> {
-    let socket = UdpSocket::bind((own, 0)).await?;
-    socket.connect(client).await?;
-    Ok(socket)
-}
-
-async fn transfer(socket: UdpSocket, mut session: Session, client: IpAddr, rack: Option<Handle>) -> io::Result<()> {
-    let (mut packet, mut out) = ([0; 516], [0; BLOCK_BYTES_MAX + 4]);
-    let mut told = Instant::now();
-    tell(rack.as_ref(), client, &session);
-    let mut heard = Instant::now();
-    // Moved on when it strikes, and not for every packet.
-    let mut again = std::pin::pin!(sleep_until(heard + TRY));
-    loop {
-        while let Some(piece) = session.next() {
-            match piece {
-                Piece::Oack(oack) => socket.send(oack).await?,
-                Piece::Data { number, data } => {
-                    out[..2].copy_from_slice(&[0, 3]);
-                    out[2..4].copy_from_slice(&number.to_be_bytes());
-                    out[4..4 + data.len()].copy_from_slice(data);
-                    socket.send(&out[..4 + data.len()]).await?
-                }
-            };
-        }
-        let next = tokio::select! {
-            length = socket.recv(&mut packet) => {
-                heard = Instant::now();
-                session.heard(&packet[..length?])
-            }
-            () = &mut again => {
-                let waited = heard.elapsed() >= TRY;
-                if waited {
-                    heard = Instant::now();
-                }
-                again.as_mut().reset(heard + TRY);
-                if waited { session.silent() } else { Next::Go }
-            }
+            return Err(packet::Error::Msg("too many transfers, try again later".to_owned()));
         };
-        if next == Next::Done || told.elapsed() >= TELL_EVERY {
-            told = Instant::now();
-            tell(rack.as_ref(), client, &session);
+        tracing::debug!(%client, name, "TFTP");
+        let bytes = content.len() as u64;
+        let transfer =
+            Transfer { content, at: 0, client: client.ip(), rack: self.rack.clone(), told: None, _place: place };
+        Ok((transfer, Some(bytes)))
+    }
+
+    async fn write_req_open(
+        &mut self,
+        _: &SocketAddr,
+        _: &Path,
+        _: Option<u64>,
+    ) -> Result<Self::Writer, packet::Error> {
+        Err(packet::Error::PermissionDenied)
+    }
+}
+
+/// One transfer; dropped when it has ended.
+struct Transfer {
+    content: Bytes,
+    at: usize,
+    client: IpAddr,
+    rack: Option<Handle>,
+    told: Option<Instant>,
+    _place: Place,
+}
+
+impl AsyncRead for Transfer {
+    fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
+        let rest = &self.content[self.at..];
+        let count = rest.len().min(into.len());
+        into[..count].copy_from_slice(&rest[..count]);
+        self.at += count;
+        let end = self.at == self.content.len();
+        if count > 0 && (end || self.told.is_none_or(|at| at.elapsed() >= TELL_EVERY)) {
+            self.told = Some(Instant::now());
+            self.tell();
         }
-        if next != Next::Go {
-            return Ok(());
+        Poll::Ready(Ok(count))
+    }
+}
+
+impl Transfer {
+    fn tell(&self) {
+        if let (Some(rack), IpAddr::V4(to)) = (&self.rack, self.client) {
+            let (bytes, bytes_total) = (self.at as u64, self.content.len() as u64);
+            rack.tell(Event::Served { to, file: BootFile::Loader, bytes, bytes_total });
         }
     }
 }
 
-fn tell(rack: Option<&Handle>, client: IpAddr, session: &Session) {
-    if let (Some(rack), IpAddr::V4(to)) = (rack, client) {
-        let (bytes, bytes_total) = session.progress();
-        rack.tell(Event::Served { to, file: BootFile::Loader, bytes, bytes_total });
+/// Transfers under way by address.
+#[derive(Clone, Default)]
+struct Transfers(Arc<Mutex<HashMap<IpAddr, usize>>>);
+
+struct Place(Transfers, IpAddr);
+
+impl Transfers {
+    fn enter(&self, client: IpAddr) -> Option<Place> {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_client = counts.get(&client).copied().unwrap_or(0);
+        if of_client >= PER_ADDRESS_MAX || counts.values().sum::<usize>() >= TRANSFERS_MAX {
+            return None;
+        }
+        counts.insert(client, of_client + 1);
+        Some(Place(self.clone(), client))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut counts = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.1) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.1);
+            }
+        }
     }
 }
 
