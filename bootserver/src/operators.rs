@@ -304,6 +304,7 @@ fn status(refusal: &Refusal) -> StatusCode {
         Refusal::NameTaken { .. }
         | Refusal::MacTaken { .. }
         | Refusal::HostIs { .. }
+        | Refusal::HostFenced { .. }
         | Refusal::VmIs { .. }
         | Refusal::MoveUnderWay { .. }
         | Refusal::NoPlace { .. }

@@ -217,6 +217,11 @@ pub enum Refusal {
         /// Its state.
         state: HostState,
     },
+    /// The host is being fenced, or was and has not been heard since.
+    HostFenced {
+        /// Which.
+        host: HostId,
+    },
     /// The VM is in no state for that.
     VmIs {
         /// Which.
@@ -315,6 +320,9 @@ impl fmt::Display for Refusal {
             Self::NameTaken { name } => write!(f, "the name {name} is taken"),
             Self::MacTaken { mac } => write!(f, "the address {mac} is taken"),
             Self::HostIs { host, state } => write!(f, "host {host} is {state}, so this cannot be done"),
+            Self::HostFenced { host } => {
+                write!(f, "host {host} is being fenced; its VMs start elsewhere by themselves")
+            }
             Self::VmIs { vm, phase } => write!(f, "VM {vm} is {phase}, so this cannot be done"),
             Self::MoveUnderWay { r#move } => write!(f, "move {} is under way; wait until it has ended", r#move),
             Self::NoPlace { vm, rejected } => {

@@ -124,6 +124,10 @@ impl Rack {
                     None => Refusal::NoHost { host: host.clone() },
                 });
             }
+            // Its ways to the disks are being taken: who may run the VM is known when that has ended.
+            if self.hosts.get(host).is_some_and(|record| record.fence.is_some()) {
+                return Err(Refusal::HostFenced { host: host.clone() });
+            }
         }
         // Two streams on one link would both miss the downtime goal.
         let busy = |m: &&MoveRecord| !m.ended() && (m.view.source == source || m.view.target == *target);

@@ -12,10 +12,10 @@
 //! away meanwhile. Guests held under another user wait for an order. The watchdog is petted while the lease is valid, or while
 //! Xen says that nothing runs: an agent that can see to neither has its host reset.
 
-use super::{Agent, AgentAction, JobFor};
+use super::{Agent, AgentAction, JobFor, Work};
 use crate::hypervisor::{Completion, Op, OpResult};
 use proto::VmId;
-use proto::agent::{Act, DomainState, Heartbeat, LeaseState};
+use proto::agent::{Act, DomainState, FailureKind, Heartbeat, LeaseState};
 use serde::{Deserialize, Serialize};
 
 /// How often a host whose lease has lapsed is looked at for guests that run, milliseconds.
@@ -58,6 +58,11 @@ impl Lease {
             Some(until) if now_ms <= until => LeaseState::Valid,
             Some(_) => LeaseState::Lapsed,
         }
+    }
+
+    /// The CHAP user under which the slot is written.
+    pub(super) fn user(&self) -> Option<String> {
+        self.heartbeat.as_ref().map(|heartbeat| heartbeat.access.user.clone())
     }
 
     /// When something is to be done at the latest.
@@ -159,7 +164,7 @@ impl Agent {
                 survey.domains.iter().any(|d| d.vm == *vm && d.is_resident() && d.state == DomainState::Running)
             })
         };
-        let user = self.lease.heartbeat.as_ref().map(|h| h.access.user.clone());
+        let user = self.lease.user();
         let notes: Vec<_> = self.notes.values().filter(|n| runs(&n.vm)).cloned().collect();
         for mut note in notes {
             if let Some(guest) = &mut note.guest
@@ -198,8 +203,10 @@ impl Agent {
         if !self.leased(now_ms) || self.holds() {
             return;
         }
-        let user = self.lease.heartbeat.as_ref().map(|h| h.access.user.clone());
+        let user = self.lease.user();
         let held = self.notes.values().filter(|n| n.guest.as_ref().is_some_and(|g| g.held.is_some() && g.held == user));
+        // One that is being made is let run by that work.
+        let held = held.filter(|n| !self.works.get(&n.vm).is_some_and(Work::makes));
         for vm in held.map(|n| n.vm.clone()).collect::<Vec<_>>() {
             let under_way = self.jobs.values().any(|job| *job == JobFor::LetGo(vm.clone()));
             if !under_way {
@@ -208,9 +215,10 @@ impl Agent {
         }
     }
 
-    /// A guest goes on, or is no longer one that could; either way nobody holds it.
-    pub(super) fn let_gone(&mut self, vm: &VmId, now_ms: u64) {
-        if self.leased(now_ms) {
+    /// A guest goes on, or is gone: either way nobody holds it. Another failure is tried again when the slot is next written.
+    pub(super) fn let_gone(&mut self, vm: &VmId, result: &OpResult, now_ms: u64) {
+        let over = result.as_ref().map_or_else(|why| why.kind == FailureKind::NoDomain, |_| true);
+        if self.leased(now_ms) && over {
             self.not_held(vm);
             self.report_wanted = true;
         }
@@ -231,9 +239,9 @@ mod tests {
     use super::super::{AgentEvent, Guest, Note};
     use super::*;
     use crate::hypervisor::{Job, SeenDomain, Survey};
-    use proto::Epoch;
     use proto::agent::{DiskAccess, Part, ReportAnswer, Secret};
     use proto::vm::{Boot, VmSpec};
+    use proto::{Epoch, OrderId};
 
     fn vm() -> VmId {
         "web".parse().expect("good")
@@ -254,8 +262,8 @@ mod tests {
     fn note() -> Note {
         let boot = Boot::Disk { loader: "0".repeat(64) };
         let spec = VmSpec { name: vm(), memory_mib: 64, vcpus: 1, boot, disks: vec![], vifs: vec![] };
-        let guest = Guest { spec, disks: vec![], epoch: Epoch(1), received: None, held: None };
-        Note { vm: vm(), floor: Epoch(1), guest: Some(guest) }
+        let guest = Guest { spec, disks: vec![], epoch: Epoch(1), received: None, held: None, r#move: None };
+        Note { vm: vm(), floor: Epoch(1), order: OrderId(1), guest: Some(guest) }
     }
 
     /// An agent with one guest, whose lease under `u1` ends at 20 s.

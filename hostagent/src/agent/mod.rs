@@ -6,7 +6,7 @@
 //! ```text
 //!               order                      every order begins with a look at the host
 //!                 │
-//!   Start ────> look ──> clear ──> prepare ──> create ──────────────────────────> Ok
+//!   Start ────> look ──> clear ──> prepare ──> create, paused ──> unpause ──────> Ok
 //!   Receive ──> look ──> clear ──> prepare ──> listening: Ok ──> streaming ──> received (noted) ──> told
 //!   Activate ─> activate ──────────────────────────────────────────────────────> Activated
 //!   Send ─────> look ──> streaming ──> Sent                          (guest suspended until told what next)
@@ -14,7 +14,9 @@
 //!   AbortSend ───(cancel)──> resume ──> Ok          Release ──> detach ──> destroy ──> Ok
 //!   AbortReceive (cancel)──> destroy ──> detach ──> Ok
 //! ```
-//! One order at a time acts on a VM; others wait, by number. An order that ends a move cancels the stream.
+//! One order at a time acts on a VM; others wait, by number. One that was overtaken by a higher is void: numbers rise, also over restarts of
+//! either side. An order that ends a move cancels the stream, and finds nothing to do where the guest was sent, or came, by another move. What takes long to make is let run only under the lease that it was begun under:
+//! after another anything may have been taken away.
 //!
 //! What a source may do by itself: resume its guest after a `Send` that failed, because that failure promises that the target
 //! never heard the word without which it tells nobody that it has received. After `Sent` the guest stands
@@ -35,7 +37,7 @@ use crate::hypervisor::{Completion, Job, Op, OpResult, Progress, Survey};
 use lease::Lease;
 use orders::{Taken, Work};
 use proto::agent::{Failure, FailureKind, Heartbeat, OrderOutcome, Report, ReportAnswer};
-use proto::{Epoch, OrderId, VmId};
+use proto::{OrderId, VmId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Order numbers remembered as done. A server has far fewer orders in the air to one host.
@@ -230,7 +232,7 @@ impl Agent {
             }
             Some(JobFor::Look) => self.looked_to_hold(result, now_ms),
             Some(JobFor::Hold) => self.held(&result, now_ms),
-            Some(JobFor::LetGo(vm)) => self.let_gone(&vm, now_ms),
+            Some(JobFor::LetGo(vm)) => self.let_gone(&vm, &result, now_ms),
             Some(JobFor::Nobody) | None => {}
         }
     }
@@ -262,8 +264,8 @@ impl Agent {
     fn forget_guest(&mut self, vm: &VmId) {
         let Some(note) = self.notes.get(vm) else { return };
         if note.guest.is_some() {
-            let floor = note.floor;
-            self.keep(Note { vm: vm.clone(), floor, guest: None });
+            let note = Note { guest: None, ..note.clone() };
+            self.keep(note);
         }
         let left: Vec<_> = self.notes.values().filter(|n| n.guest.is_none()).map(|n| (n.floor, n.vm.clone())).collect();
         if left.len() > FLOORS_MAX
@@ -272,10 +274,6 @@ impl Agent {
             self.notes.remove(&vm);
             self.actions.push(AgentAction::DropNote(vm));
         }
-    }
-
-    fn floor(&self, vm: &VmId) -> Epoch {
-        self.notes.get(vm).map_or(Epoch(0), |n| n.floor)
     }
 }
 

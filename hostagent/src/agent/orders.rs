@@ -21,6 +21,8 @@ pub(super) struct Work {
     cause: Cause,
     step: Step,
     job: Option<Job>,
+    /// The CHAP user of the lease when it was begun.
+    under: Option<String>,
 }
 
 /// An order that is understood.
@@ -47,6 +49,8 @@ enum Step {
     Clearing,
     Preparing,
     Creating,
+    /// It stands paused, and the lease is that of the begin.
+    LettingRun,
     /// Asked to shut down.
     Asked {
         until_ms: u64,
@@ -88,9 +92,22 @@ impl Work {
         }
     }
 
+    /// The move that it sends or receives by.
+    fn r#move(&self) -> Option<MoveId> {
+        match &self.cause {
+            Cause::Order(taken) => taken.permit.as_ref().map(|permit| permit.r#move),
+            Cause::Reboot(_) => None,
+        }
+    }
+
     /// A guest was asked to shut down, and nothing is under way.
     fn only_waits(&self) -> bool {
         matches!(self.step, Step::Asked { .. }) && self.job.is_none()
+    }
+
+    /// Its end decides whether the guest runs.
+    pub(super) fn makes(&self) -> bool {
+        matches!(self.step, Step::Creating | Step::LettingRun)
     }
 
     pub(super) fn deadline_ms(&self) -> Option<u64> {
@@ -143,10 +160,24 @@ impl Taken {
         self.order.id
     }
 
-    /// Ends whatever stream of this VM is under way. `Release` is not among them: by the time it is given the stream has been
-    /// sent whole, and a cancel must never lead to a resumption.
-    fn ends_stream(&self) -> bool {
-        matches!(self.order.act, Act::AbortSend { .. } | Act::AbortReceive { .. } | Act::Destroy { .. })
+    /// The move that it ends here.
+    fn move_ended(&self) -> Option<MoveId> {
+        match self.order.act {
+            Act::AbortSend { r#move, .. } | Act::AbortReceive { r#move, .. } | Act::Release { r#move, .. } => {
+                Some(r#move)
+            }
+            _ => None,
+        }
+    }
+
+    /// Ends the stream of this move. `Release` does not: by the time it is given the stream has been sent whole, and a cancel
+    /// must never lead to a resumption.
+    fn ends_stream(&self, of: Option<MoveId>) -> bool {
+        match self.order.act {
+            Act::AbortSend { .. } | Act::AbortReceive { .. } => self.move_ended() == of,
+            Act::Destroy { .. } => true,
+            _ => false,
+        }
     }
 }
 
@@ -180,7 +211,7 @@ impl Agent {
                 }
                 continue;
             };
-            if taken.ends_stream()
+            if taken.ends_stream(work.r#move())
                 && let Step::Streaming { cancelled: cancelled @ false, .. } = &mut work.step
                 && let Some(job) = work.job
             {
@@ -193,23 +224,31 @@ impl Agent {
     fn begin(&mut self, taken: Taken) {
         let Taken { order, vm, permit } = &taken;
         let (id, vm) = (order.id, vm.clone());
-        let floor = self.floor(&vm);
+        let empty = Note { vm: vm.clone(), floor: Epoch(0), order: OrderId(0), guest: None };
+        let note = self.notes.get(&vm).cloned().unwrap_or(empty);
+        let floor = note.floor;
         if order.epoch < floor {
             let detail = format!("{vm}: ordered under epoch {}, but epoch {floor} is known here", order.epoch);
             return self.outcome(id, Err(failure(FailureKind::StaleEpoch, detail)));
         }
-        if order.epoch > floor {
-            let guest = self.notes.get(&vm).and_then(|n| n.guest.clone());
-            self.keep(Note { vm: vm.clone(), floor: order.epoch, guest });
+        if id < note.order {
+            let detail = format!("{vm}: order {id} was overtaken by {}", note.order);
+            return self.outcome(id, Err(failure(FailureKind::Tool, detail)));
         }
-        let epoch = order.epoch;
-        let guest = self.notes.get(&vm).and_then(|n| n.guest.clone());
+        if order.epoch > floor || id > note.order {
+            self.keep(Note { floor: order.epoch, order: id, ..note.clone() });
+        }
+        let (epoch, guest) = (order.epoch, note.guest);
+        let by = guest.as_ref().and_then(|guest| guest.r#move);
+        if by.is_some() && taken.move_ended().is_some_and(|ended| by != Some(ended)) {
+            return self.outcome(id, Ok(Done::Ok));
+        }
         let (step, op) = match &order.act {
             Act::Start { .. } | Act::Shutdown { .. } | Act::Send { .. } | Act::AbortReceive { .. } => {
                 (Step::Looking, Op::Survey)
             }
             Act::Receive { .. } => {
-                let already = guest.and_then(|g| g.received).map(|r| r.r#move);
+                let already = guest.filter(|g| g.received.is_some()).and_then(|g| g.r#move);
                 if already.is_some() && already == permit.as_ref().map(|p| p.r#move) {
                     return self.outcome(id, Ok(Done::Ok));
                 }
@@ -230,7 +269,8 @@ impl Agent {
             },
             Act::Console { .. } => return,
         };
-        self.works.insert(vm.clone(), Work { cause: Cause::Order(taken), step, job: None });
+        let under = self.lease.user();
+        self.works.insert(vm.clone(), Work { cause: Cause::Order(taken), step, job: None, under });
         self.step_job(&vm, op);
     }
 
@@ -241,9 +281,9 @@ impl Agent {
         let note = self.notes.get(vm).cloned().ok_or_else(absent)?;
         let mut guest = note.guest.ok_or_else(absent)?;
         match guest.received {
-            Some(received) if received.r#move == r#move => {
+            Some(received) if guest.r#move == Some(r#move) => {
                 guest.epoch = epoch;
-                self.keep(Note { vm: vm.clone(), floor: note.floor, guest: Some(guest) });
+                self.keep(Note { guest: Some(guest), ..note });
                 Ok(Some(received.stopped_ms))
             }
             // Done before, and the outcome lost with the agent's memory.
@@ -299,15 +339,30 @@ impl Agent {
                         Step::Streaming { stage: Stage::Preparing, bytes: 0, listening: false, cancelled: false };
                     self.go(vm, work, step, op);
                 }
-                (Ok(_), _) => match self.notes.get(vm).and_then(|n| n.guest.clone()) {
-                    Some(guest) => self.go(vm, work, Step::Creating, Op::Create { guest }),
-                    None => {
-                        self.finish(work, Err(failure(FailureKind::Tool, format!("starting {vm}: its note is gone"))))
+                (Ok(_), _) => match self.notes.get(vm).cloned() {
+                    Some(Note { guest: Some(guest), vm: name, floor, order }) => {
+                        let guest = Guest { held: work.under.clone(), ..guest };
+                        self.keep(Note { vm: name, floor, order, guest: Some(guest.clone()) });
+                        self.go(vm, work, Step::Creating, Op::Create { guest });
                     }
+                    _ => self.finish(work, Err(failure(FailureKind::Tool, format!("starting {vm}: its note is gone")))),
                 },
             },
             Step::Creating => match (result, &work.cause) {
+                (Ok(_), _) if self.leased(now_ms) && work.under == self.lease.user() => {
+                    self.go(vm, work, Step::LettingRun, Op::Unpause { vm: vm.clone() });
+                }
+                // It was made, and is held as any other.
                 (Ok(_), _) => self.finish(work, Ok(Done::Ok)),
+                // The guest is still the owner's to decide about: it shows as gone.
+                (Err(_), Cause::Reboot(_)) => self.report_wanted = true,
+                (Err(why), Cause::Order(_)) => self.undo(vm, work, why),
+            },
+            Step::LettingRun => match (result, &work.cause) {
+                (Ok(_), _) => {
+                    self.not_held(vm);
+                    self.finish(work, Ok(Done::Ok));
+                }
                 // The guest is still the owner's to decide about: it shows as gone.
                 (Err(_), Cause::Reboot(_)) => self.report_wanted = true,
                 (Err(why), Cause::Order(_)) => self.undo(vm, work, why),
@@ -372,6 +427,7 @@ impl Agent {
         let Cause::Order(taken) = &work.cause else { return };
         let taken = taken.clone();
         let seen = survey.domains.iter().find(|d| &d.vm == vm);
+        let noted = self.notes.get(vm).and_then(|n| n.guest.as_ref()).map(|guest| guest.epoch);
         let runs = seen.filter(|d| d.is_resident() && matches!(d.state, DomainState::Running | DomainState::Paused));
         match (&taken.order.act, seen) {
             (Act::Start { .. }, Some(_)) if runs.is_some() => {
@@ -381,6 +437,10 @@ impl Agent {
                     }
                     self.keep(note);
                 }
+                self.finish(work, Ok(Done::Ok));
+            }
+            // Made by this very order before, and sent since: whether it is to run here is for the move's orders to say.
+            (Act::Start { .. }, Some(d)) if d.state == DomainState::Suspended && noted == Some(taken.order.epoch) => {
                 self.finish(work, Ok(Done::Ok));
             }
             (Act::Receive { .. }, Some(d)) if d.part != Part::Incoming => {
@@ -411,6 +471,12 @@ impl Agent {
             }
             (Act::Send { rate_bytes_s, permit: signed }, Some(d)) => match (&taken.permit, d.state) {
                 (Some(permit), DomainState::Running) if d.is_resident() => {
+                    if let Some(mut note) = self.notes.get(vm).cloned()
+                        && let Some(guest) = &mut note.guest
+                    {
+                        guest.r#move = Some(permit.r#move);
+                        self.keep(note);
+                    }
                     let op = Op::Send { permit: permit.clone(), signed: signed.clone(), rate_bytes_s: *rate_bytes_s };
                     let step =
                         Step::Streaming { stage: Stage::Preparing, bytes: 0, listening: false, cancelled: false };
@@ -436,9 +502,10 @@ impl Agent {
             Act::Receive { vm, disks, .. } => (vm, disks, false),
             _ => return,
         };
-        let guest = Guest { spec, disks, epoch: order.epoch, received: None, held: None };
-        let floor = self.floor(vm);
-        self.keep(Note { vm: vm.clone(), floor, guest: Some(guest.clone()) });
+        let r#move = work.r#move();
+        let guest = Guest { spec, disks, epoch: order.epoch, received: None, held: None, r#move };
+        // As the order's begin left it.
+        self.keep(Note { vm: vm.clone(), floor: order.epoch, order: order.id, guest: Some(guest.clone()) });
         self.go(vm, work, Step::Preparing, Op::Prepare { guest, files });
     }
 
@@ -447,11 +514,11 @@ impl Agent {
         let id = taken.order.id;
         match (result, taken.permit.as_ref()) {
             (Ok(Completion::Sent { bytes, total_ms }), _) => self.finish(work, Ok(Done::Sent { bytes, total_ms })),
-            (Ok(Completion::Received { bytes, stopped_ms }), Some(permit)) => {
+            (Ok(Completion::Received { bytes, stopped_ms }), Some(_)) => {
                 if let Some(mut note) = self.notes.get(vm).cloned()
                     && let Some(guest) = &mut note.guest
                 {
-                    guest.received = Some(Received { r#move: permit.r#move, order: id, stopped_ms, bytes });
+                    guest.received = Some(Received { order: id, stopped_ms, bytes });
                     self.keep(note);
                 }
                 if !listening {
@@ -533,7 +600,8 @@ impl Agent {
                 && guest.received.is_none()
                 && !self.works.contains_key(&seen.vm)
             {
-                let work = Work { cause: Cause::Reboot(guest), step: Step::Clearing, job: None };
+                let under = self.lease.user();
+                let work = Work { cause: Cause::Reboot(guest), step: Step::Clearing, job: None, under };
                 self.go(&seen.vm, work, Step::Clearing, Op::Destroy { vm: seen.vm.clone() });
             }
         }

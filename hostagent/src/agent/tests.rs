@@ -94,7 +94,11 @@ fn send() -> Act {
 
 impl Rack {
     fn new() -> Self {
-        let mut world = World::new(Costs::default());
+        Self::at(Costs::default())
+    }
+
+    fn at(costs: Costs) -> Self {
+        let mut world = World::new(costs);
         world.grant(&disk(), &host("a"), "a1");
         world.grant(&disk(), &host("b"), "b2");
         let mut hosts = BTreeMap::new();
@@ -172,9 +176,13 @@ impl Rack {
     }
 
     fn restart_agent(&mut self, on: &str) {
+        self.restart_agent_with(on, lease());
+    }
+
+    fn restart_agent_with(&mut self, on: &str, lease: KeptLease) {
         self.world.kill_agent(&host(on));
         if let Some(h) = self.hosts.get_mut(&host(on)) {
-            h.agent = Agent::new("boot".into(), h.notes.values().cloned().collect(), Some(lease()));
+            h.agent = Agent::new("boot".into(), h.notes.values().cloned().collect(), Some(lease));
         }
     }
 
@@ -383,6 +391,87 @@ fn an_abort_ends_a_stream_under_way() {
     assert_eq!(r.done("b", 1, Act::AbortReceive { r#move: MoveId(9), vm: vm() }), "Ok");
     assert_eq!(r.world.running(&vm()), vec![host("a")]);
     assert!(r.world.domains(&host("b")).is_empty());
+}
+
+/// What is ordered once more, late, of a move that is over does nothing to the next one.
+#[test]
+fn the_end_of_an_earlier_move_does_nothing_to_a_later_one() {
+    let early = MoveId(8);
+    let runs = |r: &Rack| !r.world.running(&vm()).is_empty();
+    for restarted in [false, true] {
+        let mut r = Rack::new();
+        let sent = r.moving();
+        assert!(r.run(60_000, copying));
+        // It waits for the stream, and does not end it.
+        assert_eq!(r.done("b", 1, Act::AbortReceive { r#move: early, vm: vm() }), "Ok");
+        assert!(r.run(60_000, |r| r.received() && r.outcome("a", sent).is_some()));
+        if restarted {
+            r.restart_agent("a");
+            r.restart_agent("b");
+        }
+        assert_eq!(r.done("a", 1, Act::AbortSend { r#move: early, vm: vm() }), "Ok");
+        assert_eq!(r.done("a", 1, Act::Release { r#move: early, vm: vm() }), "Ok");
+        assert_eq!(r.done("b", 1, Act::AbortReceive { r#move: early, vm: vm() }), "Ok");
+        assert_eq!(r.done("a", 1, start()), "Ok");
+        assert!(!runs(&r) && state_is(&r, DomainState::Suspended), "{}", r.show());
+        assert!(r.done("b", 2, Act::Activate { r#move: MoveId(9), vm: vm() }).starts_with("Activated"));
+        assert_eq!(r.done("a", 2, Act::Release { r#move: MoveId(9), vm: vm() }), "Ok");
+        assert_eq!(r.done("b", 2, Act::Release { r#move: early, vm: vm() }), "Ok");
+        assert_eq!(r.world.running(&vm()), vec![host("b")]);
+    }
+}
+
+/// Ordered before the guest was made, and heard by the next process of the agent only.
+#[test]
+fn a_late_destruction_spares_a_guest_that_was_made_since() {
+    let mut r = Rack::new();
+    let order = Order { id: OrderId(1), epoch: Epoch(1), act: Act::Destroy { vm: vm() } };
+    assert_eq!(r.done("a", 1, Act::Destroy { vm: vm() }), "Ok");
+    assert_eq!(r.done("a", 1, start()), "Ok");
+    r.restart_agent("a");
+    let answer = ReportAnswer { seen: vec![], orders: vec![order], report_ms: 2_000, heartbeat: None };
+    r.feed(&host("a"), AgentEvent::Answer(answer));
+    assert!(!r.run(10_000, |r| r.world.running(&vm()).is_empty()));
+    assert_eq!(r.done("a", 1, Act::Destroy { vm: vm() }), "Ok");
+    assert!(r.world.domains(&host("a")).is_empty());
+}
+
+/// A creation that outlives the lease: the guest runs under that one only, were it twice as long away.
+#[test]
+fn a_guest_that_is_made_when_the_lease_has_lapsed_runs_under_that_lease_only() {
+    let runs = |r: &Rack| !r.world.running(&vm()).is_empty();
+    let lease = |user: &str, until_ms| KeptLease {
+        heartbeat: Heartbeat { access: access(user), ..lease().heartbeat },
+        until_ms,
+    };
+    // The lease lapses at 20 s, the guest is made at 30 s, and a lease is there again before or after that; or the agent is restarted.
+    for (back_ms, user, restarts, goes_on) in [
+        (25_000, "beat", false, true),
+        (40_000, "beat", false, true),
+        (40_000, "beat", true, true),
+        (25_000, "other", false, false),
+        (40_000, "other", false, false),
+        (40_000, "other", true, false),
+    ] {
+        let mut r = Rack::at(Costs { create_ms: 30_000, ..Costs::default() });
+        r.restart_agent_with("a", lease("beat", 20_000));
+        r.order("a", 1, start());
+        assert!(!r.run(back_ms, runs), "{back_ms} {user}: {}", r.show());
+        if restarts {
+            r.restart_agent_with("a", lease("beat", 20_000));
+        }
+        let heartbeat = Some(lease(user, 0).heartbeat);
+        let answer = ReportAnswer { seen: vec![], orders: vec![], report_ms: 2_000, heartbeat };
+        r.feed(&host("a"), AgentEvent::Answer(answer));
+        r.feed(&host("a"), AgentEvent::Renewed { user: user.into(), until_ms: 200_000 });
+        assert_eq!(r.run(40_000, runs), goes_on, "{back_ms} {user} {restarts}: {}", r.show());
+        assert!(!goes_on || r.hosts[&host("a")].notes[&vm()].guest.as_ref().is_some_and(|g| g.held.is_none()));
+        // The server, who knows whose it is, may say so.
+        if !goes_on {
+            assert_eq!(r.done("a", 1, Act::Unpause { vm: vm() }), "Ok");
+            assert!(runs(&r));
+        }
+    }
 }
 
 /// The guest stands still at its source and the stream breaks: by then it may run elsewhere.

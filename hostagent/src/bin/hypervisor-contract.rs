@@ -52,7 +52,7 @@ fn run(kernel: &str, initrd: &str) -> Result<bool, Box<dyn Error>> {
         vifs: Vec::new(),
     };
     let given = Given {
-        guest: Guest { spec, disks: Vec::new(), epoch: Epoch(1), received: None, held: None },
+        guest: Guest { spec, disks: Vec::new(), epoch: Epoch(1), received: None, held: None, r#move: None },
         host,
         address: own_address(boot.server)?,
         port: 7444,

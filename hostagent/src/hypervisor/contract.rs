@@ -90,6 +90,10 @@ fn side_by_side(host: &mut dyn Host, given: &Given) -> Result<(), String> {
 }
 
 fn created_once(host: &mut dyn Host, given: &Given) -> Result<(), String> {
+    let guest = given.guest.clone();
+    done(host, Op::Prepare { guest: guest.clone(), files: true })?;
+    done(host, Op::Create { guest })?;
+    is(host, &given.guest.spec.name, DomainState::Paused)?;
     let first = create(host, given)?;
     if first.memory_mib == 0 || first.memory_mib > given.guest.spec.memory_mib {
         return Err(format!("it has {} MiB of {}", first.memory_mib, given.guest.spec.memory_mib));
@@ -228,6 +232,7 @@ fn shut_down(host: &mut dyn Host, given: &Given) -> Result<(), String> {
 fn create(host: &mut dyn Host, given: &Given) -> Result<SeenDomain, String> {
     done(host, Op::Prepare { guest: given.guest.clone(), files: true })?;
     done(host, Op::Create { guest: given.guest.clone() })?;
+    done(host, Op::Unpause { vm: given.guest.spec.name.clone() })?;
     is(host, &given.guest.spec.name, DomainState::Running)
 }
 
@@ -380,7 +385,7 @@ mod tests {
             vifs: Vec::new(),
         };
         let given = Given {
-            guest: Guest { spec, disks: Vec::new(), epoch: Epoch(1), received: None, held: None },
+            guest: Guest { spec, disks: Vec::new(), epoch: Epoch(1), received: None, held: None, r#move: None },
             host: host.clone(),
             address: Ipv4Addr::new(10, 77, 0, 60),
             port: 7444,

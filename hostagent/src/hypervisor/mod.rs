@@ -34,7 +34,7 @@ pub enum Op {
         /// Whether boot files are needed: not for a guest that arrives with its memory.
         files: bool,
     },
-    /// Create the domain and run it. Fails with [`proto::agent::FailureKind::NoMemory`] when the host has not enough.
+    /// Create the domain; it stands paused. Fails with [`proto::agent::FailureKind::NoMemory`] when the host has not enough.
     Create {
         /// What is to run; prepared.
         guest: Guest,
@@ -54,7 +54,7 @@ pub enum Op {
         /// The VM.
         vm: VmId,
     },
-    /// Unpause. Fails as [`Op::Pause`] does.
+    /// Let it run. Fails as [`Op::Pause`] does, and while an earlier agent's creation of it is under way.
     Unpause {
         /// The VM.
         vm: VmId,

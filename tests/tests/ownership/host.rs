@@ -3,7 +3,7 @@
 //! Owns: the transitions of a host. Never does: read the record.
 
 use super::state::{
-    Domain, Guards, Host, HostNo, Kind, LEASE, Order, Orders, Phase, Report, State, WATCHDOG, move_account,
+    Domain, Guards, Host, HostNo, Kind, LEASE, NO_MOVE, Order, Orders, Phase, Report, State, WATCHDOG, move_account,
     start_account,
 };
 
@@ -14,6 +14,7 @@ impl State {
         let leased = self.leased(at);
         let other = self.hosts[1 - at];
         let granted = self.granted[at];
+        let account = self.clocks.account;
         let (record, host) = (self.record, &mut self.hosts[at]);
         let runs_guest = !matches!(order.kind, Kind::Release | Kind::AbortReceive | Kind::Destroy);
         if !host.up || !host.told.has(order) || host.done.has(order) || runs_guest && !leased {
@@ -25,12 +26,26 @@ impl State {
             return true;
         }
         host.floor = host.floor.max(epoch);
+        if guards.by_number {
+            host.told.overtake(order);
+        }
+        let another = host.of != order.of && host.of != NO_MOVE;
+        if guards.by_number && another && matches!(order.kind, Kind::AbortSend | Kind::AbortReceive | Kind::Release) {
+            host.done.add(order);
+            return true;
+        }
         let logs_in = |account: u8| granted == account || !guards.cut;
         match order.kind {
             Kind::Start => match host.domain {
                 Domain::Runs | Domain::Held(_) => host.epoch = epoch,
+                Domain::Made => {}
+                // Made by this very order before, and sent since.
+                Domain::Suspended if host.epoch == epoch => {}
                 _ if logs_in(start_account(epoch)) => {
-                    (host.domain, host.epoch, host.session) = (Domain::Runs, epoch, true);
+                    // Host 1 is never without its lease.
+                    let made = if at == 1 { Domain::Runs } else { Domain::Held(account) };
+                    host.domain = if guards.lease_to_run { made } else { Domain::Made };
+                    (host.epoch, host.session, host.of) = (epoch, true, NO_MOVE);
                 }
                 _ => return false,
             },
@@ -71,6 +86,14 @@ impl State {
         }
         host.done.add(order);
         true
+    }
+
+    /// It is made at last, and runs.
+    pub(crate) fn made(&mut self, at: HostNo) -> bool {
+        let host = &mut self.hosts[at];
+        let may = host.up && host.domain == Domain::Made;
+        host.domain = if may { Domain::Runs } else { host.domain };
+        may
     }
 
     /// The last pages: the guest stands still.
@@ -181,7 +204,7 @@ impl State {
         }
         self.hosts[at].up = true;
         if rejoin_floor {
-            self.hosts[at].told = Orders::default();
+            self.hosts[at].told = Default::default();
         }
         self.orphan[at] = 0;
         self.record.cutting[at] |= self.granted[at] != 0;
@@ -262,6 +285,6 @@ impl State {
 
 impl Host {
     fn leaves(&mut self) {
-        (self.domain, self.sending, self.session) = (Domain::None, false, false);
+        (self.domain, self.sending, self.session, self.of) = (Domain::None, false, false, NO_MOVE);
     }
 }

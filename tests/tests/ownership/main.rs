@@ -12,6 +12,7 @@
 //! | Cut | `StorageOp::Cut`, confirmed |
 //! | BeginStart, BeginFence, EndFence, SlotRead | `Rack::{begin_start, begin_fence, end_fence, heartbeats}` |
 //! | Begin | `Agent::{begin_waiting, may_begin, begin, activate}` |
+//! | Made | `Agent::advance`, `Step::Creating`; with all guards a guest is held as soon as its making begins |
 //! | Suspend, Freeze, Received, StreamFails | `Agent::stream_ended` and `xl` |
 //! | Hold, LetGo, Pet, WriteLands | `Agent::{looked_to_hold, let_go, see_to_lease, renewed}` |
 //! | Join | `Rack::{join, boot_is_over}` |
@@ -110,6 +111,31 @@ fn a_fence_holds() {
 }
 
 #[test]
+fn a_fence_and_the_server_restarted_hold() {
+    holds("a silent host, the server restarted", Bounds { fences: 1, server_restarts: 1, ..NOTHING }, 0);
+}
+
+#[test]
+fn a_fence_and_an_agent_restarted_hold() {
+    holds("a silent host, an agent restarted", Bounds { fences: 1, agent_restarts: 1, ..NOTHING }, 0);
+}
+
+#[test]
+fn a_move_from_a_fenced_host_holds() {
+    holds("a move from a silent host", Bounds { moves: 1, fences: 1, ..NOTHING }, 0);
+}
+
+#[test]
+fn a_move_to_a_fenced_host_holds() {
+    holds("a move to a silent host", Bounds { moves: 1, fences: 1, ..NOTHING }, 1);
+}
+
+#[test]
+fn two_moves_and_an_agent_restarted_hold() {
+    holds("two moves, an agent restarted", Bounds { moves: 2, agent_restarts: 1, ..NOTHING }, 0);
+}
+
+#[test]
 fn target_runs_before_the_commit() {
     let guards = Guards { run_after_commit: false, ..Guards::ALL };
     violated_without("no commit before the target runs", guards, Bounds { moves: 1, ..NOTHING }, 1, ONE_HOST);
@@ -140,4 +166,32 @@ fn no_epoch_check() {
     let guards = Guards { epoch_check: false, ..Guards::ALL };
     let bounds = Bounds { moves: 2, fences: 0, ..NOTHING };
     violated_without("no epoch check", guards, bounds, 0, NOT_KILLED);
+}
+
+#[test]
+fn a_broken_stream_resumes_without_a_lease() {
+    let guards = Guards { lease_to_resume: false, ..Guards::ALL };
+    let bounds = Bounds { moves: 1, fences: 1, ..NOTHING };
+    violated_without("no lease to resume", guards, bounds, 0, ONE_HOST);
+}
+
+#[test]
+fn a_guest_long_in_the_making_runs_without_a_lease() {
+    let guards = Guards { lease_to_run: false, ..Guards::ALL };
+    let bounds = Bounds { fences: 2, ..NOTHING };
+    violated_without("no lease to run what was made", guards, bounds, 0, ONE_HOST);
+}
+
+#[test]
+fn the_end_of_an_earlier_move() {
+    let guards = Guards { by_number: false, ..Guards::ALL };
+    let bounds = Bounds { moves: 2, agent_restarts: 1, ..NOTHING };
+    violated_without("the end of any move ends this one", guards, bounds, 0, ONE_HOST);
+}
+
+#[test]
+fn a_move_from_a_host_that_is_being_fenced() {
+    let guards = Guards { fenced_stay: false, ..Guards::ALL };
+    let bounds = Bounds { moves: 1, fences: 1, ..NOTHING };
+    violated_without("a fenced host takes part in moves", guards, bounds, 0, ONE_HOST);
 }

@@ -28,6 +28,7 @@ pub(crate) enum Action {
     SlotRead,
     ServerRestarts,
     Begin(HostNo, Order),
+    Made(HostNo),
     Suspend(HostNo),
     Freeze(HostNo),
     Received(HostNo),
@@ -83,17 +84,26 @@ impl Model for Ownership {
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {
         use Action::*;
-        actions.extend([BeginMove, Abort, Step, Answer, BeginFence, EndFence, SlotRead, ServerRestarts]);
+        actions.extend([BeginMove, Abort, Step, Answer, BeginFence, EndFence, SlotRead, ServerRestarts, LetGo]);
         // Where no fence is within the bounds time stands still: the lease is valid and nobody is judged by his silence.
         if self.bounds.fences > 0 {
-            actions.extend([Hold, LetGo, Pet, WriteBegins, WriteLands, Tick]);
+            actions.extend([Hold, Pet, WriteBegins, WriteLands, Tick]);
         }
         // A host that has booted anew needs a lease before it runs anything, also where time stands still.
         if self.bounds.host_crashes > 0 {
             actions.extend([WriteBegins, WriteLands]);
         }
         for at in [0, 1] {
-            actions.extend([Cut(at), Tell(at), Hear(at), BeginStart(at), Suspend(at), Freeze(at), Received(at)]);
+            actions.extend([
+                Cut(at),
+                Tell(at),
+                Hear(at),
+                BeginStart(at),
+                Made(at),
+                Suspend(at),
+                Freeze(at),
+                Received(at),
+            ]);
             actions.extend([StreamFails(at), Post(at), AgentRestarts(at), Crash(at), Join(at)]);
             actions.extend(state.hosts[at].told.all().map(|order| Begin(at, order)));
         }
@@ -103,7 +113,7 @@ impl Model for Ownership {
         let mut state = *before;
         let guards = self.guards;
         let may = match action {
-            Action::BeginMove => state.begin_move(),
+            Action::BeginMove => state.begin_move(guards.fenced_stay),
             Action::Abort => state.abort(),
             Action::Step => state.step(),
             Action::Cut(at) => state.cut(at, guards.cut),
@@ -116,6 +126,7 @@ impl Model for Ownership {
             Action::SlotRead => state.slot_read(),
             Action::ServerRestarts => state.server_restarts(),
             Action::Begin(at, order) => state.begin(at, order, guards),
+            Action::Made(at) => state.made(at),
             Action::Suspend(at) => state.suspend(at),
             Action::Freeze(at) => state.freeze(at),
             Action::Received(at) => state.received(at, guards),
@@ -170,6 +181,7 @@ impl fmt::Display for Action {
             Self::SlotRead => write!(f, "the server reads that A's slot has moved"),
             Self::ServerRestarts => write!(f, "the server is killed and restarted"),
             Self::Begin(at, order) => write!(f, "{} carries out {order}", host(at)),
+            Self::Made(at) => write!(f, "{} has made the guest at last, and lets it run", host(at)),
             Self::Suspend(at) => write!(f, "the guest is suspended on {} for the last pages", host(at)),
             Self::Freeze(at) => {
                 write!(f, "{} is told that all was received, and lets nobody resume the guest", host(at))
@@ -181,7 +193,7 @@ impl fmt::Display for Action {
             Self::Crash(at) => write!(f, "{} crashes", host(at)),
             Self::Join(at) => write!(f, "{} has booted anew and joins", host(at)),
             Self::Hold => write!(f, "A holds its guest, as its lease has lapsed"),
-            Self::LetGo => write!(f, "A lets its guest go on under the lease that is back"),
+            Self::LetGo => write!(f, "A lets its guest run under the lease that is valid"),
             Self::Pet => write!(f, "A pets its watchdog"),
             Self::WriteBegins => write!(f, "A begins to write its slot"),
             Self::WriteLands => write!(f, "A's write of its slot comes back"),

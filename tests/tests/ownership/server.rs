@@ -7,14 +7,15 @@ use super::state::{
 };
 
 impl State {
-    pub(crate) fn begin_move(&mut self) -> bool {
+    pub(crate) fn begin_move(&mut self, fenced_stay: bool) -> bool {
         let record = &mut self.record;
         if self.left.moves == 0 || record.phase != Phase::Running || record.r#move.is_some() {
             return false;
         }
         // Neither host is one that is fenced, and nothing is left of the VM at the target.
         let target = 1 - record.owner;
-        if record.fence != Fence::None || self.hosts[target].domain != Domain::None || !self.hosts[target].up {
+        let fenced = fenced_stay && record.fence != Fence::None;
+        if fenced || self.hosts[target].domain != Domain::None || !self.hosts[target].up {
             return false;
         }
         self.left.moves -= 1;
@@ -126,7 +127,8 @@ impl State {
     /// Orders set out to a host.
     pub(crate) fn tell(&mut self, host: HostNo) -> bool {
         let due = self.due(host);
-        self.hosts[host].told = self.hosts[host].told.and(due);
+        let told = &mut self.hosts[host].told;
+        due.all().for_each(|order| told.add(order));
         true
     }
 
@@ -142,7 +144,8 @@ impl State {
         // Armed with the first lease, petted ever since.
         self.clocks.watchdog = self.clocks.watchdog.max(1);
         self.tell(0);
-        for order in self.hosts[0].told.all().filter(|order| order.kind == Kind::Destroy) {
+        let told = self.hosts[0].told;
+        for order in told.all().filter(|order| order.kind == Kind::Destroy) {
             self.begin(0, order, guards);
         }
         true

@@ -26,6 +26,12 @@ pub(crate) struct Guards {
     pub(crate) lease: bool,
     /// A guest whose stream failed goes on only under a valid lease.
     pub(crate) lease_to_resume: bool,
+    /// A guest that took long to be made runs only under the lease that its making was begun under.
+    pub(crate) lease_to_run: bool,
+    /// The end of a move does nothing to a guest that was sent or came by another, and an order that was overtaken by a later one is void.
+    pub(crate) by_number: bool,
+    /// No move begins from or to a host that is being fenced.
+    pub(crate) fenced_stay: bool,
 }
 
 impl Guards {
@@ -36,6 +42,9 @@ impl Guards {
         cut: true,
         lease: true,
         lease_to_resume: true,
+        lease_to_run: true,
+        by_number: true,
+        fenced_stay: true,
     };
 }
 
@@ -55,8 +64,10 @@ pub(crate) struct Bounds {
 pub(crate) enum Domain {
     None,
     Runs,
-    /// Paused for want of a lease, which was under this heartbeat account.
+    /// Paused for want of a lease, or just made; the lease was under this heartbeat account.
     Held(u8),
+    /// Being made, and run when that is done, lease or not: without `lease_to_run`.
+    Made,
     /// Suspended by a move: sent, or being sent.
     Suspended,
     /// Awaited by a move.
@@ -109,12 +120,39 @@ impl Orders {
     pub(crate) fn has(self, order: Order) -> bool {
         self.0 & Self::bit(order) != 0
     }
-    pub(crate) fn and(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
     pub(crate) fn all(self) -> impl Iterator<Item = Order> {
         let at = |bit: u32| Order { kind: KINDS[bit as usize / 8], of: (bit % 8) as u8 };
         (0..64).filter(move |bit| self.0 >> bit & 1 == 1).map(at)
+    }
+}
+
+/// Orders in the order of their numbers. The oldest are lost beyond the room there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub(crate) struct Told([Option<Order>; 8]);
+
+impl Told {
+    /// Said for the first time, it has the highest number; said again, that which it had.
+    pub(crate) fn add(&mut self, order: Order) {
+        if !self.has(order) {
+            if self.0[7].is_some() {
+                self.0.rotate_left(1);
+                self.0[7] = None;
+            }
+            let free = self.0.iter_mut().find(|at| at.is_none()).expect("room was made");
+            *free = Some(order);
+        }
+    }
+    pub(crate) fn has(&self, order: Order) -> bool {
+        self.0.contains(&Some(order))
+    }
+    pub(crate) fn all(&self) -> impl Iterator<Item = Order> {
+        self.0.into_iter().flatten()
+    }
+    /// It was begun: what has a lower number is void.
+    pub(crate) fn overtake(&mut self, order: Order) {
+        let lower = self.0.iter().position(|at| *at == Some(order)).unwrap_or(0);
+        self.0.rotate_left(lower);
+        self.0[8 - lower..].fill(None);
     }
 }
 
@@ -138,7 +176,7 @@ pub(crate) struct Host {
     /// The note's epoch of the guest, and the highest ever ordered.
     pub(crate) epoch: u8,
     pub(crate) floor: u8,
-    /// The move that the guest is sent or received by.
+    /// The move that the guest was sent by last, or came by.
     pub(crate) of: u8,
     /// `xl migrate` lives, and would let the guest go on if its pipe ends.
     pub(crate) sending: bool,
@@ -148,7 +186,7 @@ pub(crate) struct Host {
     pub(crate) done: Orders,
     pub(crate) failed: Orders,
     /// Told to this agent process: delivered any number of times, in any order, or never.
-    pub(crate) told: Orders,
+    pub(crate) told: Told,
     /// A report under way; a newer one replaces it.
     pub(crate) report: Option<Report>,
 }
@@ -248,6 +286,9 @@ pub(crate) struct State {
     pub(crate) killed: bool,
 }
 
+/// More moves than there can be.
+pub(crate) const NO_MOVE: u8 = 7;
+
 /// The account of a start under an epoch, and of a reception by a move.
 pub(crate) fn start_account(epoch: u8) -> u8 {
     epoch
@@ -264,12 +305,12 @@ impl State {
             domain: Domain::None,
             epoch: 0,
             floor: 0,
-            of: 0,
+            of: NO_MOVE,
             sending: false,
             session: false,
             done: Orders::default(),
             failed: Orders::default(),
-            told: Orders::default(),
+            told: Told::default(),
             report: None,
         };
         let mut hosts = [none; 2];

@@ -3,6 +3,7 @@
 use crate::effect::{Effect, Reply};
 use crate::event::{Command, Event};
 use crate::policy::Policy;
+use crate::record::Fence;
 use crate::testing::{Bench, acts, alive, domain, inventory, mac, policy};
 use expect_test::{Expect, expect};
 use proto::agent::{
@@ -269,7 +270,7 @@ fn what_may_not_be_moved() {
     let [first, second, third] = [1, 2, 3].map(|n| HostId::of(mac(n)));
     check(&mut two, "b", None, expect!["there is no VM b"]);
     check(&mut two, "a", Some(third), expect!["there is no host h525400aabb03"]);
-    check(&mut two, "a", Some(first), expect!["VM a is on h525400aabb01 already"]);
+    check(&mut two, "a", Some(first.clone()), expect!["VM a is on h525400aabb01 already"]);
     // A host that lacks what the guest may have seen.
     two.bench.operator(Command::DrainHost { host: second.clone() }).expect("it is there");
     check(&mut two, "a", Some(second.clone()), expect!["host h525400aabb02 is draining, so this cannot be done"]);
@@ -287,6 +288,17 @@ fn what_may_not_be_moved() {
     );
     let record = two.bench.rack.hosts.edit_unkept(&HostId::of(mac(1))).expect("it is there");
     record.inventory = Some(inventory());
+    // One that reports again while it is being fenced.
+    for fenced in [&first, &second] {
+        let fence = |two: &mut Two, fence| {
+            two.bench.rack.hosts.edit_unkept(fenced).expect("it is there").fence = fence;
+        };
+        fence(&mut two, Some(Fence::Cutting));
+        let now = two.bench.now;
+        let begun = two.bench.rack.begin_move(&"a".parse().expect("a name"), &second, String::new(), now);
+        assert_eq!(begun, Err(Refusal::HostFenced { host: fenced.clone() }));
+        fence(&mut two, None);
+    }
     check(&mut two, "a", Some(second), expect!["move 1"]);
     check(&mut two, "a", None, expect!["move 1 is under way; wait until it has ended"]);
 }

@@ -1000,6 +1000,11 @@ export interface components {
             /** @enum {string} */
             why: "host_is";
         } | {
+            /** @description Which. */
+            host: components["schemas"]["HostId"];
+            /** @enum {string} */
+            why: "host_fenced";
+        } | {
             /** @description Its phase. */
             phase: components["schemas"]["VmPhase"];
             /** @description Which. */

@@ -380,7 +380,7 @@ impl World {
                     self.lineage_next += 1;
                     let disks = guest.spec.disks;
                     let part = Part::Resident;
-                    let state = DomainState::Running;
+                    let state = DomainState::Paused;
                     self.put(id, guest.spec.name, guest.spec.memory_mib, disks, lineage, part, state)?;
                 }
             }

@@ -145,7 +145,7 @@ mod tests {
             disks: vec![disk.disk.clone()],
             vifs: vec![vif],
         };
-        Guest { spec, disks: vec![disk], epoch: Epoch(1), received: None, held: None }
+        Guest { spec, disks: vec![disk], epoch: Epoch(1), received: None, held: None, r#move: None }
     }
 
     #[test]

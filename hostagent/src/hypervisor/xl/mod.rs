@@ -229,6 +229,8 @@ impl Xl {
 
     async fn create(&self, guest: &Guest) -> Result<(), Failure> {
         let vm = &guest.spec.name;
+        let path = config_path(vm);
+        orphan::none_left(&["create", path.as_str()]).await;
         if self.resident(vm).is_ok() {
             return Ok(());
         }
@@ -240,11 +242,10 @@ impl Xl {
             return Err(failure(FailureKind::NoMemory, why));
         }
         let text = config::render(guest, &blobs()).map_err(tool("creating"))?;
-        let path = Path::new(RUN).join(format!("{vm}.cfg"));
         fs::write(&path, text).map_err(tool("writing the domain's configuration"))?;
         // A log of an earlier life would be taken for this one's.
         let _ = fs::remove_file(console_path(vm, "--incoming"));
-        xl(vm, &["create", "-e", &path.display().to_string()]).await
+        xl(vm, &["create", "-e", "-p", &path]).await
     }
 
     fn ask_shutdown(&self, vm: &VmId) -> Result<(), Failure> {
@@ -293,6 +294,10 @@ impl Xl {
 
     fn unpause(&self, vm: &VmId) -> Result<(), Failure> {
         let domid = self.resident(vm)?;
+        if orphan::is_left(&["create", config_path(vm).as_str()]) {
+            let why = format!("unpausing {vm}: an xl of an earlier agent still makes it");
+            return Err(failure(FailureKind::Tool, why));
+        }
         match self.state(domid) {
             Some(DomainState::Paused) => lock(&self.calls).unpause(domid).map_err(tool("unpausing")),
             Some(DomainState::Running) => Ok(()),
@@ -400,6 +405,10 @@ async fn detach(disks: &[DiskAccess]) -> Result<(), Failure> {
 
 fn blobs() -> PathBuf {
     PathBuf::from(BLOBS)
+}
+
+fn config_path(vm: &VmId) -> String {
+    format!("{RUN}/{vm}.cfg")
 }
 
 fn said_path(vm: &VmId) -> PathBuf {

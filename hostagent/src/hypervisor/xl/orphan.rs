@@ -33,6 +33,11 @@ pub async fn none_left(words: &[&str]) {
     }
 }
 
+/// Whether an `xl` with these words on its command line is at work.
+pub fn is_left(words: &[&str]) -> bool {
+    !running(words).is_empty()
+}
+
 fn running(words: &[&str]) -> Vec<i32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let numbers = entries.filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok());
