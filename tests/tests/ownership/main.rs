@@ -121,6 +121,7 @@ fn a_fence_and_an_agent_restarted_hold() {
 }
 
 #[test]
+#[ignore = "6.6 million states, minutes: cargo test -p tests --test ownership -- --ignored --nocapture"]
 fn a_move_from_a_fenced_host_holds() {
     holds("a move from a silent host", Bounds { moves: 1, fences: 1, ..NOTHING }, 0);
 }
@@ -187,11 +188,4 @@ fn the_end_of_an_earlier_move() {
     let guards = Guards { by_number: false, ..Guards::ALL };
     let bounds = Bounds { moves: 2, agent_restarts: 1, ..NOTHING };
     violated_without("the end of any move ends this one", guards, bounds, 0, ONE_HOST);
-}
-
-#[test]
-fn a_move_from_a_host_that_is_being_fenced() {
-    let guards = Guards { fenced_stay: false, ..Guards::ALL };
-    let bounds = Bounds { moves: 1, fences: 1, ..NOTHING };
-    violated_without("a fenced host takes part in moves", guards, bounds, 0, ONE_HOST);
 }

@@ -113,7 +113,7 @@ impl Model for Ownership {
         let mut state = *before;
         let guards = self.guards;
         let may = match action {
-            Action::BeginMove => state.begin_move(guards.fenced_stay),
+            Action::BeginMove => state.begin_move(),
             Action::Abort => state.abort(),
             Action::Step => state.step(),
             Action::Cut(at) => state.cut(at, guards.cut),

@@ -7,15 +7,14 @@ use super::state::{
 };
 
 impl State {
-    pub(crate) fn begin_move(&mut self, fenced_stay: bool) -> bool {
+    pub(crate) fn begin_move(&mut self) -> bool {
         let record = &mut self.record;
         if self.left.moves == 0 || record.phase != Phase::Running || record.r#move.is_some() {
             return false;
         }
         // Neither host is one that is fenced, and nothing is left of the VM at the target.
         let target = 1 - record.owner;
-        let fenced = fenced_stay && record.fence != Fence::None;
-        if fenced || self.hosts[target].domain != Domain::None || !self.hosts[target].up {
+        if record.fence != Fence::None || self.hosts[target].domain != Domain::None || !self.hosts[target].up {
             return false;
         }
         self.left.moves -= 1;

@@ -30,8 +30,6 @@ pub(crate) struct Guards {
     pub(crate) lease_to_run: bool,
     /// The end of a move does nothing to a guest that was sent or came by another, and an order that was overtaken by a later one is void.
     pub(crate) by_number: bool,
-    /// No move begins from or to a host that is being fenced.
-    pub(crate) fenced_stay: bool,
 }
 
 impl Guards {
@@ -44,7 +42,6 @@ impl Guards {
         lease_to_resume: true,
         lease_to_run: true,
         by_number: true,
-        fenced_stay: true,
     };
 }
 

@@ -24,8 +24,9 @@ pub(crate) struct Host {
     /// In RAM: survive the agent, not the power.
     pub(crate) notes: BTreeMap<VmId, Note>,
     pub(crate) lease: Option<KeptLease>,
-    /// Nothing passes between it and the server until then.
-    pub(crate) cut_off_until_ms: u64,
+    /// Nothing that it says reaches the server until then, and nothing that it is told reaches it.
+    pub(crate) mute_until_ms: u64,
+    pub(crate) deaf_until_ms: u64,
     /// Its agent's process stands still, and what it is told waits.
     pub(crate) stopped: bool,
     pub(crate) waiting: Vec<AgentEvent>,
@@ -53,7 +54,8 @@ impl Host {
             agent: None,
             notes: BTreeMap::new(),
             lease: None,
-            cut_off_until_ms: 0,
+            mute_until_ms: 0,
+            deaf_until_ms: 0,
             dies_after: None,
             stopped: false,
             waiting: Vec::new(),

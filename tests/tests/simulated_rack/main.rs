@@ -1,8 +1,10 @@
-//! The simulated rack: the real rack core and the real agent core, fifty hosts of one physical model, virtual time, and
+//! The simulated rack: the real rack core and the real agent core, hosts of one physical model, virtual time, and
 //! faults of every kind at random.
 //!
-//! `SEED=n` repeats one run exactly; `SEEDS=n` sets how many there are. A failure prints its seed and what came before it.
+//! `SEED=n` repeats one run exactly; `SEEDS=n` sets how many there are; `SCALE=full` makes it one of 200 hosts and 2,000 VMs that lasts until
+//! 10,000 moves were done and 500 hosts failed. A failure prints its seed and what came before it.
 
+mod faults;
 mod host;
 mod oracle;
 mod rack;
@@ -10,32 +12,70 @@ mod random;
 mod server;
 
 use oracle::{Oracle, Tally};
-use rack::Rack;
+use rack::{Rack, Scale};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::time::Instant;
 
-const HOSTS: u8 = 50;
-const VMS: u64 = 300;
+const SMALL: Scale = Scale {
+    hosts: 50,
+    vms: 300,
+    lost_permille: 30,
+    doubled_permille: 20,
+    late_permille: 20,
+    fault_every_ms: (50, 900),
+    wish_every_ms: (100, 700),
+    server_dies_permille: 240,
+};
+const FULL: Scale = Scale {
+    hosts: 200,
+    vms: 2_000,
+    lost_permille: 100,
+    doubled_permille: 50,
+    late_permille: 50,
+    fault_every_ms: (20, 300),
+    wish_every_ms: (10, 120),
+    server_dies_permille: 150,
+};
 /// Seeds when none are asked for.
-const SEEDS: u64 = 6;
+const SEEDS: u64 = 4;
 /// How long faults last, and how long everything may take to settle after, milliseconds of virtual time.
 const FAULTS_MS: u64 = 120_000;
 const SETTLE_MS: u64 = 900_000;
+/// What a full run lasts for, and for how long at most.
+const MOVES: usize = 10_000;
+const FAILURES: u64 = 500;
+const FULL_FAULTS_MS: u64 = 6 * 3_600_000;
+
+fn full() -> bool {
+    match std::env::var("SCALE").unwrap_or_default().as_str() {
+        "" | "small" => false,
+        "full" => true,
+        other => panic!("SCALE={other:?}: small or full was expected"),
+    }
+}
 
 fn run(seed: u64) -> Tally {
-    let mut rack = Rack::new(seed, HOSTS, VMS);
+    let full = full();
+    let mut rack = Rack::new(seed, if full { FULL } else { SMALL });
+    let hosts = rack.hosts.len();
+    let began = Instant::now();
     let ran = catch_unwind(AssertUnwindSafe(|| {
         let until = rack.now_ms + SETTLE_MS;
         let up = |rack: &Rack| {
             rack.server
                 .view(rack.now_ms)
-                .is_some_and(|v| v.hosts.iter().filter(|h| server::serves(h.state)).count() == usize::from(HOSTS))
+                .is_some_and(|v| v.hosts.iter().filter(|h| server::serves(h.state)).count() == hosts)
         };
         rack.run(until, up);
         assert!(up(&rack), "not all hosts have joined, without any fault");
         rack.operator_comes();
         rack.run(rack.now_ms + 20_000, |_| false);
         rack.faults_begin();
-        rack.run(rack.now_ms + FAULTS_MS, |_| false);
+        if full {
+            rack.run(rack.now_ms + FULL_FAULTS_MS, |rack| rack.server.moves() >= MOVES && rack.failures() >= FAILURES);
+        } else {
+            rack.run(rack.now_ms + FAULTS_MS, |_| false);
+        }
         rack.faults_end();
         // Messages of the time before are still under way for a while.
         rack.run(rack.now_ms + 40_000, |_| false);
@@ -44,21 +84,20 @@ fn run(seed: u64) -> Tally {
     }));
     match ran {
         Ok(tally) => {
-            let ms = rack.now_ms;
             println!(
-                "seed {seed}: {} VMs, {} moves asked for, {} of the newest done and {} called off, {} crashes of the server, {} hosts fenced, {} reset by their watchdogs, quiet at {ms} ms",
+                "seed {seed}: {hosts} hosts, {} VMs, {} moves done, {} crashes of the server, {} hosts fenced, {} failed; none doubled, none lost, quiet at {} s; {:.1} s",
                 tally.vms,
-                rack.oracle.moves_asked(),
                 tally.moves_done,
-                tally.moves_aborted,
                 tally.server_crashes,
                 tally.fences,
-                tally.resets
+                tally.failures,
+                rack.now_ms / 1000,
+                began.elapsed().as_secs_f64(),
             );
             tally
         }
         Err(panic) => {
-            eprintln!("{}\nSEED={seed} repeats this", rack.last(400));
+            eprintln!("{}\nSEED={seed} repeats this", rack.last(2_000));
             resume_unwind(panic);
         }
     }
@@ -73,9 +112,9 @@ fn every_vm_runs_once_whatever_fails() {
     };
     let seeds: Vec<u64> = match number("SEED") {
         Some(seed) => vec![seed],
-        None => (1..=number("SEEDS").unwrap_or(SEEDS)).collect(),
+        None => (1..=number("SEEDS").unwrap_or(if full() { 1 } else { SEEDS })).collect(),
     };
-    let (mut moves, mut crashes, mut fences, mut resets) = (0, 0, 0, 0);
+    let mut all = Tally::default();
     // Each run is alone with its rack, so as many go side by side as there are processors.
     let side_by_side = std::thread::available_parallelism().map_or(1, usize::from);
     for some in seeds.chunks(side_by_side) {
@@ -84,16 +123,24 @@ fn every_vm_runs_once_whatever_fails() {
             runs.into_iter().map(|run| run.join()).collect()
         });
         for tally in tallies {
-            let tally = tally.unwrap_or_else(|panic| resume_unwind(panic));
-            moves += tally.moves_done;
-            crashes += tally.server_crashes;
-            fences += tally.fences;
-            resets += tally.resets;
+            all.add(tally.unwrap_or_else(|panic| resume_unwind(panic)));
         }
     }
+    println!("faults by kind:\n{}", all.counts);
     // A run in which nothing happened would prove nothing.
-    assert!(moves >= 5 * seeds.len(), "only {moves} moves in {} runs", seeds.len());
-    assert!(crashes >= seeds.len() as u64, "only {crashes} crashes of the server in {} runs", seeds.len());
-    assert!(fences >= seeds.len(), "only {fences} hosts were fenced in {} runs", seeds.len());
-    assert!(resets >= seeds.len(), "only {resets} hosts were reset in {} runs", seeds.len());
+    let (moves, failures) = if full() { (MOVES, FAILURES) } else { (5, 5) };
+    assert!(all.moves_done >= moves * seeds.len(), "only {} moves in {} runs", all.moves_done, seeds.len());
+    assert!(
+        all.failures >= failures * seeds.len() as u64,
+        "only {} hosts failed in {} runs",
+        all.failures,
+        seeds.len()
+    );
+    for (what, count) in [("crashes of the server", all.server_crashes), ("hosts fenced", all.fences as u64)] {
+        assert!(count >= seeds.len() as u64, "{what}: only {count} in {} runs", seeds.len());
+    }
+    // One seed that is repeated need not have had all.
+    for kind in faults::KINDS.into_iter().filter(|_| number("SEED").is_none()) {
+        assert!(all.counts.of(kind) > 0, "{kind}: none in {} runs", seeds.len());
+    }
 }

@@ -4,13 +4,14 @@
 //! address; a guest's memory is that with which it was created, carried on by every move, unless its host lost power,
 //! it crashed, or an operator had it stopped. When the faults have ended: every VM is where and what it was asked to be.
 
+use crate::faults::Counts;
 use crate::host::Host;
 use crate::rack::Rack;
 use crate::server::{serves, settled};
 use hostagent::hypervisor::sim::World;
 use proto::agent::{DomainState, Part};
 use proto::view::{MovePhase, VmPhase};
-use proto::{HostId, Mac, MoveId, VmId};
+use proto::{DiskId, HostId, Mac, VmId};
 use rack::event::Command;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -28,18 +29,31 @@ pub(crate) struct Oracle {
     /// VMs that may run with new memory: the old was lost or given up.
     may_begin_anew: BTreeSet<VmId>,
     addresses: BTreeMap<Ipv4Addr, Mac>,
-    moves: BTreeSet<MoveId>,
+    /// The world as it was looked at last.
+    looked: u64,
 }
 
 /// What a run was good for.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     pub(crate) moves_done: usize,
-    pub(crate) moves_aborted: usize,
     pub(crate) vms: usize,
     pub(crate) server_crashes: u64,
     pub(crate) fences: usize,
-    pub(crate) resets: usize,
+    /// Hosts that failed: lost their power, or were reset by their watchdog.
+    pub(crate) failures: u64,
+    pub(crate) counts: Counts,
+}
+
+impl Tally {
+    pub(crate) fn add(&mut self, other: Self) {
+        self.moves_done += other.moves_done;
+        self.vms += other.vms;
+        self.server_crashes += other.server_crashes;
+        self.fences += other.fences;
+        self.failures += other.failures;
+        self.counts.merge(&other.counts);
+    }
 }
 
 impl Oracle {
@@ -54,11 +68,10 @@ impl Oracle {
         }
     }
 
-    pub(crate) fn answered(&mut self, command: &Command, ok: bool, moving: Option<MoveId>) {
+    pub(crate) fn answered(&mut self, command: &Command, ok: bool) {
         if let (Command::CreateVm(request), true) = (command, ok) {
             self.made.insert(request.name.clone());
         }
-        self.moves.extend(moving);
     }
 
     pub(crate) fn not_answered(&mut self, command: &Command) {
@@ -79,14 +92,20 @@ impl Oracle {
 
     /// Looks at the physical world.
     pub(crate) fn look(&mut self, world: &World, hosts: &[Host], now_ms: u64) {
+        if std::mem::replace(&mut self.looked, world.changes()) == world.changes() {
+            return;
+        }
         let mut running: BTreeMap<&VmId, &HostId> = BTreeMap::new();
+        let mut writing: BTreeMap<&DiskId, &HostId> = BTreeMap::new();
         for host in hosts {
             for domain in world.domains(&host.id).iter().filter(|d| d.state == DomainState::Running) {
                 if let Some(other) = running.insert(&domain.vm, &host.id) {
                     panic!("at {now_ms}: {} runs on {other} and on {}", domain.vm, host.id);
                 }
-                let writers: Vec<HostId> = domain.disks.iter().flat_map(|disk| world.writers(disk)).collect();
-                assert!(writers.len() <= 1, "at {now_ms}: the disk of {} is written by {writers:?}", domain.vm);
+                for disk in domain.disks.iter().filter(|disk| world.reaches(&host.id, disk)) {
+                    let other = writing.insert(disk, &host.id);
+                    assert_eq!(other, None, "at {now_ms}: {disk} is written by {} as well", host.id);
+                }
                 match self.lineage.insert(domain.vm.clone(), domain.lineage) {
                     Some(before) if before != domain.lineage => {
                         let may = self.may_begin_anew.remove(&domain.vm);
@@ -157,19 +176,13 @@ impl Oracle {
                 phase => panic!("{name} ends as {phase:?}: {}", vm.note),
             }
         }
-        let done = |phase| view.moves.iter().filter(|m| m.phase == phase).count();
         Tally {
-            moves_done: done(MovePhase::Done),
-            moves_aborted: done(MovePhase::Aborted),
+            moves_done: rack.server.moves(),
             vms: view.vms.len(),
             server_crashes: rack.server.crashes,
             fences: rack.server.fences(),
-            resets: rack.resets,
+            failures: rack.failures(),
+            counts: rack.counts.clone(),
         }
-    }
-
-    /// Moves that were acknowledged.
-    pub(crate) fn moves_asked(&self) -> usize {
-        self.moves.len()
     }
 }

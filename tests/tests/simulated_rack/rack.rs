@@ -3,14 +3,15 @@
 //! Owns: time and order. A message is delayed, and with it dropped, doubled and overtaken at random while faults last.
 //! Never does: look away: after every step of the physical world the oracle looks at it.
 
+use crate::faults::{Counts, LOST_POWER, RESET};
 use crate::host::{Host, MEMORY_MIB, Stand, inventory};
 use crate::oracle::Oracle;
 use crate::random::Random;
 use crate::server::{Asker, Out, Server};
 use hostagent::agent::{AgentAction, AgentEvent};
 use hostagent::hypervisor::sim::{Costs, World};
-use proto::agent::{DomainState, JoinRequest, Report, ReportAnswer};
-use proto::api::{Accepted, Balance, CreateVm, MigrateVm};
+use proto::agent::{JoinRequest, Report, ReportAnswer};
+use proto::api::{Balance, CreateVm, MigrateVm};
 use proto::{DiskId, HostId, VmId};
 use rack::dhcp::{BootRequest, MessageKind};
 use rack::effect::{Answer, JoinDecision, Reply, StorageOp};
@@ -21,13 +22,28 @@ use std::net::Ipv4Addr;
 /// Where the clock begins: anything but zero, so that zero is seen to mean nothing.
 const BEGIN_MS: u64 = 1_000_000;
 const TICK_MS: u64 = 200;
-/// A host that was cut off from all for so long may have been fenced.
-const FENCED_MS: u64 = 44_000;
 /// The slots are read with every so manieth tick.
 const READ_TICKS: u64 = 5;
 
+/// How large a run is, and how hard.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Scale {
+    pub(crate) hosts: u8,
+    pub(crate) vms: u64,
+    /// Messages lost, said twice, and held up until others have overtaken them, in a thousand.
+    pub(crate) lost_permille: u64,
+    pub(crate) doubled_permille: u64,
+    pub(crate) late_permille: u64,
+    /// From one fault to the next.
+    pub(crate) fault_every_ms: (u64, u64),
+    /// From one wish of the operator's to the next.
+    pub(crate) wish_every_ms: (u64, u64),
+    /// Of the faults that may be the server's death, so many in a thousand are.
+    pub(crate) server_dies_permille: u64,
+}
+
 /// Something that is to happen.
-enum Due {
+pub(crate) enum Due {
     Tick,
     /// A report reaches the server.
     Report {
@@ -78,13 +94,20 @@ enum Due {
         host: usize,
         boots: u64,
     },
+    /// A host makes guests as fast as ever.
+    Fast {
+        host: usize,
+        boots: u64,
+    },
     Operator,
     Fault,
 }
 
 pub(crate) struct Rack {
     pub(crate) now_ms: u64,
-    random: Random,
+    pub(crate) scale: Scale,
+    pub(crate) counts: Counts,
+    pub(crate) random: Random,
     pub(crate) server: Server,
     pub(crate) hosts: Vec<Host>,
     pub(crate) world: World,
@@ -92,24 +115,23 @@ pub(crate) struct Rack {
     queue: BTreeMap<(u64, u64), Due>,
     queued: u64,
     pub(crate) faults: bool,
-    operator_stays: bool,
+    pub(crate) operator_stays: bool,
     /// The server dies amid the next event.
-    server_dies: bool,
+    pub(crate) server_dies: bool,
     asked: BTreeMap<u64, Command>,
-    vms: u64,
     ticks: u64,
-    /// Hosts that Xen's watchdog has reset.
-    pub(crate) resets: usize,
     trace: Vec<String>,
 }
 
 impl Rack {
-    pub(crate) fn new(seed: u64, hosts: u8, vms: u64) -> Self {
+    pub(crate) fn new(seed: u64, scale: Scale) -> Self {
         let mut rack = Self {
             now_ms: BEGIN_MS,
+            scale,
+            counts: Counts::default(),
             random: Random::new(seed),
             server: Server::new(BEGIN_MS),
-            hosts: (0..hosts).map(Host::new).collect(),
+            hosts: (0..scale.hosts).map(Host::new).collect(),
             world: World::new(Costs::default()),
             oracle: Oracle::default(),
             queue: BTreeMap::new(),
@@ -118,9 +140,7 @@ impl Rack {
             operator_stays: false,
             server_dies: false,
             asked: BTreeMap::new(),
-            vms,
             ticks: 0,
-            resets: 0,
             trace: Vec::new(),
         };
         for host in 0..rack.hosts.len() {
@@ -131,9 +151,14 @@ impl Rack {
         rack
     }
 
+    /// Hosts that failed so far.
+    pub(crate) fn failures(&self) -> u64 {
+        self.counts.of(LOST_POWER)
+    }
+
     /// Has the operator make all VMs, and then go on asking for moves and drains.
     pub(crate) fn operator_comes(&mut self) {
-        for n in 0..self.vms {
+        for n in 0..self.scale.vms {
             let request = CreateVm {
                 name: vm(n),
                 template: "tiny".to_owned(),
@@ -153,26 +178,6 @@ impl Rack {
         self.after(500, 2_000, Due::Operator);
     }
 
-    pub(crate) fn faults_begin(&mut self) {
-        self.faults = true;
-        self.after(1, 500, Due::Fault);
-    }
-
-    /// No more faults, and the operator goes; what is down comes up, what is cut is mended.
-    pub(crate) fn faults_end(&mut self) {
-        self.faults = false;
-        self.operator_stays = false;
-        self.server_dies = false;
-        for host in &mut self.hosts {
-            host.cut_off_until_ms = 0;
-            host.dies_after = None;
-        }
-        for host in 0..self.hosts.len() {
-            self.world.set_storage(&self.hosts[host].id, true);
-            self.agent_goes_on(host);
-        }
-    }
-
     /// Lets time pass until `until_ms`, or until `enough` says so after a tick.
     pub(crate) fn run(&mut self, until_ms: u64, enough: impl Fn(&Self) -> bool) {
         while self.now_ms < until_ms {
@@ -190,10 +195,10 @@ impl Rack {
             }
             for (id, vms) in self.world.resets() {
                 if let Some(host) = self.hosts.iter().position(|h| h.id == id) {
-                    self.resets += 1;
                     self.oracle.lost_with_host(&vms);
+                    self.counts.add(RESET);
                     self.note(|| format!("XEN RESETS HOST {host}"));
-                    self.power_cut(host);
+                    self.power_cut(host, 30_000);
                 }
             }
             let mut tick = false;
@@ -222,13 +227,13 @@ impl Rack {
         }
     }
 
-    fn after(&mut self, low_ms: u64, high_ms: u64, due: Due) {
+    pub(crate) fn after(&mut self, low_ms: u64, high_ms: u64, due: Due) {
         let at = self.now_ms + self.random.between(low_ms, high_ms);
         self.queued += 1;
         self.queue.insert((at, self.queued), due);
     }
 
-    fn note(&mut self, text: impl FnOnce() -> String) {
+    pub(crate) fn note(&mut self, text: impl FnOnce() -> String) {
         if self.trace.len() >= 20_000 {
             self.trace.drain(..10_000);
         }
@@ -241,20 +246,31 @@ impl Rack {
         self.trace[self.trace.len().saturating_sub(lines)..].join("\n")
     }
 
+    /// Whether anything is lost between a host and the server that takes both to speak.
     fn cut_off(&self, host: usize) -> bool {
-        self.hosts[host].cut_off_until_ms > self.now_ms
+        self.hosts[host].mute_until_ms.max(self.hosts[host].deaf_until_ms) > self.now_ms
     }
 
     /// A message on its way: perhaps lost, perhaps twice, at a pace of its own.
     fn send(&mut self, host: usize, due: impl Fn() -> Due) {
         let copies = match self.faults {
-            true if self.random.permille(30) => 0,
-            true if self.random.permille(20) => 2,
+            true if self.random.permille(self.scale.lost_permille) => 0,
+            true if self.random.permille(self.scale.doubled_permille) => 2,
             _ => 1,
         };
+        match copies {
+            0 => self.counts.add("messages lost"),
+            2 => self.counts.add("messages said twice"),
+            _ => {}
+        }
         for _ in 0..copies {
-            if !self.cut_off(host) {
-                let late = self.faults && self.random.permille(20);
+            let said = matches!(due(), Due::Report { .. });
+            let h = &self.hosts[host];
+            if (if said { h.mute_until_ms } else { h.deaf_until_ms }) <= self.now_ms {
+                let late = self.faults && self.random.permille(self.scale.late_permille);
+                if late {
+                    self.counts.add("messages held up until others overtook them");
+                }
                 self.after(1, if late { 3_000 } else { 8 }, due());
             }
         }
@@ -324,11 +340,19 @@ impl Rack {
                 self.server.job_ended(&disk);
                 // The storage is real and may fail for reasons of its own; the work was done all the same, or not.
                 let fails = self.faults && self.random.permille(20);
+                if fails {
+                    self.counts.add("storage jobs failed");
+                }
                 let result = if fails { Err("the disk is sulking".to_owned()) } else { Ok(()) };
                 self.server_event(None, |_| Event::StorageDone { job, result });
             }
             Due::Link { a, b } => self.world.set_link(&a, &b, true),
             Due::Storage { host } => self.world.set_storage(&self.hosts[host].id, true),
+            Due::Fast { host, boots } => {
+                if self.hosts[host].boots == boots {
+                    self.world.set_slow(&self.hosts[host].id, 0);
+                }
+            }
             Due::AgentGoesOn { host, boots } => {
                 if self.hosts[host].boots == boots {
                     self.agent_goes_on(host);
@@ -344,6 +368,9 @@ impl Rack {
         let dies = std::mem::take(&mut self.server_dies) && self.server.is_up();
         let crash = if dies { Some(&mut self.random) } else { None };
         self.server.ask(asker, event, self.now_ms, crash);
+        if let Some(at) = self.server.crashed_at.take() {
+            self.counts.add(at);
+        }
         if dies {
             self.server_died();
         }
@@ -402,7 +429,7 @@ impl Rack {
                         // It belongs to an older boot, or is to boot again: a machine does that by itself.
                         self.note(|| format!("host {host} is refused: {why:?}"));
                         if self.hosts[host].boots == boots {
-                            self.power_cut(host);
+                            self.power_cut(host, 30_000);
                         }
                     }
                 },
@@ -410,11 +437,7 @@ impl Rack {
                     if let Some(command) = self.asked.remove(&asked) {
                         self.note(|| format!("operator: {command:?}: {answer:?}"));
                         let ok = matches!(answer, Ok(Reply::Accepted(_) | Reply::Plan(_)));
-                        let moving = match answer {
-                            Ok(Reply::Accepted(Accepted::Moving { r#move })) => Some(r#move),
-                            _ => None,
-                        };
-                        self.oracle.answered(&command, ok, moving);
+                        self.oracle.answered(&command, ok);
                     }
                 }
             }
@@ -474,7 +497,7 @@ impl Rack {
         self.after(1_500, 2_500, Due::Join { host, boots });
     }
 
-    fn tell(&mut self, host: usize, event: AgentEvent) {
+    pub(crate) fn tell(&mut self, host: usize, event: AgentEvent) {
         let now_ms = self.now_ms;
         if self.hosts[host].stopped {
             return self.hosts[host].waiting.push(event);
@@ -506,27 +529,6 @@ impl Rack {
         }
     }
 
-    fn agent_dies(&mut self, host: usize) {
-        self.note(|| format!("THE AGENT OF {host} DIES"));
-        let h = &mut self.hosts[host];
-        (h.agent, h.dies_after, h.stopped) = (None, None, false);
-        h.waiting.clear();
-        let boots = h.boots;
-        self.world.set_stopped(&self.hosts[host].id, false);
-        self.world.kill_agent(&self.hosts[host].id);
-        self.after(200, 6_000, Due::AgentStarts { host, boots });
-    }
-
-    fn power_cut(&mut self, host: usize) {
-        self.note(|| format!("HOST {host} LOSES POWER"));
-        let id = self.hosts[host].id.clone();
-        let there: Vec<VmId> = self.world.domains(&id).iter().map(|d| d.vm.clone()).collect();
-        self.oracle.lost_with_host(&there);
-        self.hosts[host].lose_power();
-        self.world.power_off(&id);
-        self.after(2_000, 30_000, Due::PowerOn { host });
-    }
-
     fn command(&mut self, command: Command) {
         if !self.server.is_up() {
             return;
@@ -539,7 +541,7 @@ impl Rack {
     }
 
     fn operator(&mut self) {
-        let vm = vm(self.random.next() % self.vms);
+        let vm = vm(self.random.next() % self.scale.vms);
         let host = self.hosts[self.random.below(self.hosts.len())].id.clone();
         let to = (self.random.permille(700)).then(|| host.clone());
         let command = match self.random.below(20) {
@@ -553,102 +555,8 @@ impl Rack {
         };
         self.command(command);
         if self.operator_stays {
-            self.after(100, 700, Due::Operator);
-        }
-    }
-
-    fn fault(&mut self) {
-        if !self.faults {
-            return;
-        }
-        let host = self.random.below(self.hosts.len());
-        match self.random.below(14) {
-            0 => self.power_cut_if_on(host),
-            // Not so often that no host's wait comes to its end.
-            1 => self.server_dies |= self.random.permille(120),
-            2..4 => self.hosts[host].dies_after = Some(self.random.below(4)),
-            4..6 => {
-                if self.hosts[host].agent.is_some() {
-                    self.agent_dies(host);
-                }
-            }
-            6..8 => {
-                let ms = self.random.between(500, 25_000);
-                self.note(|| format!("host {host} is cut off for {ms} ms"));
-                self.hosts[host].cut_off_until_ms = self.now_ms + ms;
-            }
-            8..10 => {
-                let (a, b) = (self.hosts[host].id.clone(), self.hosts[self.random.below(self.hosts.len())].id.clone());
-                if a != b {
-                    self.world.set_link(&a, &b, false);
-                    self.after(500, 20_000, Due::Link { a, b });
-                }
-            }
-            // The whole host is cut off, from the storage too, long enough to be fenced; or its agent stands still.
-            10 => {
-                let ms = self.random.between(5_000, 120_000);
-                self.note(|| format!("host {host} is cut off from all for {ms} ms"));
-                self.cut_off_from_all(host, ms);
-            }
-            11 => {
-                let ms = self.random.between(1_000, 40_000);
-                self.note(|| format!("the agent of {host} stands still for {ms} ms"));
-                self.stop_agent(host, ms);
-            }
-            // A guest crashes by itself; it is to be started again.
-            _ => {
-                let id = self.hosts[host].id.clone();
-                let running = self.world.domains(&id).iter().find(|d| d.state == DomainState::Running);
-                if let Some(vm) = running.map(|d| d.vm.clone()) {
-                    self.note(|| format!("guest {vm} crashes"));
-                    self.oracle.lost_with_host(std::slice::from_ref(&vm));
-                    self.world.guest_ends(&id, &vm, DomainState::Crashed, false);
-                }
-            }
-        }
-        self.after(50, 900, Due::Fault);
-    }
-
-    fn cut_off_from_all(&mut self, host: usize, ms: u64) {
-        let id = self.hosts[host].id.clone();
-        if ms >= FENCED_MS {
-            let there: Vec<VmId> = self.world.domains(&id).iter().map(|d| d.vm.clone()).collect();
-            self.oracle.lost_with_host(&there);
-        }
-        self.hosts[host].cut_off_until_ms = self.hosts[host].cut_off_until_ms.max(self.now_ms + ms);
-        self.world.set_storage(&id, false);
-        for other in 0..self.hosts.len() {
-            let b = self.hosts[other].id.clone();
-            if other != host {
-                self.world.set_link(&id, &b, false);
-                self.after(ms, ms + 1, Due::Link { a: id.clone(), b });
-            }
-        }
-        self.after(ms, ms + 1, Due::Storage { host });
-    }
-
-    fn agent_goes_on(&mut self, host: usize) {
-        if self.hosts[host].stopped {
-            self.hosts[host].stopped = false;
-            self.world.set_stopped(&self.hosts[host].id, false);
-            for event in std::mem::take(&mut self.hosts[host].waiting) {
-                self.tell(host, event);
-            }
-        }
-    }
-
-    fn stop_agent(&mut self, host: usize, ms: u64) {
-        let boots = self.hosts[host].boots;
-        if self.hosts[host].agent.is_some() {
-            self.hosts[host].stopped = true;
-            self.world.set_stopped(&self.hosts[host].id, true);
-            self.after(ms, ms + 1, Due::AgentGoesOn { host, boots });
-        }
-    }
-
-    fn power_cut_if_on(&mut self, host: usize) {
-        if self.hosts[host].stand != Stand::Off {
-            self.power_cut(host);
+            let (low_ms, high_ms) = self.scale.wish_every_ms;
+            self.after(low_ms, high_ms, Due::Operator);
         }
     }
 }

@@ -9,8 +9,8 @@
 use crate::random::Random;
 use proto::agent::{JoinRefusal, ReportAnswer};
 use proto::api::Refusal;
-use proto::view::{HostState, VmPhase};
-use proto::{DiskId, VmId};
+use proto::view::{HostState, MovePhase, VmPhase};
+use proto::{DiskId, MoveId, VmId};
 use rack::Rack;
 use rack::effect::{Answer, Effect, JoinDecision, Reply, StorageOp};
 use rack::event::{Event, Now, ReplyTo};
@@ -48,8 +48,14 @@ pub(crate) struct Server {
     at_work: BTreeSet<DiskId>,
     pub(crate) out: Vec<Out>,
     pub(crate) crashes: u64,
-    /// Hosts that were fenced, each by the moment.
-    fenced: BTreeSet<(String, u64)>,
+    /// The step at which it has crashed just now.
+    pub(crate) crashed_at: Option<&'static str>,
+    /// The wall clock of its machine is wrong by so much.
+    pub(crate) clock_off_ms: i64,
+    /// Hosts that were fenced, each by the log's event.
+    fenced: BTreeSet<String>,
+    /// Moves that were done.
+    moved: BTreeSet<MoveId>,
 }
 
 impl Server {
@@ -65,7 +71,10 @@ impl Server {
             at_work: BTreeSet::new(),
             out: Vec::new(),
             crashes: 0,
+            crashed_at: None,
+            clock_off_ms: 0,
             fenced: BTreeSet::new(),
+            moved: BTreeSet::new(),
         };
         server.start(now_ms);
         server
@@ -84,8 +93,8 @@ impl Server {
                 records.push(Loaded { key: key.clone(), version: *version, record });
             }
         }
-        let (rack, effects) =
-            Rack::restore(self.policy.clone(), records, at(now_ms)).expect("what was kept fits together");
+        let now = self.now(now_ms);
+        let (rack, effects) = Rack::restore(self.policy.clone(), records, now).expect("what was kept fits together");
         self.run += 1;
         self.rack = Some(rack);
         self.carry_out(effects, None);
@@ -110,17 +119,24 @@ impl Server {
     ) -> Option<ReplyTo> {
         self.replies += 1;
         let reply = ReplyTo(self.replies);
+        let now = self.now(now_ms);
         let rack = self.rack.as_mut()?;
-        let effects = rack.apply(event(reply), at(now_ms));
+        let effects = rack.apply(event(reply), now);
         if let Some(asker) = asker {
             self.asked.insert(reply, asker);
         }
         match crash {
             Some(random) => {
                 // Before the commit nothing has happened, after it anything may have been let out.
+                self.crashed_at = Some("deaths of the server before a commit");
                 if !random.permille(300) {
-                    let others = effects.len();
+                    let others = effects.iter().filter(|effect| !matches!(effect, Effect::Commit(_))).count();
                     let upto = random.below(others + 1);
+                    self.crashed_at = Some(match upto {
+                        _ if upto == others => "deaths of the server after all effects",
+                        0 => "deaths of the server after a commit, before the first effect",
+                        _ => "deaths of the server amid effects",
+                    });
                     self.carry_out(effects, Some(upto));
                 }
                 self.crash();
@@ -134,7 +150,8 @@ impl Server {
     pub(crate) fn ask_now(&mut self, event: impl FnOnce(ReplyTo) -> Event, now_ms: u64) -> Option<Answer> {
         self.replies += 1;
         let reply = ReplyTo(self.replies);
-        let mut effects = self.rack.as_mut()?.apply(event(reply), at(now_ms));
+        let now = self.now(now_ms);
+        let mut effects = self.rack.as_mut()?.apply(event(reply), now);
         let mine = effects.iter().position(|e| matches!(e, Effect::Answer { to, .. } if *to == reply));
         let mine = mine.map(|at| effects.remove(at));
         self.carry_out(effects, None);
@@ -158,7 +175,12 @@ impl Server {
                             if let Record::Log(event) = &record
                                 && event.text.contains("is fenced")
                             {
-                                self.fenced.insert((event.text.clone(), event.at_ms));
+                                self.fenced.insert(change.key.name.clone());
+                            }
+                            if let Record::Move(record) = &record
+                                && record.view.phase == MovePhase::Done
+                            {
+                                self.moved.insert(record.view.id);
                             }
                             let text = serde_json::to_string(&record).expect("a record is JSON");
                             self.store.insert(change.key, (version + 1, text));
@@ -217,9 +239,19 @@ impl Server {
         self.fenced.len()
     }
 
+    /// How many moves were done.
+    pub(crate) fn moves(&self) -> usize {
+        self.moved.len()
+    }
+
     /// What an operator would see.
     pub(crate) fn view(&self, now_ms: u64) -> Option<proto::view::RackView> {
-        self.rack.as_ref().map(|rack| rack.view(at(now_ms)))
+        self.rack.as_ref().map(|rack| rack.view(self.now(now_ms)))
+    }
+
+    /// The world's one clock is every clock, but for the wall clock of this machine.
+    fn now(&self, now_ms: u64) -> Now {
+        Now { mono_ms: now_ms, unix_ms: now_ms.saturating_add_signed(self.clock_off_ms) }
     }
 
     /// Who owns a VM by the records that were kept, whether or not the server is up.
@@ -230,11 +262,6 @@ impl Server {
             other => panic!("under a VM's key there is {other:?}"),
         }
     }
-}
-
-/// The world's one clock is every clock.
-pub(crate) fn at(now_ms: u64) -> Now {
-    Now { mono_ms: now_ms, unix_ms: now_ms }
 }
 
 /// Whether a host is up as the server sees it.

@@ -97,13 +97,15 @@ struct Host {
     domains: Vec<Domain>,
     domid_next: u32,
     sessions: BTreeSet<DiskId>,
+    /// Raised with every loss of power: what was begun before does not end after.
+    boot: u64,
     /// Which agent process is alive; what an earlier one asked for is not told to it.
     agent: u64,
 }
 
 #[derive(Debug)]
 enum Due {
-    Effect { host: HostId, agent: u64, job: Job, op: Op },
+    Effect { host: HostId, boot: u64, agent: u64, job: Job, op: Op },
     Tell { host: HostId, agent: u64, event: AgentEvent },
     GuestEnds { host: HostId, domid: u32 },
     Stream { r#move: MoveId, turn: u64 },
@@ -124,6 +126,10 @@ pub struct World {
     /// Bytes a millisecond that a VM dirties.
     dirty: BTreeMap<VmId, u64>,
     stubborn: BTreeSet<VmId>,
+    /// What a creation takes longer on a host, milliseconds.
+    slow_ms: BTreeMap<HostId, u64>,
+    /// Raised with every change of a domain or of a way to a disk.
+    changes: u64,
     beats: BTreeMap<HostId, Beat>,
     slots: BTreeMap<u32, Slot>,
     resets: Vec<(HostId, Vec<VmId>)>,
@@ -145,6 +151,8 @@ impl World {
             cut_links: BTreeSet::new(),
             dirty: BTreeMap::new(),
             stubborn: BTreeSet::new(),
+            slow_ms: BTreeMap::new(),
+            changes: 0,
             beats: BTreeMap::new(),
             slots: BTreeMap::new(),
             resets: Vec::new(),
@@ -158,15 +166,24 @@ impl World {
 
     /// Racks a machine, switched on, with this much memory for guests.
     pub fn add_host(&mut self, id: HostId, memory_mib: u64) {
-        let host =
-            Host { powered: true, memory_mib, domains: Vec::new(), domid_next: 1, sessions: BTreeSet::new(), agent: 0 };
+        let host = Host {
+            powered: true,
+            memory_mib,
+            domains: Vec::new(),
+            domid_next: 1,
+            sessions: BTreeSet::new(),
+            boot: 0,
+            agent: 0,
+        };
         self.hosts.insert(id, host);
     }
 
     /// Cuts the power: every domain, session and process of the host is gone.
     pub fn power_off(&mut self, id: &HostId) {
         let Some(host) = self.hosts.get_mut(id) else { return };
+        self.changes += 1;
         host.powered = false;
+        host.boot += 1;
         host.agent += 1;
         host.domains.clear();
         host.sessions.clear();
@@ -217,6 +234,21 @@ impl World {
         };
     }
 
+    /// How much longer a host takes to create a domain, milliseconds.
+    pub fn set_slow(&mut self, host: &HostId, ms: u64) {
+        self.slow_ms.insert(host.clone(), ms);
+    }
+
+    /// Rises whenever a domain or a way to a disk may have changed: who has looked since need not look again.
+    pub fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// Whether a host is logged in to a disk.
+    pub fn reaches(&self, host: &HostId, disk: &DiskId) -> bool {
+        self.hosts.get(host).is_some_and(|h| h.sessions.contains(disk))
+    }
+
     /// The guest ends by itself.
     pub fn guest_ends(&mut self, host: &HostId, vm: &VmId, state: DomainState, reboots: bool) {
         if let Some(d) = self.domain_mut(host, vm) {
@@ -233,6 +265,7 @@ impl World {
 
     /// Takes the grant away and ends the session: `StorageOp::Cut`.
     pub fn cut(&mut self, disk: &DiskId, host: &HostId) {
+        self.changes += 1;
         if let Some(grants) = self.grants.get_mut(disk) {
             grants.remove(host);
         }
@@ -274,12 +307,12 @@ impl World {
     pub fn begin(&mut self, host: &HostId, job: Job, op: Op, now_ms: u64) {
         self.now_ms = self.now_ms.max(now_ms);
         let Some(h) = self.hosts.get(host).filter(|h| h.powered) else { return };
-        let agent = h.agent;
+        let (boot, agent) = (h.boot, h.agent);
         let c = &self.costs;
         let cost = match &op {
             Op::Survey | Op::Console { .. } => c.survey_ms,
             Op::Prepare { files, .. } => c.login_ms + if *files { c.fetch_ms } else { 0 },
-            Op::Create { .. } => c.create_ms,
+            Op::Create { .. } => c.create_ms + self.slow_ms.get(host).copied().unwrap_or(0),
             Op::Destroy { .. } => c.destroy_ms,
             Op::AskShutdown { .. } | Op::Pause { .. } | Op::Unpause { .. } | Op::Activate { .. } => c.pause_ms,
             Op::Detach { .. } => c.login_ms,
@@ -288,7 +321,23 @@ impl World {
             Op::Send { .. } | Op::Receive { .. } => c.connect_ms,
             Op::Hold => c.pause_ms,
         };
-        self.push(now_ms + cost, Due::Effect { host: host.clone(), agent, job, op });
+        // What an earlier agent has begun to make is made first.
+        let made_ms = match &op {
+            Op::Create { guest } => self.made_ms(host, &guest.spec.name),
+            Op::Destroy { vm } => self.made_ms(host, vm),
+            _ => None,
+        };
+        self.push((now_ms + cost).max(made_ms.unwrap_or(0)), Due::Effect { host: host.clone(), boot, agent, job, op });
+    }
+
+    /// When a VM that is being made on a host will have been.
+    fn made_ms(&self, host: &HostId, vm: &VmId) -> Option<u64> {
+        let boot = self.hosts.get(host)?.boot;
+        let makes = |due: &Due| {
+            matches!(due, Due::Effect { host: h, boot: b, op: Op::Create { guest }, .. }
+                if h == host && *b == boot && guest.spec.name == *vm)
+        };
+        self.due.iter().filter(|(_, due)| makes(due)).map(|(&(at, _), _)| at).max()
     }
 
     /// Lets time pass up to and including `until_ms` and returns what agents are told, in order, each with its moment.
@@ -299,7 +348,11 @@ impl World {
         {
             self.now_ms = self.now_ms.max(at);
             match self.due.remove(&(at, seq)) {
-                Some(Due::Effect { host, agent, job, op }) => self.effect(&host, agent, job, op),
+                Some(Due::Effect { host, boot, agent, job, op }) => {
+                    if self.hosts.get(&host).is_some_and(|h| h.powered && h.boot == boot) {
+                        self.effect(&host, agent, job, op);
+                    }
+                }
                 Some(Due::Tell { host, agent, event }) => {
                     let hears = self.hosts.get(&host).is_some_and(|h| h.powered && h.agent == agent);
                     self.out.extend(hears.then_some((at, host, event)));
@@ -338,6 +391,7 @@ impl World {
 
     /// Xen announces a change to whichever agent lives.
     fn changed(&mut self, host: &HostId) {
+        self.changes += 1;
         if let Some(h) = self.hosts.get(host) {
             let due = Due::Tell { host: host.clone(), agent: h.agent, event: AgentEvent::DomainsChanged };
             self.push(self.now_ms + self.costs.watch_ms, due);
@@ -349,9 +403,6 @@ impl World {
     }
 
     fn effect(&mut self, id: &HostId, agent: u64, job: Job, op: Op) {
-        if !self.hosts.get(id).is_some_and(|h| h.powered) {
-            return;
-        }
         match op {
             Op::Send { permit, rate_bytes_s, .. } => return self.send(id, agent, job, &permit, rate_bytes_s),
             Op::Receive { permit } => return self.receive(id, agent, job, permit),
@@ -370,6 +421,7 @@ impl World {
             Op::Survey => return Ok(Completion::Survey(self.survey(id))),
             Op::Prepare { guest, .. } => self.login(id, &guest.disks)?,
             Op::Detach { disks } => {
+                self.changes += 1;
                 if let Some(host) = self.hosts.get_mut(id) {
                     host.sessions.retain(|s| !disks.iter().any(|d| d.disk == *s));
                 }
@@ -398,6 +450,9 @@ impl World {
                 self.changed(id);
             }
             Op::Pause { vm } => self.set_state(id, &vm, DomainState::Running, DomainState::Paused)?,
+            Op::Unpause { vm } if self.made_ms(id, &vm).is_some() => {
+                return Err(failure(FailureKind::Tool, format!("unpausing {vm}: an earlier agent still makes it")));
+            }
             Op::Unpause { vm } => self.set_state(id, &vm, DomainState::Paused, DomainState::Running)?,
             Op::Activate { vm } => {
                 let d = self.domain_mut(id, &vm).ok_or_else(|| absent(&vm))?;
@@ -447,6 +502,7 @@ impl World {
     }
 
     fn login(&mut self, id: &HostId, disks: &[DiskAccess]) -> Result<(), proto::agent::Failure> {
+        self.changes += 1;
         for d in disks {
             let granted = self.grants.get(&d.disk).and_then(|g| g.get(id)).is_some_and(|user| *user == d.user);
             if !granted {

@@ -260,6 +260,8 @@ impl Xl {
     /// # Errors
     /// When one is still there after a minute.
     pub async fn destroy(&self, vm: &VmId) -> Result<(), Failure> {
+        // One that an earlier agent has begun to make may not show yet.
+        orphan::none_left(&["create", config_path(vm).as_str()]).await;
         for domid in self.of(vm)? {
             xl(vm, &["destroy", &domid.to_string()]).await.or_else(|why| {
                 // It may have gone by itself; what counts is below.
