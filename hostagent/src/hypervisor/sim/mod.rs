@@ -348,11 +348,13 @@ impl World {
         {
             self.now_ms = self.now_ms.max(at);
             match self.due.remove(&(at, seq)) {
-                Some(Due::Effect { host, boot, agent, job, op }) => {
-                    if self.hosts.get(&host).is_some_and(|h| h.powered && h.boot == boot) {
-                        self.effect(&host, agent, job, op);
-                    }
+                // What was begun before the host lost its power does not end after.
+                Some(Due::Effect { host, boot, agent, job, op })
+                    if self.hosts.get(&host).is_some_and(|h| h.powered && h.boot == boot) =>
+                {
+                    self.effect(&host, agent, job, op);
                 }
+                Some(Due::Effect { .. }) | None => {}
                 Some(Due::Tell { host, agent, event }) => {
                     let hears = self.hosts.get(&host).is_some_and(|h| h.powered && h.agent == agent);
                     self.out.extend(hears.then_some((at, host, event)));
@@ -369,7 +371,6 @@ impl World {
                 Some(Due::PermitEnds { r#move, job }) => self.permit_ends(r#move, job),
                 Some(Due::Beat { host, agent, turn }) => self.beat(&host, agent, turn),
                 Some(Due::Watchdog { host }) => self.watchdog_ends(&host),
-                None => {}
             }
         }
         self.now_ms = self.now_ms.max(until_ms);
