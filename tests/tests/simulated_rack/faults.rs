@@ -9,8 +9,6 @@ use proto::agent::DomainState;
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// A host that was cut off for so long may have been fenced: its last sign of life was a heartbeat and a reading of it earlier.
-const FENCED_MS: u64 = 38_000;
 /// Twice the lease.
 const LONG_PAUSE_MS: u64 = 40_000;
 /// The server's clock is set wrong by so much at most; a move's permit outlives that.
@@ -120,7 +118,6 @@ impl Rack {
                 self.note(|| format!("host {host} is cut off from the storage for {ms} ms"));
                 self.counts.add("partitions from the storage");
                 let id = self.hosts[host].id.clone();
-                self.may_be_fenced(host, ms);
                 self.world.set_storage(&id, false);
                 self.after(ms, ms + 1, Due::Storage { host });
             }
@@ -165,18 +162,9 @@ impl Rack {
         self.after(low_ms, high_ms, Due::Fault);
     }
 
-    /// What it has may be started elsewhere.
-    fn may_be_fenced(&mut self, host: usize, ms: u64) {
-        if ms >= FENCED_MS {
-            let there: Vec<VmId> = self.world.domains(&self.hosts[host].id).iter().map(|d| d.vm.clone()).collect();
-            self.oracle.lost_with_host(&there);
-        }
-    }
-
     fn cut_off_from_all(&mut self, host: usize, ms: u64) {
         let id = self.hosts[host].id.clone();
         self.counts.add("partitions from all");
-        self.may_be_fenced(host, ms);
         let h = &mut self.hosts[host];
         h.mute_until_ms = h.mute_until_ms.max(self.now_ms + ms);
         h.deaf_until_ms = h.deaf_until_ms.max(self.now_ms + ms);

@@ -24,7 +24,7 @@ const SMALL: Scale = Scale {
     late_permille: 20,
     fault_every_ms: (50, 900),
     wish_every_ms: (100, 700),
-    server_dies_permille: 240,
+    server_dies_permille: 400,
 };
 const FULL: Scale = Scale {
     hosts: 200,

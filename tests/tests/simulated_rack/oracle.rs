@@ -16,6 +16,9 @@ use rack::event::Command;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
+/// Lease, watchdog and what Xen takes to reset, after the last write of a slot: no host may be fenced before.
+const FENCED_MS: u64 = 39_000;
+
 #[derive(Default)]
 pub(crate) struct Oracle {
     /// VMs whose making was acknowledged.
@@ -83,6 +86,21 @@ impl Oracle {
     pub(crate) fn leased(&mut self, mac: Mac, address: Ipv4Addr) {
         let holder = *self.addresses.entry(address).or_insert(mac);
         assert_eq!(holder, mac, "{address} was leased to both");
+    }
+
+    /// The server has fenced a host: what it has there is free.
+    pub(crate) fn fenced(&mut self, world: &World, host: &HostId, now_ms: u64) {
+        // A slot's counter is the moment of its write.
+        let written_ms = world.slots().values().filter(|slot| slot.host == *host).map(|slot| slot.counter).max();
+        if let Some(written_ms) = written_ms {
+            let ms = now_ms - written_ms;
+            assert!(ms >= FENCED_MS, "at {now_ms}: {host} was fenced, and wrote its slot {ms} ms ago");
+        }
+        let there = world.domains(host).iter().inspect(|domain| {
+            assert_ne!(domain.state, DomainState::Running, "at {now_ms}: {host} was fenced, and runs {}", domain.vm);
+        });
+        let there: Vec<VmId> = there.map(|domain| domain.vm.clone()).collect();
+        self.lost_with_host(&there);
     }
 
     /// The memory of these is gone.

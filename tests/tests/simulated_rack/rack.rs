@@ -371,6 +371,9 @@ impl Rack {
         if let Some(at) = self.server.crashed_at.take() {
             self.counts.add(at);
         }
+        for host in std::mem::take(&mut self.server.fenced) {
+            self.oracle.fenced(&self.world, &host, self.now_ms);
+        }
         if dies {
             self.server_died();
         }

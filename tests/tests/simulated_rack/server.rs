@@ -10,12 +10,12 @@ use crate::random::Random;
 use proto::agent::{JoinRefusal, ReportAnswer};
 use proto::api::Refusal;
 use proto::view::{HostState, MovePhase, VmPhase};
-use proto::{DiskId, MoveId, VmId};
+use proto::{DiskId, HostId, MoveId, VmId};
 use rack::Rack;
 use rack::effect::{Answer, Effect, JoinDecision, Reply, StorageOp};
 use rack::event::{Event, Now, ReplyTo};
 use rack::policy::{Ha, JoinMode, Policy, Release, Serves, Subnet, Template};
-use rack::record::{Key, Kind, Loaded, Record};
+use rack::record::{Fence, HostRecord, Key, Kind, Loaded, Record};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::Ipv4Addr;
 
@@ -52,8 +52,9 @@ pub(crate) struct Server {
     pub(crate) crashed_at: Option<&'static str>,
     /// The wall clock of its machine is wrong by so much.
     pub(crate) clock_off_ms: i64,
-    /// Hosts that were fenced, each by the log's event.
-    fenced: BTreeSet<String>,
+    /// How often a host was fenced, and which hosts were just now.
+    fences: usize,
+    pub(crate) fenced: Vec<HostId>,
     /// Moves that were done.
     moved: BTreeSet<MoveId>,
 }
@@ -73,7 +74,8 @@ impl Server {
             crashes: 0,
             crashed_at: None,
             clock_off_ms: 0,
-            fenced: BTreeSet::new(),
+            fences: 0,
+            fenced: Vec::new(),
             moved: BTreeSet::new(),
         };
         server.start(now_ms);
@@ -172,10 +174,12 @@ impl Server {
                     assert_eq!(version, change.expect, "{:?} is at another version", change.key);
                     match change.to {
                         Some(record) => {
-                            if let Record::Log(event) = &record
-                                && event.text.contains("is fenced")
+                            if let Record::Host(host) = &record
+                                && host.fence == Some(Fence::Done)
+                                && self.kept_host(&change.key).is_none_or(|before| before.fence != host.fence)
                             {
-                                self.fenced.insert(change.key.name.clone());
+                                self.fences += 1;
+                                self.fenced.push(host.id.clone());
                             }
                             if let Record::Move(record) = &record
                                 && record.view.phase == MovePhase::Done
@@ -236,7 +240,7 @@ impl Server {
 
     /// How often a host was fenced.
     pub(crate) fn fences(&self) -> usize {
-        self.fenced.len()
+        self.fences
     }
 
     /// How many moves were done.
@@ -252,6 +256,13 @@ impl Server {
     /// The world's one clock is every clock, but for the wall clock of this machine.
     fn now(&self, now_ms: u64) -> Now {
         Now { mono_ms: now_ms, unix_ms: now_ms.saturating_add_signed(self.clock_off_ms) }
+    }
+
+    fn kept_host(&self, key: &Key) -> Option<HostRecord> {
+        match serde_json::from_str(&self.store.get(key)?.1).expect("what was written can be read") {
+            Record::Host(record) => Some(record),
+            other => panic!("under a host's key there is {other:?}"),
+        }
     }
 
     /// Who owns a VM by the records that were kept, whether or not the server is up.
