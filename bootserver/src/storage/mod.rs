@@ -310,6 +310,9 @@ impl Tgt {
             .stderr(log_too)
             // A group of its own: Ctrl-C at the server's terminal is not meant for the guests' disks.
             .process_group(0)
+            // Nor is it to tell the service manager that we are ready, as it would (sd_notify(3)).
+            .env_remove("NOTIFY_SOCKET")
+            .env_remove("WATCHDOG_USEC")
             .spawn()
             .map_err(|err| failed(format!("{err}; is the package tgt installed?")))?;
         let deadline = Instant::now() + START_DEADLINE;
