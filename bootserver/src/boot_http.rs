@@ -22,9 +22,11 @@ use crate::rack_task::Handle;
 use file::Progress;
 use http::{HeaderMap, Method, Response, StatusCode, header};
 use proto::Mac;
+use proto::host::Firmware;
 use rack::effect::{Answer, ScriptRefusal};
 use rack::event::{Entropy, Event, ScriptKind};
 use rack::names;
+use rack::policy::Subnet;
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -46,6 +48,8 @@ pub struct BootHttp {
     pub shelf: Shelf,
     /// How fast they go out.
     pub pacer: Pacer,
+    /// Where scripts are fetched from.
+    pub subnet: Subnet,
     /// The CA's certificate, PEM.
     pub ca_pem: String,
     /// The rack.
@@ -113,6 +117,15 @@ impl BootHttp {
             Ok(Answer::Script(Ok(script))) => text(StatusCode::OK, &script),
             Ok(Answer::Script(Err(refusal))) => {
                 tracing::info!(%mac, %from, %refusal, "no script");
+                let firmware = match kind {
+                    ScriptKind::IpxeBios => Some(Firmware::Bios),
+                    ScriptKind::IpxeUefi => Some(Firmware::Uefi),
+                    ScriptKind::XenCfg => None,
+                };
+                // An error would send iPXE on to the disk.
+                if let Some(firmware) = firmware {
+                    return text(StatusCode::OK, &rack::script::retry(&self.subnet, mac, firmware, &refusal));
+                }
                 let status = match refusal {
                     ScriptRefusal::NoLease { .. } => StatusCode::NOT_FOUND,
                     ScriptRefusal::OtherAddress { .. } => StatusCode::FORBIDDEN,

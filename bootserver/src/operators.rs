@@ -6,6 +6,7 @@
 //! A session counts by `Authorization: Bearer`, or by its cookie; the cookie alone counts for GET only, otherwise
 //! `x-tsubame: 1` must be with it, which another site's page cannot send.
 
+mod host_list;
 mod openapi;
 mod page;
 mod routes;

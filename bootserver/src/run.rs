@@ -120,7 +120,8 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<(), RunE
 
     let boot = listener(SocketAddr::from((address, listen.boot_port)), "the boot port").await?;
     let (shelf, pacer) = (shelf(&config), Pacer::new(config.boot_rate_bytes_s));
-    let boot_http = BootHttp { shelf, pacer, ca_pem: ca.pem().to_owned(), rack: rack.clone() };
+    let subnet = config.policy(ca.digest()).subnet;
+    let boot_http = BootHttp { shelf, pacer, subnet, ca_pem: ca.pem().to_owned(), rack: rack.clone() };
     let filter = warp::service(boot_http::filter(Arc::new(boot_http)));
     let serving = connections::serve("boot", boot, None, boot_http::LIMITS, filter, stop.clone());
     service(

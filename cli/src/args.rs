@@ -7,6 +7,7 @@ use crate::trust::Fingerprint;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use proto::{DiskId, HostId, Mac, VmId};
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 /// The operator's command for a Tsubame boot server.
@@ -129,6 +130,29 @@ pub(crate) struct HostRef {
     pub(crate) host: String,
 }
 
+/// `key=value` or `key-`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LabelChange {
+    pub(crate) key: String,
+    /// Absent where it is taken away.
+    pub(crate) value: Option<String>,
+}
+
+impl FromStr for LabelChange {
+    type Err = String;
+    fn from_str(given: &str) -> Result<Self, String> {
+        match given.split_once('=') {
+            Some((key, value)) if !key.is_empty() && !value.is_empty() => {
+                Ok(Self { key: key.to_owned(), value: Some(value.to_owned()) })
+            }
+            None if given.len() > 1 && given.ends_with('-') => {
+                Ok(Self { key: given[..given.len() - 1].to_owned(), value: None })
+            }
+            _ => Err(format!("{given:?} is no label: expected key=value, or key- to take it away")),
+        }
+    }
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum HostCommand {
     /// All machines.
@@ -153,6 +177,29 @@ pub(crate) enum HostCommand {
     },
     /// Give a machine VMs again.
     Undrain(HostRef),
+    /// Let in machines of a list when they come: CSV with headings (mac, uuid, serial, name, labels), or YAML.
+    Import {
+        /// The list; - is stdin.
+        file: PathBuf,
+        /// Forget machines that earlier lists named by UUID or serial number and that have not come.
+        #[arg(long)]
+        replace: bool,
+    },
+    /// Give a machine another name.
+    Rename {
+        #[command(flatten)]
+        host: HostRef,
+        /// The new name.
+        name: String,
+    },
+    /// Set and take away a machine's labels.
+    Label {
+        #[command(flatten)]
+        host: HostRef,
+        /// key=value sets one, key- takes one away.
+        #[arg(required = true, value_name = "LABEL")]
+        labels: Vec<LabelChange>,
+    },
     /// Register a machine before it is seen.
     Add {
         /// The address it boots from, such as 52:54:00:aa:bb:01.
@@ -339,6 +386,17 @@ mod tests {
     #[test]
     fn the_commands_are_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn labels() {
+        let change = |key: &str, value: Option<&str>| Ok(LabelChange { key: key.into(), value: value.map(Into::into) });
+        assert_eq!("row=a=b".parse(), change("row", Some("a=b")));
+        assert_eq!("row-".parse(), change("row", None));
+        assert_eq!("ro-w-".parse(), change("ro-w", None));
+        for bad in ["", "-", "=", "row", "row=", "=a"] {
+            assert!(bad.parse::<LabelChange>().is_err(), "{bad}");
+        }
     }
 
     #[test]

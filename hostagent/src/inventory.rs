@@ -1,9 +1,10 @@
 //! What this machine is.
 //!
-//! Owns: reading SMBIOS, /proc/cpuinfo, /sys/hypervisor and the interfaces. Never does: touching a disk.
+//! Owns: reading SMBIOS, /proc/cpuinfo, /sys/hypervisor, the interfaces and what sysfs says of disks. Never does: opening a disk.
 
 use crate::hypercall::PhysInfo;
-use proto::host::{Cpu, Firmware, Inventory, Nic};
+use crate::smbios;
+use proto::host::{Cpu, Firmware, Hardware, Inventory, LocalDisk, Nic};
 use std::fs;
 use std::path::Path;
 
@@ -26,7 +27,44 @@ pub fn take(root: &Path, xen: &PhysInfo) -> Inventory {
         xen: format!("{}.{}{}", version("major"), version("minor"), version("extra")),
         agent: env!("CARGO_PKG_VERSION").to_owned(),
         image,
+        hardware: hardware(root, &format!("{} {} {}", dmi("bios_vendor"), dmi("bios_version"), dmi("bios_date"))),
     }
+}
+
+fn hardware(root: &Path, firmware: &str) -> Hardware {
+    let table = fs::read(root.join("sys/firmware/dmi/tables/DMI")).unwrap_or_default();
+    Hardware {
+        firmware: firmware.trim().to_owned(),
+        modules: smbios::modules(&table),
+        disks: disks(&root.join("sys/block")),
+        bmc: smbios::bmc(&table),
+    }
+}
+
+/// Disks with hardware behind them, by name; those on the shared storage are not the machine's. Read from sysfs alone: no disk is opened.
+fn disks(block: &Path) -> Vec<LocalDisk> {
+    let entries = fs::read_dir(block).into_iter().flatten().flatten();
+    let mut dirs: Vec<_> = entries.map(|e| e.path()).filter(|p| p.join("device").exists()).collect();
+    dirs.sort();
+    let disk = |dir: std::path::PathBuf| {
+        let read = |name: &str| fs::read_to_string(dir.join(name)).map(|t| t.trim().to_owned()).unwrap_or_default();
+        let place = fs::canonicalize(dir.join("device")).unwrap_or_default();
+        let iscsi = place.components().any(|part| part.as_os_str().to_string_lossy().starts_with("session"));
+        let sectors: u64 = read("size").parse().unwrap_or(0);
+        if iscsi || sectors == 0 {
+            return None;
+        }
+        let parts = fs::read_dir(&dir).into_iter().flatten().flatten();
+        Some(LocalDisk {
+            name: dir.file_name()?.to_str()?.to_owned(),
+            // Of 512 bytes each, whatever the disk's own are.
+            size_mib: sectors / 2048,
+            model: read("device/model"),
+            serial: [read("device/serial"), read("serial")].into_iter().find(|s| !s.is_empty()).unwrap_or_default(),
+            partitioned: parts.into_iter().any(|part| part.path().join("partition").exists()),
+        })
+    };
+    dirs.into_iter().filter_map(disk).collect()
 }
 
 fn cpu(cpuinfo: &str, threads: u32) -> Cpu {
@@ -87,6 +125,20 @@ mod tests {
         put("sys/class/net/eth0/carrier", "1\n");
         put("sys/class/net/eth0/speed", "-1\n");
         put("sys/class/net/lo/address", "00:00:00:00:00:00\n");
+        put("sys/class/dmi/id/bios_version", "1.16\n");
+        for (name, device, sectors) in [
+            ("nvme0n1", "sys/devices/pci0000:00/nvme0", "1953525168\n"),
+            ("sda", "sys/devices/platform/host2/session1/target2:0:0", "131072\n"),
+            ("sr0", "sys/devices/pci0000:00/ata1", "0\n"),
+        ] {
+            put(&format!("{device}/model"), "SAMSUNG X\n");
+            put(&format!("{device}/serial"), "S3R1AL\n");
+            put(&format!("sys/block/{name}/size"), sectors);
+            std::os::unix::fs::symlink(root.path().join(device), root.path().join(format!("sys/block/{name}/device")))
+                .expect("linked");
+        }
+        put("sys/block/nvme0n1/nvme0n1p1/partition", "1\n");
+        put("sys/block/loop0/size", "8\n");
         put(
             "proc/cpuinfo",
             "processor\t: 0\nvendor_id\t: AuthenticAMD\nmodel name\t: QEMU Virtual CPU\nflags\t\t: fpu svm\n\n",
@@ -132,6 +184,20 @@ mod tests {
                 xen: "4.17.7",
                 agent: "X",
                 image: "",
+                hardware: Hardware {
+                    firmware: "1.16",
+                    modules: [],
+                    disks: [
+                        LocalDisk {
+                            name: "nvme0n1",
+                            size_mib: 953869,
+                            model: "SAMSUNG X",
+                            serial: "S3R1AL",
+                            partitioned: true,
+                        },
+                    ],
+                    bmc: None,
+                },
             }
         "#]]
         .assert_debug_eq(&inventory);

@@ -20,6 +20,7 @@ pub mod migration;
 pub mod permit;
 pub mod scripts;
 pub mod shell;
+pub mod smbios;
 pub mod stats;
 pub mod uplink;
 pub mod xenstore;

@@ -4,6 +4,7 @@ use crate::ids::{DiskId, HostId, Mac, MoveId, VmId};
 use crate::view::{HostState, VmPhase};
 use crate::vm::Restart;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// Makes a VM from a template.
@@ -81,6 +82,32 @@ pub struct RegisterHost {
     /// A name for it.
     #[serde(default)]
     pub name: Option<String>,
+}
+
+/// Machines to be let in when they come.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct HostList {
+    /// CSV with a line of headings, or YAML: a list of mappings. Headings and keys: mac, uuid, serial, name, labels; of the first three one or
+    /// more. Labels are `key=value`, in CSV several with a space between, in YAML a mapping.
+    pub text: String,
+    /// Forget those that earlier lists named by UUID or serial number and that have not come.
+    #[serde(default)]
+    pub replace: bool,
+}
+
+/// Gives a host another name or other labels.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct DescribeHost {
+    /// Its name; as it is when absent.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// All its labels; as they are when absent.
+    #[serde(default)]
+    pub labels: Option<BTreeMap<String, String>>,
 }
 
 /// Asks for a plan.

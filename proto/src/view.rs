@@ -33,6 +33,9 @@ pub struct RackView {
     /// What becomes of VMs when hosts fail.
     #[serde(default)]
     pub ha: HaView,
+    /// Machines that a list named by UUID or serial number and that have not come yet.
+    #[serde(default)]
+    pub expected: u32,
 }
 
 /// High availability, of the rack as a whole.

@@ -20,7 +20,7 @@
 pub mod clients;
 pub mod decide;
 mod foreign;
-mod machine;
+pub(crate) mod machine;
 pub mod reply;
 mod serve;
 pub mod wire;

@@ -2,9 +2,10 @@
 
 use crate::dhcp::{BootRequest, ServerReply};
 use proto::agent::{JoinRequest, Report};
-use proto::api::{Balance, CreateDisk, CreateVm, GrowDisk, MigrateVm, RegisterHost};
+use proto::api::{Balance, CreateDisk, CreateVm, DescribeHost, GrowDisk, MigrateVm, RegisterHost};
 use proto::heartbeat::Slot;
 use proto::{DiskId, HostId, Mac, VmId};
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 /// A moment. Durations are reckoned on the monotonic clock, logs and certificates on the wall's.
@@ -25,6 +26,7 @@ pub struct ReplyTo(pub u64);
 pub struct Entropy(pub [u8; 32]);
 
 /// One thing that happened.
+#[allow(clippy::large_enum_variant)] // a join is large and seldom, and each is moved once or twice
 pub enum Event {
     /// A DHCP packet that a client sent to us. Answered by [`crate::effect::Answer::Dhcp`].
     Dhcp {
@@ -161,11 +163,37 @@ pub enum BootFile {
     Image,
 }
 
+/// A machine of a list. One of the first three is given.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ListedHost {
+    /// Its line in the list, counted from 1.
+    pub line: usize,
+    /// The address it boots from.
+    pub mac: Option<Mac>,
+    /// Its UUID, or empty.
+    pub uuid: String,
+    /// Its serial number, or empty.
+    pub serial: String,
+    /// Its name; a template where it is not known by its MAC.
+    pub name: Option<String>,
+    /// Labels that it gets.
+    pub labels: BTreeMap<String, String>,
+}
+
 /// What an operator can ask. Reading is not among them: that is done from the view.
 #[derive(Debug, Clone)]
 #[allow(missing_docs)] // each is named after its request in proto::api or its button
 pub enum Command {
     RegisterHost(RegisterHost),
+    ListHosts {
+        hosts: Vec<ListedHost>,
+        /// Those that an earlier list expects are forgotten.
+        replace: bool,
+    },
+    DescribeHost {
+        host: HostId,
+        request: DescribeHost,
+    },
     AcceptHost {
         host: HostId,
     },

@@ -13,6 +13,8 @@
 //! A boot is a nonce. It is handed out with the script, spent by the first key that joins with it, and over when a
 //! newer one of the same machine joins.
 
+mod accept;
+pub(crate) use accept::{check_labels, fits_name};
 mod boot;
 pub(crate) use boot::base64url;
 mod join;
@@ -28,7 +30,7 @@ use crate::orders::Outstanding;
 use crate::policy::JoinMode;
 use crate::record::HostRecord;
 use proto::agent::{DomainSurvey, JoinRefusal, Report};
-use proto::api::{Accepted, Refusal, RegisterHost};
+use proto::api::{Accepted, DescribeHost, Refusal, RegisterHost};
 use proto::event::Topic;
 use proto::heartbeat::Slot;
 use proto::view::{BootStepKind, HostState, VmPhase};
@@ -279,8 +281,7 @@ impl Rack {
         let name = match request.name {
             None => None,
             Some(name) => {
-                let fits = (1..=63).contains(&name.chars().count()) && !name.chars().any(char::is_control);
-                if !fits {
+                if !fits_name(&name) {
                     let expected = "1 to 63 characters, none of them control characters".to_owned();
                     return Err(Refusal::BadValue { field: "name".to_owned(), given: name, expected });
                 }
@@ -307,6 +308,34 @@ impl Rack {
         self.lease_ahead(request.mac, now);
         self.info(Topic::Operator, now, format!("{} was registered", request.mac), |e| e.host = Some(id.clone()));
         self.note_host_state(&id, now);
+        Ok(Accepted::Done)
+    }
+
+    pub(crate) fn describe_host(
+        &mut self,
+        host: &HostId,
+        request: DescribeHost,
+        now: Now,
+    ) -> Result<Accepted, Refusal> {
+        self.host_or_refuse(host)?;
+        if let Some(name) = &request.name {
+            if !fits_name(name) {
+                let expected = "1 to 63 characters, none of them control characters".to_owned();
+                return Err(Refusal::BadValue { field: "name".to_owned(), given: name.clone(), expected });
+            }
+            if self.hosts.values().any(|h| h.name == *name && h.id != *host) {
+                return Err(Refusal::NameTaken { name: name.clone() });
+            }
+        }
+        if let Some(labels) = &request.labels {
+            check_labels(labels)?;
+        }
+        if let Some(record) = self.hosts.edit(host) {
+            record.name = request.name.unwrap_or_else(|| record.name.clone());
+            record.labels = request.labels.unwrap_or_else(|| record.labels.clone());
+        }
+        self.info(Topic::Operator, now, format!("{host} was given name and labels"), |e| e.host = Some(host.clone()));
+        self.balance_soon(now);
         Ok(Accepted::Done)
     }
 

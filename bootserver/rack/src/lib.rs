@@ -44,7 +44,10 @@ use log::Log;
 use policy::{Policy, Serves};
 use proto::api::{Accepted, Refusal};
 use proto::{HostId, Mac, MoveId, OrderId, VmId};
-use record::{Counters, DiskRecord, HostRecord, LeaseRecord, Loaded, MoveRecord, QuarantineRecord, Record, VmRecord};
+use record::{
+    Counters, DiskRecord, ExpectedRecord, HostRecord, LeaseRecord, Loaded, MoveRecord, QuarantineRecord, Record,
+    VmRecord,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use table::{Kept, Table};
 
@@ -58,6 +61,8 @@ pub struct Rack {
     foreign: dhcp::Foreign,
     /// Further network cards of hosts, as far as they have asked for an address; each is in a host's inventory.
     cards: BTreeMap<Mac, HostId>,
+    /// Machines of a list that have not come yet.
+    expected: Table<ExpectedRecord>,
     hosts: Table<HostRecord>,
     disks: Table<DiskRecord>,
     vms: Table<VmRecord>,
@@ -108,6 +113,7 @@ impl Rack {
             foreign: dhcp::Foreign::default(),
             cards: BTreeMap::new(),
             policy,
+            expected: Table::default(),
             hosts: Table::default(),
             disks: Table::default(),
             vms: Table::default(),
@@ -147,6 +153,7 @@ impl Rack {
         let named = match &record {
             Record::Lease(r) => LeaseRecord::name(&r.id()),
             Record::Quarantine(r) => QuarantineRecord::name(&r.id()),
+            Record::Expected(r) => ExpectedRecord::name(&r.id()),
             Record::Host(r) => HostRecord::name(&r.id()),
             Record::Disk(r) => DiskRecord::name(&r.id()),
             Record::Vm(r) => VmRecord::name(&r.id()),
@@ -168,6 +175,7 @@ impl Rack {
                 }
             }
             Record::Quarantine(r) => self.leases.quarantine.load(version, r),
+            Record::Expected(r) => self.expected.load(version, r),
             Record::Host(r) => self.hosts.load(version, r),
             Record::Disk(r) => self.disks.load(version, r),
             Record::Vm(r) => {
@@ -225,6 +233,7 @@ impl Rack {
                 self.live(&host).state = Some((state, since_ms));
             }
         }
+        self.accept_all(now);
         self.attach_disks(now);
         self.touched_vms.extend(self.vms.ids());
         let under_way = self.moves.values().filter(|m| !m.ended()).map(|m| m.view.id);
@@ -285,6 +294,8 @@ impl Rack {
     fn operator(&mut self, reply: ReplyTo, command: Command, now: Now) {
         let done = match command {
             Command::RegisterHost(request) => self.register_host(request, now),
+            Command::ListHosts { hosts, replace } => self.list_hosts(hosts, replace, now),
+            Command::DescribeHost { host, request } => self.describe_host(&host, request, now),
             Command::AcceptHost { host } => self.accept_host(&host, now),
             Command::RemoveHost { host } => self.remove_host(&host, now),
             Command::DrainHost { host } => self.drain_host(&host, true, now),
@@ -347,6 +358,7 @@ impl Rack {
         let mut effects = Vec::new();
         self.leases.table.commit(&mut effects);
         self.leases.quarantine.commit(&mut effects);
+        self.expected.commit(&mut effects);
         self.hosts.commit(&mut effects);
         self.disks.commit(&mut effects);
         self.vms.commit(&mut effects);

@@ -13,6 +13,8 @@ pub struct Policy {
     pub relayed: Vec<Subnet>,
     /// Who is let in.
     pub join: JoinMode,
+    /// Who is let in all the same, by what it is; the first that fits counts.
+    pub accept: Vec<AcceptRule>,
     /// The dom0 release to boot.
     pub release: Release,
     /// What VMs can be made from, by name.
@@ -158,6 +160,25 @@ pub enum JoinMode {
     Known,
     /// All.
     All,
+}
+
+/// Lets machines in by what they are: all that is given must fit. In patterns `*` stands for anything, and case does not count.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AcceptRule {
+    /// Pattern of maker and product, as SMBIOS has them.
+    pub product: Option<String>,
+    /// Pattern of the processor's name.
+    pub cpu: Option<String>,
+    /// Memory, MiB, at least.
+    pub memory_mib: Option<u64>,
+    /// Pattern of the driver of one of its network cards.
+    pub nic: Option<String>,
+    /// The network of its address: address and bits.
+    pub network: Option<(Ipv4Addr, u8)>,
+    /// Template of its name, with `{serial}`, `{product}`, `{mac}` and `{n}`.
+    pub name: Option<String>,
+    /// Labels that it gets.
+    pub labels: BTreeMap<String, String>,
 }
 
 /// Where the dom0 release's files are and how to boot it. URLs are paths on the boot port.

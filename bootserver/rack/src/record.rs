@@ -37,6 +37,7 @@ pub struct Key {
 pub enum Kind {
     Lease,
     Quarantine,
+    Expected,
     Host,
     Disk,
     Vm,
@@ -47,14 +48,24 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds, in the order in which they are loaded.
-    pub const ALL: [Self; 8] =
-        [Self::Lease, Self::Quarantine, Self::Host, Self::Disk, Self::Vm, Self::Move, Self::Log, Self::Counters];
+    pub const ALL: [Self; 9] = [
+        Self::Lease,
+        Self::Quarantine,
+        Self::Expected,
+        Self::Host,
+        Self::Disk,
+        Self::Vm,
+        Self::Move,
+        Self::Log,
+        Self::Counters,
+    ];
 
     /// The kind's name in the store.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Lease => "lease",
             Self::Quarantine => "quarantine",
+            Self::Expected => "expected",
             Self::Host => "host",
             Self::Disk => "disk",
             Self::Vm => "vm",
@@ -72,6 +83,7 @@ impl Kind {
 pub enum Record {
     Lease(LeaseRecord),
     Quarantine(QuarantineRecord),
+    Expected(ExpectedRecord),
     Host(HostRecord),
     Disk(DiskRecord),
     Vm(VmRecord),
@@ -125,6 +137,21 @@ pub struct QuarantineRecord {
     pub address: Ipv4Addr,
     /// Until when, Unix milliseconds.
     pub until_ms: u64,
+}
+
+/// A machine of a list that is known by what it is, and has not come yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExpectedRecord {
+    /// Counted from 1.
+    pub id: u64,
+    /// SMBIOS system UUID; empty when not given.
+    pub uuid: String,
+    /// SMBIOS serial number; empty when not given. Of the two, what is given must fit.
+    pub serial: String,
+    /// Template of its name.
+    pub name: Option<String>,
+    /// Labels that it gets.
+    pub labels: BTreeMap<String, String>,
 }
 
 /// A machine.

@@ -3,6 +3,7 @@
 //! Owns: the texts, and the check that iPXE's 512 bytes under BIOS hold them. A script that fails is fetched again: a
 //! machine never falls through to its disk. Never does: choose nonces or addresses.
 
+use crate::effect::ScriptRefusal;
 use crate::policy::{Policy, Subnet};
 use proto::HostId;
 use proto::Mac;
@@ -106,6 +107,15 @@ pub(crate) fn wait(policy: &Policy, mac: Mac, firmware: Firmware, before: usize,
     let url = script_url(&policy.subnet, mac, firmware);
     format!(
         "#!ipxe\necho Waiting to boot: {before} machines go first\n:again\nsleep {again_s}\nchain --replace {url} || goto again\n"
+    )
+}
+
+/// The iPXE script for a machine that gets none yet: it waits and asks again, by DHCP first, as what is wrong is most often its address. Without
+/// it iPXE would give up, and the firmware would go on to the disk.
+pub fn retry(subnet: &Subnet, mac: Mac, firmware: Firmware, why: &ScriptRefusal) -> String {
+    format!(
+        "#!ipxe\necho {why}\n:again\necho Trying again in 10 seconds\nsleep 10\ndhcp || goto again\nchain --replace {} || goto again\n",
+        script_url(subnet, mac, firmware)
     )
 }
 
@@ -244,6 +254,21 @@ mod tests {
             kernel=vmlinuz tsubame.host=h525400aabb01 tsubame.mac=52:54:00:aa:bb:01 tsubame.ip=10.77.0.60/24 tsubame.server=10.77.0.1:7443 tsubame.boot=10.77.0.1:8080 tsubame.ca=ccccccccccccccccccccccccccccccccccccccccccc tsubame.join=NNNNNNNNNNNNNNNNNNNNNN console=hvc0
             ramdisk=dom0.img
         "#]].assert_eq(&xen_cfg(&policy, boot));
+    }
+
+    #[test]
+    fn who_gets_no_script_waits() {
+        let (policy, mac) = (policy(), "52:54:00:aa:bb:01".parse().expect("a MAC"));
+        expect![[r#"
+            #!ipxe
+            echo no lease for 52:54:00:aa:bb:01: the machine must first get its address from this server
+            :again
+            echo Trying again in 10 seconds
+            sleep 10
+            dhcp || goto again
+            chain --replace http://10.77.0.1:8080/boot/52-54-00-aa-bb-01-efi.ipxe || goto again
+        "#]]
+        .assert_eq(&retry(&policy.subnet, mac, Firmware::Uefi, &ScriptRefusal::NoLease { mac }));
     }
 
     #[test]

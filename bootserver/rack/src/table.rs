@@ -4,7 +4,8 @@
 
 use crate::effect::Effect;
 use crate::record::{
-    Change, Counters, DiskRecord, HostRecord, Key, Kind, LeaseRecord, MoveRecord, QuarantineRecord, Record, VmRecord,
+    Change, Counters, DiskRecord, ExpectedRecord, HostRecord, Key, Kind, LeaseRecord, MoveRecord, QuarantineRecord,
+    Record, VmRecord,
 };
 use proto::event::LogEvent;
 use proto::{DiskId, HostId, Mac, MoveId, VmId};
@@ -44,6 +45,7 @@ macro_rules! kept {
 
 kept!(LeaseRecord, Lease, Mac, |r| r.mac, |id| id.to_string());
 kept!(QuarantineRecord, Quarantine, Ipv4Addr, |r| r.address, |id| id.to_string());
+kept!(ExpectedRecord, Expected, u64, |r| r.id, |id| format!("{id:020}"));
 kept!(HostRecord, Host, HostId, |r| r.id.clone(), |id| id.to_string());
 kept!(DiskRecord, Disk, DiskId, |r| r.name.clone(), |id| id.to_string());
 kept!(VmRecord, Vm, VmId, |r| r.spec.name.clone(), |id| id.to_string());

@@ -44,6 +44,7 @@ pub(crate) fn policy() -> Policy {
         subnet: subnet(),
         relayed: Vec::new(),
         join: JoinMode::All,
+        accept: Vec::new(),
         release: Release {
             name: "dom0-1".to_owned(),
             xen: "/b/0123456789abcdef/xen".to_owned(),
@@ -222,6 +223,7 @@ pub(crate) fn inventory() -> Inventory {
         xen: "4.17.7".to_owned(),
         agent: "1".to_owned(),
         image: "i".to_owned(),
+        hardware: proto::host::Hardware::default(),
     }
 }
 

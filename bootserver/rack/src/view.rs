@@ -102,6 +102,7 @@ impl Rack {
             events: self.log.table.values().rev().take(EVENTS_SHOWN).cloned().collect(),
             templates: self.policy.templates.keys().cloned().collect(),
             ha: self.ha_shown(),
+            expected: u32::try_from(self.expected.len()).unwrap_or(u32::MAX),
         }
     }
 

@@ -1,10 +1,10 @@
 //! From the form to the domain type: every check that takes more than one value, the machine or the disk.
 
 use super::files::{Manifest, ServedFile};
-use super::form::{Form, Join, Template, Timing};
+use super::form::{Form, Join, Network, Template, Timing};
 use super::line::line_of;
 use super::{Config, ConfigError, Listen, Storage};
-use rack::policy::{self, JoinMode, Policy};
+use rack::policy::{self, AcceptRule, JoinMode, Policy};
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
@@ -68,6 +68,34 @@ impl Checker<'_> {
             Ok(file) => Ok(file),
             Err(err) => self.wrong(key, format!("{} cannot be read: {err}; expected a file", path.display())),
         }
+    }
+
+    /// Rules on whom to let in; one without a condition would let in all, which is said by `join: all`.
+    fn accept(&self, form: &Form) -> Result<Vec<AcceptRule>, ConfigError> {
+        let mut rules = Vec::new();
+        for (at, given) in form.accept.iter().enumerate() {
+            let network = match given.network.as_deref().map(str::parse::<Network>).transpose() {
+                Ok(network) => network.map(|network| (network.address, network.prefix)),
+                Err(err) => return self.wrong("accept/network", err),
+            };
+            let rule = AcceptRule {
+                product: given.product.clone(),
+                cpu: given.cpu.clone(),
+                memory_mib: given.memory_mib,
+                nic: given.nic.clone(),
+                network,
+                name: given.name.clone(),
+                labels: given.labels.clone(),
+            };
+            let conditions = AcceptRule { name: None, labels: BTreeMap::new(), ..rule.clone() };
+            if conditions == AcceptRule::default() {
+                let what =
+                    format!("rule {} has no condition, expected product, cpu, memory_mib, nic or network", at + 1);
+                return self.wrong("accept", what);
+            }
+            rules.push(rule);
+        }
+        Ok(rules)
     }
 
     fn interface(&self, form: &Form) -> Result<(), ConfigError> {
@@ -311,6 +339,7 @@ impl Checker<'_> {
                 Join::Known => JoinMode::Known,
                 Join::All => JoinMode::All,
             },
+            accept: self.accept(&form)?,
             release: policy::Release {
                 name: release_name,
                 xen,

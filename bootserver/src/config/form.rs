@@ -20,6 +20,8 @@ pub(super) struct Form {
     pub(super) reservations: BTreeMap<Mac, Ipv4Addr>,
     #[serde(default)]
     pub(super) join: Join,
+    #[serde(default)]
+    pub(super) accept: Vec<Accept>,
     pub(super) release: PathBuf,
     pub(super) loaders: PathBuf,
     #[serde(default)]
@@ -107,6 +109,27 @@ pub(super) enum Join {
     Manual,
     Known,
     All,
+}
+
+/// Whom to let in by what it is.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Accept {
+    #[serde(default)]
+    pub(super) product: Option<String>,
+    #[serde(default)]
+    pub(super) cpu: Option<String>,
+    #[serde(default)]
+    pub(super) memory_mib: Option<u64>,
+    #[serde(default)]
+    pub(super) nic: Option<String>,
+    /// A [`Network`].
+    #[serde(default)]
+    pub(super) network: Option<String>,
+    #[serde(default)]
+    pub(super) name: Option<String>,
+    #[serde(default)]
+    pub(super) labels: BTreeMap<String, String>,
 }
 
 #[derive(Deserialize)]

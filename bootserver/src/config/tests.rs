@@ -78,7 +78,7 @@ fn keys_and_types() {
         "interface: lo",
         "interfaces: lo",
         expect![
-            "DIR/c.yaml:2: unknown field `interfaces`, expected one of `state`, `interface`, `subnet`, `relayed`, `reservations`, `join`, `release`, `loaders`, `dom0`, `templates`, `listen`, `storage`, `timing`, `balancing`, `boot`"
+            "DIR/c.yaml:2: unknown field `interfaces`, expected one of `state`, `interface`, `subnet`, `relayed`, `reservations`, `join`, `accept`, `release`, `loaders`, `dom0`, `templates`, `listen`, `storage`, `timing`, `balancing`, `boot`"
         ],
     );
     check(
@@ -145,6 +145,29 @@ fn balancing() {
         "listen:",
         "balancing:\n  rules:\n  - { name: a, ask: apart, vms: { names: [x, y] } }\n  - { name: a, ask: together, vms: { names: [x] } }\nlisten:",
         expect![[r#"DIR/c.yaml:14: balancing.rules: rules[1].name is "a" again, expected each name once"#]],
+    );
+}
+
+#[test]
+fn rules_on_whom_to_let_in() {
+    check(
+        "release:",
+        "accept: [{ product: \"Dell*\", name: \"r{n}\" }, { labels: { a: b } }]\nrelease:",
+        expect!["DIR/c.yaml:8: accept: rule 2 has no condition, expected product, cpu, memory_mib, nic or network"],
+    );
+    check(
+        "release:",
+        "accept: [{ network: 10.77.0.1/24 }]\nrelease:",
+        expect![[
+            r#"DIR/c.yaml:8: accept.network: is "10.77.0.1/24", expected one such as 10.77.0.0/24, /8 to /30, its host bits zero"#
+        ]],
+    );
+    check(
+        "release:",
+        "accept: [{ vendor: Dell }]\nrelease:",
+        expect![
+            "DIR/c.yaml:8: accept[0]: unknown field `vendor`, expected one of `product`, `cpu`, `memory_mib`, `nic`, `network`, `name`, `labels`"
+        ],
     );
 }
 

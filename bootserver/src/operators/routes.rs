@@ -2,10 +2,11 @@
 //!
 //! The table is that of docs/design/0001-the-road.md; a test compares them.
 
+use super::host_list;
 use http::Method;
 use proto::api::{
-    About, Accepted, Balance, ConsoleText, CreateDisk, CreateVm, GrowDisk, Login, MigrateVm, Refusal, RegisterHost,
-    Session, Setup,
+    About, Accepted, Balance, ConsoleText, CreateDisk, CreateVm, DescribeHost, GrowDisk, HostList, Login, MigrateVm,
+    Refusal, RegisterHost, Session, Setup,
 };
 use proto::event::LogEvent;
 use proto::view::{PlanView, RackView};
@@ -155,7 +156,7 @@ impl Route {
 use Verb::{Delete, Get, Post};
 
 /// All routes.
-pub(super) static ROUTES: [Route; 27] = [
+pub(super) static ROUTES: [Route; 29] = [
     route(Get, "/v1/about", "The server's version, and whether it was set up.", of::<About>(), Act::About),
     route(Post, "/v1/setup", "Choose the password by the set-up code.", of::<Session>(), Act::Setup).takes::<Setup>(),
     route(Post, "/v1/login", "Log in.", of::<Session>(), Act::Login).takes::<Login>(),
@@ -177,6 +178,15 @@ pub(super) static ROUTES: [Route; 27] = [
     ),
     command(Post, "/v1/hosts", "Register a machine before it is seen.", |r| Ok(Command::RegisterHost(r.body()?)))
         .takes::<RegisterHost>(),
+    command(Post, "/v1/hosts/list", "Name machines that are let in when they come.", |r| {
+        let HostList { text, replace } = r.body()?;
+        Ok(Command::ListHosts { hosts: host_list::parse(&text)?, replace })
+    })
+    .takes::<HostList>(),
+    command(Post, "/v1/hosts/{id}/describe", "Give a host another name or other labels.", |r| {
+        Ok(Command::DescribeHost { host: r.id()?, request: r.body()? })
+    })
+    .takes::<DescribeHost>(),
     command(Post, "/v1/hosts/{id}/accept", "Let a waiting machine in.", |r| Ok(Command::AcceptHost { host: r.id()? })),
     command(Post, "/v1/hosts/{id}/drain", "Empty a host, and give it nothing new.", |r| {
         Ok(Command::DrainHost { host: r.id()? })

@@ -99,7 +99,8 @@ pub(crate) async fn start(dir: TempDir) -> Server {
     let mut shelf = Shelf::default();
     let image: &ServedFile = &config.release[3];
     shelf.put("/b/image".to_owned(), image, Some(BootFile::Image));
-    let service = BootHttp { shelf, pacer: Pacer::new(0), ca_pem: ca.pem().to_owned(), rack: rack.clone() };
+    let (pacer, subnet) = (Pacer::new(0), config.policy(ca.digest()).subnet);
+    let service = BootHttp { shelf, pacer, subnet, ca_pem: ca.pem().to_owned(), rack: rack.clone() };
     let filter = warp::service(boot_http::filter(Arc::new(service)));
     tokio::spawn(connections::serve("boot", listener, None, boot_http::LIMITS, filter, stopped.clone()));
 

@@ -242,6 +242,85 @@ test("a lost host's fence is counted down, and what a VM waits for is told apart
   );
 });
 
+test("a list of machines: an error names its line, and how many are to come is shown", async () => {
+  await logIn();
+  await page.getByRole("button", { name: "Import list" }).click();
+  const dialog = page.getByRole("dialog", { name: "Import list" });
+  await dialog.getByRole("button", { name: "Import" }).click();
+  await dialog.getByText("needed").waitFor();
+  await dialog.getByLabel("File").setInputFiles({
+    name: "rack.csv",
+    mimeType: "text/csv",
+    buffer: Buffer.from("serial,name\nS1,r1\n,r2\n"),
+  });
+  await until("it is read", async () =>
+    (await dialog.getByLabel("List", { exact: true }).inputValue()).includes("S1"),
+  );
+  const refusal = { field: "line 3, uuid, serial", given: "", expected: "a MAC, a UUID or a serial number" };
+  mock.refuse(
+    "POST /v1/hosts/list",
+    400,
+    { why: "bad_value", ...refusal },
+    'line 3, uuid, serial is "", expected a MAC',
+  );
+  await dialog.getByRole("button", { name: "Import" }).click();
+  await dialog.getByRole("alert").filter({ hasText: "Line 3, uuid, serial" }).waitFor();
+  mock.answer("POST /v1/hosts/list", { did: "done" });
+  await dialog.getByLabel("List", { exact: true }).fill("serial,name\nS1,r1\n");
+  await dialog.getByRole("button", { name: "Import" }).click();
+  await dialog.waitFor({ state: "detached" });
+  assert.deepEqual(mock.asked.at(-1)?.body, { text: "serial,name\nS1,r1\n", replace: false });
+  mock.change((view) => {
+    view.expected = 1;
+  });
+  await page.getByText("1 machine of a list yet to come").waitFor();
+});
+
+test("what a machine is made of is shown, and it is given a name and labels", async () => {
+  await logIn();
+  const alpha = host(1, "alpha", "waiting", { labels: { row: "a" } });
+  if (alpha.inventory) {
+    alpha.inventory.hardware = {
+      firmware: "AMI 1.2 2024-01-01",
+      modules: [
+        { slot: "A1", size_mib: 16_384, speed_mts: 3_200, maker: "Micron", part: "36A", serial: "77" },
+      ],
+      disks: [{ name: "sda", size_mib: 953_869, model: "SAMSUNG", serial: "S3", partitioned: true }],
+      bmc: { by: "Redfish", address: "169.254.3.1" },
+    };
+  }
+  mock.change((view) => {
+    view.hosts = [alpha];
+  });
+  await unit("alpha").locator("summary").first().click();
+  for (const text of [
+    "A1: 16 GiB, 3200 MT/s, Micron 36A 77",
+    "sda: 932 GiB, SAMSUNG S3, has partitions",
+    "Redfish, 169.254.3.1",
+  ])
+    await unit("alpha").getByText(text).waitFor();
+  await page.getByRole("button", { name: "Name and labels of alpha" }).click();
+  const dialog = page.getByRole("dialog", { name: "Name and labels of alpha" });
+  assert.equal(await dialog.getByLabel("Labels").inputValue(), "row=a");
+  await dialog.getByLabel("Labels").fill("row");
+  await dialog.getByRole("button", { name: "Save" }).click();
+  await until(
+    "it is told",
+    async () => (await dialog.getByLabel("Labels").getAttribute("aria-invalid")) === "true",
+  );
+  await dialog.getByLabel("Labels").fill("row=b, power=solar");
+  await dialog.getByLabel("Name").fill("r1");
+  await page.keyboard.press("Enter");
+  await dialog.waitFor({ state: "detached" });
+  assert.deepEqual(mock.asked, [
+    {
+      method: "POST",
+      path: `/v1/hosts/${alpha.id}/describe`,
+      body: { name: "r1", labels: { row: "b", power: "solar" } },
+    },
+  ]);
+});
+
 /** Two hosts; `web` on the first. */
 function pair() {
   const alpha = host(1, "alpha", "active");
@@ -588,7 +667,7 @@ for (const colorScheme of /** @type {const} */ (["light", "dark"])) {
       assert.equal(await overflow(page), 0, "pixels too wide");
       await page.getByRole("button", { name: "Remove beta" }).click();
       assert.deepEqual(await axe(page), [], "a question asked");
-      for (const name of ["New VM", "Balance", "Register host", "New disk"]) {
+      for (const name of ["New VM", "Balance", "Register host", "Import list", "New disk"]) {
         await page.getByRole("button", { name }).click();
         const dialog = page.getByRole("dialog");
         await dialog.waitFor();

@@ -1,7 +1,7 @@
 //! `tsubame host`.
 
 use super::{conclude, open, rack_view, say};
-use crate::args::{HostCommand, HostRef, host_id};
+use crate::args::{HostCommand, HostRef, LabelChange, host_id};
 use crate::client::Server;
 use crate::fault::Fault;
 use crate::goal::{Goal, find_host};
@@ -9,7 +9,7 @@ use crate::output::Output;
 use crate::render::hosts;
 use crate::session::Environment;
 use proto::HostId;
-use proto::api::{Accepted, Refusal, RegisterHost};
+use proto::api::{Accepted, DescribeHost, HostList, Refusal, RegisterHost};
 use proto::view::RackView;
 
 pub(super) fn run(environment: &Environment, command: HostCommand, out: Output) -> Result<(), Fault> {
@@ -59,6 +59,42 @@ pub(super) fn run(environment: &Environment, command: HostCommand, out: Output) 
             let doing = format!("removing host {host}");
             let (server, id) = locate(environment, &doing, &host)?;
             let accepted: Accepted = server.delete(&doing, &format!("/v1/hosts/{id}"))?;
+            say(out, &accepted, &doing)
+        }
+        HostCommand::Import { file, replace } => {
+            let doing = format!("importing hosts from {}", file.display());
+            let text = if file.as_os_str() == "-" {
+                std::io::read_to_string(std::io::stdin())
+            } else {
+                std::fs::read_to_string(&file)
+            };
+            let text =
+                text.map_err(|source| Fault::File { doing: "reading", path: file.display().to_string(), source })?;
+            let server = open(&doing, environment)?;
+            let accepted = server.post(&doing, "/v1/hosts/list", &HostList { text, replace })?;
+            say(out, &accepted, &doing)
+        }
+        HostCommand::Rename { host: HostRef { host }, name } => {
+            let doing = format!("renaming host {host}");
+            let (server, id) = locate(environment, &doing, &host)?;
+            let request = DescribeHost { name: Some(name), labels: None };
+            let accepted = server.post(&doing, &format!("/v1/hosts/{id}/describe"), &request)?;
+            say(out, &accepted, &doing)
+        }
+        HostCommand::Label { host: HostRef { host }, labels: changes } => {
+            let doing = format!("labelling host {host}");
+            let server = open(&doing, environment)?;
+            let view = rack_view(&server, &doing)?;
+            let id = resolve(&view, &doing, &host)?;
+            let mut labels = find_host(&view, &id).ok_or_else(|| no_host(&doing, id.clone()))?.labels.clone();
+            for LabelChange { key, value } in changes {
+                match value {
+                    Some(value) => labels.insert(key, value),
+                    None => labels.remove(&key),
+                };
+            }
+            let request = DescribeHost { name: None, labels: Some(labels) };
+            let accepted = server.post(&doing, &format!("/v1/hosts/{id}/describe"), &request)?;
             say(out, &accepted, &doing)
         }
         HostCommand::Add { mac, name } => {

@@ -65,6 +65,24 @@ pub(crate) fn show(host: &HostView, now_ms: u64, width: Option<u16>) -> String {
             pairs.push(("Interface", format!("{} {}, {link}{speed}", nic.mac, nic.driver)));
         }
     }
+    if let Some(hardware) = host.inventory.as_ref().map(|i| &i.hardware) {
+        pairs.push(("BIOS", hardware.firmware.clone()));
+        for m in &hardware.modules {
+            let speed = if m.speed_mts == 0 { String::new() } else { format!(", {} MT/s", m.speed_mts) };
+            pairs.push((
+                "Module",
+                format!("{} {}{speed}, {} {} {}", m.slot, mib(m.size_mib), m.maker, m.part, m.serial),
+            ));
+        }
+        for d in &hardware.disks {
+            let table = if d.partitioned { "has partitions" } else { "no partition table" };
+            pairs.push(("Local disk", format!("{} {}, {} {}, {table}", d.name, mib(d.size_mib), d.model, d.serial)));
+        }
+        if let Some(bmc) = &hardware.bmc {
+            let address = bmc.address.map_or_else(|| "address unknown".to_owned(), |a| a.to_string());
+            pairs.push(("BMC", format!("{}, {address}", bmc.by)));
+        }
+    }
     if let Some(s) = &host.stats {
         pairs.extend([
             ("CPU used", cpu(host)),

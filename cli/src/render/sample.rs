@@ -124,6 +124,7 @@ pub(crate) fn rack() -> RackView {
         xen: "4.17.7".into(),
         agent: "0.1.0".into(),
         image: "dom0-1".into(),
+        hardware: proto::host::Hardware::default(),
     });
     first.stats = Some(HostStats {
         cpu_cores: 0.42,
@@ -205,6 +206,7 @@ pub(crate) fn rack() -> RackView {
         ],
         templates: vec!["debian".into(), "tiny".into()],
         ha: Default::default(),
+        expected: 0,
     }
 }
 

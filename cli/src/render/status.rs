@@ -23,6 +23,9 @@ pub(crate) fn show(url: &str, about: &About, view: &RackView, width: Option<u16>
         ("Templates", view.templates.join(", ")),
         ("Spare", spare(&view.ha)),
     ];
+    if view.expected > 0 {
+        pairs.push(("Expected", format!("{} machines of a list that have not come yet", view.expected)));
+    }
     if let Some(why) = &view.ha.frozen {
         pairs.push(("Frozen", format!("{why} (tsubame thaw)")));
     }

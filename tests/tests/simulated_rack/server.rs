@@ -312,6 +312,7 @@ fn policy() -> Policy {
         },
         relayed: Vec::new(),
         join: JoinMode::All,
+        accept: Vec::new(),
         release: Release {
             name: "dom0-1".to_owned(),
             xen: file("xen"),

@@ -71,6 +71,7 @@ impl Rack {
                 JoinMode::All => true,
             };
         }
+        self.accept_by_itself(&host, now);
         let accepted = self.hosts.get(&host).is_some_and(|h| h.accepted);
         self.live(&host).nonce_mono_ms = None;
         if accepted {
@@ -167,6 +168,19 @@ fn bounded(mut inventory: Inventory) -> Inventory {
         &mut inventory.image,
     ] {
         cut(text);
+    }
+    let hardware = &mut inventory.hardware;
+    cut(&mut hardware.firmware);
+    hardware.modules.truncate(INVENTORY_LIST_MAX);
+    for module in &mut hardware.modules {
+        [&mut module.slot, &mut module.maker, &mut module.part, &mut module.serial].into_iter().for_each(cut);
+    }
+    hardware.disks.truncate(INVENTORY_LIST_MAX);
+    for disk in &mut hardware.disks {
+        [&mut disk.name, &mut disk.model, &mut disk.serial].into_iter().for_each(cut);
+    }
+    if let Some(bmc) = &mut hardware.bmc {
+        cut(&mut bmc.by);
     }
     inventory.nics.truncate(INVENTORY_LIST_MAX);
     inventory.nics.iter_mut().for_each(|nic| cut(&mut nic.driver));

@@ -2,16 +2,18 @@
 
 use crate::dhcp::{BootRequest, MessageKind};
 use crate::effect::{Answer, Effect, JoinDecision, ScriptRefusal, StorageOp};
-use crate::event::{BootFile, Command, Entropy, Event, ScriptKind};
+use crate::event::{BootFile, Command, Entropy, Event, ListedHost, ScriptKind};
 use crate::host::UNKNOWN_HOSTS_MAX;
-use crate::policy::{JoinMode, Policy};
-use crate::record::{Kind, Record};
+use crate::policy::{AcceptRule, JoinMode, Policy};
+use crate::record::{Key, Kind, Loaded, Record};
 use crate::testing::{Bench, alive, answer_to, ipxe, mac, nonce, policy, yiaddr};
 use expect_test::{Expect, expect};
-use proto::agent::{Act, JoinRefusal, ReportAnswer};
-use proto::api::{CreateVm, Refusal, RegisterHost};
+use proto::agent::{Act, JoinRefusal, JoinRequest, ReportAnswer};
+use proto::api::{CreateVm, DescribeHost, Refusal, RegisterHost};
+use proto::host::Inventory;
 use proto::view::{BootStepKind, HostState};
 use proto::{HostId, Mac};
+use std::net::Ipv4Addr;
 
 fn with_join(join: JoinMode) -> Policy {
     Policy { join, ..policy() }
@@ -177,42 +179,218 @@ fn strangers_that_stand_still_do_not_fill_the_log() {
     assert_eq!(bench.rack.events(0, 1000).iter().filter(|event| event.text.contains("stands still")).count(), 1);
 }
 
-#[test]
-fn a_time_line_outlives_the_server() {
-    let mut bench = Bench::new(with_join(JoinMode::Manual));
-    let mut store = std::collections::BTreeMap::new();
-    let mut keep = |effects: Vec<Effect>| {
+/// Commits as a store keeps them.
+#[derive(Default)]
+struct Kept(std::collections::BTreeMap<Key, (u64, Option<Record>)>);
+
+impl Kept {
+    fn keep(&mut self, effects: &[Effect]) {
         for effect in effects {
             if let Effect::Commit(change) = effect {
-                store.insert(change.key, (change.expect + 1, change.to));
+                self.0.insert(change.key.clone(), (change.expect + 1, change.to.clone()));
             }
         }
-    };
-    let mut request = BootRequest::plain(mac(1), 1, MessageKind::Discover);
-    ipxe(&mut request);
-    let (asked, effects) = bench.ask(|reply| Event::Dhcp { reply, request: request.clone() });
-    keep(effects.clone());
-    let Some(Answer::Dhcp(Some(offer))) = answer_to(asked, effects) else { panic!("an offer") };
-    let address = yiaddr(&offer);
-    request.kind = MessageKind::Request;
-    (request.requested, request.server) = (Some(address), Some(bench.rack.policy.subnet.server));
-    keep(bench.after(50).ask(|reply| Event::Dhcp { reply, request }).1);
-    let (kind, entropy) = (ScriptKind::IpxeBios, Entropy([1; 32]));
-    keep(bench.after(50).ask(|reply| Event::Script { reply, mac: mac(1), from: address, kind, entropy }).1);
-    keep(bench.after(50).apply(Event::Served { to: address, file: BootFile::Xen, bytes: 10, bytes_total: 100 }));
+    }
+
+    fn ask(&mut self, bench: &mut Bench, event: impl FnOnce(crate::event::ReplyTo) -> Event) -> Answer {
+        let (asked, effects) = bench.ask(event);
+        self.keep(&effects);
+        answer_to(asked, effects).expect("this is answered at once")
+    }
+
+    /// A machine up to its script: its address and nonce.
+    fn script(&mut self, bench: &mut Bench, mac: Mac) -> (Ipv4Addr, String) {
+        let mut request = BootRequest::plain(mac, 1, MessageKind::Discover);
+        ipxe(&mut request);
+        let offer = self.ask(bench, |reply| Event::Dhcp { reply, request: request.clone() });
+        let Answer::Dhcp(Some(offer)) = offer else { panic!("an offer") };
+        let from = yiaddr(&offer);
+        request.kind = MessageKind::Request;
+        (request.requested, request.server) = (Some(from), Some(bench.rack.policy.subnet.server));
+        self.ask(bench.after(50), |reply| Event::Dhcp { reply, request });
+        let (kind, entropy) = (ScriptKind::IpxeBios, Entropy([1; 32]));
+        let script = self.ask(bench.after(50), |reply| Event::Script { reply, mac, from, kind, entropy });
+        let Answer::Script(Ok(script)) = script else { panic!("a script") };
+        (from, nonce(&script))
+    }
+
+    fn restart(self, bench: &mut Bench, policy: Policy) {
+        let loaded = |(key, (version, record)): (_, (_, Option<_>))| Some(Loaded { key, version, record: record? });
+        let records = self.0.into_iter().filter_map(loaded).collect();
+        bench.rack = crate::Rack::restore(policy, records, bench.now).expect("what was kept").0;
+    }
+}
+
+#[test]
+fn a_time_line_outlives_the_server() {
+    let (mut bench, mut kept) = (Bench::new(with_join(JoinMode::Manual)), Kept::default());
+    let (address, _) = kept.script(&mut bench, mac(1));
+    let served = |bytes| Event::Served { to: address, file: BootFile::Xen, bytes, bytes_total: 100 };
+    kept.keep(&bench.after(50).apply(served(10)));
     let began = bench.now.unix_ms;
-    let records = store
-        .into_iter()
-        .filter_map(|(key, (version, record))| Some(crate::record::Loaded { key, version, record: record? }))
-        .collect();
-    bench.after(9_000);
-    let (rack, _) = crate::Rack::restore(with_join(JoinMode::Manual), records, bench.now).expect("what was kept");
-    bench.rack = rack;
-    bench.apply(Event::Served { to: address, file: BootFile::Xen, bytes: 100, bytes_total: 100 });
+    kept.restart(bench.after(9_000), with_join(JoinMode::Manual));
+    bench.apply(served(100));
     let boot = bench.rack.view(bench.now).hosts.swap_remove(0).boot;
     let xen = boot.last().expect("a step");
     assert_eq!(boot.len(), 3, "{boot:?}");
     assert_eq!((xen.at_ms, xen.took_ms, xen.bytes), (began, Some(9_000), 100));
+}
+
+#[test]
+fn new_rules_let_in_who_waits_and_a_list_outlives_the_server() {
+    let (mut bench, mut kept) = (Bench::new(with_join(JoinMode::Manual)), Kept::default());
+    let (from, nonce) = kept.script(&mut bench, mac(1));
+    let inventory = crate::testing::inventory();
+    let request = JoinRequest { host: HostId::of(mac(1)), nonce, csr_pem: "CSR".to_owned(), inventory };
+    let decision = kept.ask(&mut bench, |reply| Event::Join { reply, request, key: "k".to_owned(), from });
+    assert!(matches!(decision, Answer::Join(JoinDecision::Waiting)));
+    let command = Command::ListHosts { hosts: vec![listed(2, "S1")], replace: false };
+    kept.ask(&mut bench, |reply| Event::Operator { reply, command });
+    let rule = AcceptRule { cpu: Some("x".to_owned()), ..AcceptRule::default() };
+    kept.restart(&mut bench, Policy { accept: vec![rule], ..with_join(JoinMode::Manual) });
+    assert_ne!(state(&bench, mac(1)), Some(HostState::Waiting));
+    let decision = bench.answer(|reply| Event::JoinPoll { reply, key: "k".to_owned() });
+    assert!(matches!(decision, Answer::Join(JoinDecision::Issue { .. })));
+    assert_eq!(bench.rack.view(bench.now).expected, 1);
+}
+
+/// Takes a machine as far as its join.
+fn join_as(bench: &mut Bench, last: u8, change: impl FnOnce(&mut Inventory)) -> Option<HostState> {
+    let address = bench.lease(mac(last), ipxe).expect("an address");
+    let nonce = nonce(&bench.script(mac(last), address, last).expect("a script"));
+    let mut inventory = crate::testing::inventory();
+    change(&mut inventory);
+    let request = JoinRequest { host: HostId::of(mac(last)), nonce, csr_pem: "CSR".to_owned(), inventory };
+    bench.answer(|reply| Event::Join { reply, request, key: format!("k{last}"), from: address });
+    state(bench, mac(last))
+}
+
+fn listed(line: usize, serial: &str) -> ListedHost {
+    let labels = [("row".to_owned(), "a".to_owned())].into();
+    ListedHost { line, serial: serial.to_owned(), name: Some("r-{serial}".to_owned()), labels, ..ListedHost::default() }
+}
+
+#[test]
+fn machines_of_a_list_are_let_in_when_they_come() {
+    let mut bench = Bench::new(with_join(JoinMode::Manual));
+    // One waits already.
+    assert_eq!(join_as(&mut bench, 1, |i| i.serial = "S1".to_owned()), Some(HostState::Waiting));
+    let by_mac = ListedHost { line: 4, mac: Some(mac(3)), name: Some("third".to_owned()), ..ListedHost::default() };
+    let hosts = vec![listed(2, "s1"), listed(3, "S2"), by_mac];
+    bench.operator(Command::ListHosts { hosts, replace: false }).expect("a good list");
+    assert_eq!(bench.rack.view(bench.now).expected, 1);
+    assert_eq!(
+        join_as(&mut bench, 2, |i| i.serial = " S2 ".to_owned()),
+        Some(HostState::Booting),
+        "let in; it has yet to report"
+    );
+    assert_eq!(join_as(&mut bench, 3, |_| ()), Some(HostState::Booting));
+    assert_eq!(join_as(&mut bench, 4, |i| i.serial = "S2".to_owned()), Some(HostState::Waiting), "it came already");
+    let view = bench.rack.view(bench.now);
+    let shown: Vec<_> = view.hosts.iter().map(|h| format!("{} {:?}", h.name, h.labels)).collect();
+    expect![[r#"
+        r-S1 {"row": "a"}
+        r-S2 {"row": "a"}
+        third {}
+        h525400aabb04 {}"#]]
+    .assert_eq(&shown.join("\n"));
+    assert_eq!(view.expected, 0);
+}
+
+#[test]
+fn a_list_is_taken_whole_or_not_at_all() {
+    let mut bench = Bench::new(policy());
+    let list = |hosts| Command::ListHosts { hosts, replace: true };
+    let mut check = |host: ListedHost, expected: Expect| {
+        let refusal = bench.operator(list(vec![listed(2, "S1"), host])).expect_err("a bad list");
+        expected.assert_eq(&refusal.to_string());
+        assert_eq!(bench.rack.view(bench.now).expected, 0);
+    };
+    check(
+        ListedHost { line: 3, ..ListedHost::default() },
+        expect![[r#"line 3, uuid, serial is "", expected a MAC, a UUID or a serial number that is the machine's own"#]],
+    );
+    check(
+        listed(3, "To be filled by O.E.M."),
+        expect![[
+            r#"line 3, uuid, serial is "To be filled by O.E.M.", expected a MAC, a UUID or a serial number that is the machine's own"#
+        ]],
+    );
+    check(
+        ListedHost { uuid: "ffffffff-ffff-ffff-ffff-ffffffffffff".to_owned(), ..listed(3, "") },
+        expect![[
+            r#"line 3, uuid, serial is "ffffffff-ffff-ffff-ffff-ffffffffffff", expected a MAC, a UUID or a serial number that is the machine's own"#
+        ]],
+    );
+    check(
+        ListedHost { mac: Some(Mac([1; 6])), ..listed(3, "S2") },
+        expect![[r#"line 3, mac is "01:01:01:01:01:01", expected a machine's own address, and none of a VM"#]],
+    );
+    check(
+        ListedHost { name: Some("\u{7}".to_owned()), ..listed(3, "S2") },
+        expect![[r#"line 3, name is "\u{7}", expected 1 to 63 characters"#]],
+    );
+    check(
+        ListedHost { labels: [("a=".to_owned(), "b".to_owned())].into(), ..listed(3, "S2") },
+        expect![[
+            r#"line 3, labels is "a==b", expected names and values of 1 to 63 characters, none of them control characters, and no = in a name"#
+        ]],
+    );
+    bench.operator(list(vec![listed(1, "S1"), listed(2, "S2")])).expect("a good list");
+    bench.operator(list(vec![listed(1, "S3")])).expect("another in its place");
+    assert_eq!(bench.rack.view(bench.now).expected, 1);
+}
+
+#[test]
+fn a_list_names_each_machine_once() {
+    let mut bench = Bench::new(policy());
+    let by_mac = |line, last, name: &str| ListedHost {
+        line,
+        mac: Some(mac(last)),
+        name: Some(name.to_owned()),
+        ..ListedHost::default()
+    };
+    let mut check = |hosts, expected: Expect| {
+        let refusal = bench.operator(Command::ListHosts { hosts, replace: false }).expect_err("a bad list");
+        expected.assert_eq(&refusal.to_string());
+        assert_eq!(bench.rack.view(bench.now).hosts.len(), 0);
+    };
+    check(
+        vec![by_mac(2, 1, "a"), by_mac(3, 1, "b")],
+        expect![[r#"line 3, mac is "52:54:00:aa:bb:01", expected another than that of line 2"#]],
+    );
+    check(
+        vec![by_mac(2, 1, "a"), by_mac(3, 2, "a")],
+        expect![[r#"line 3, name is "a", expected a name that is free"#]],
+    );
+}
+
+#[test]
+fn machines_are_let_in_by_what_they_are() {
+    let rule = AcceptRule { memory_mib: Some(4000), ..AcceptRule::default() };
+    let labels = [("size".to_owned(), "large".to_owned())].into();
+    let second =
+        AcceptRule { product: Some("QE*".to_owned()), name: Some("q{n}".to_owned()), labels, ..AcceptRule::default() };
+    let mut bench = Bench::new(Policy { accept: vec![rule, second], ..with_join(JoinMode::Known) });
+    assert_eq!(join_as(&mut bench, 1, |i| i.memory_mib = 8192), Some(HostState::Booting));
+    assert_eq!(join_as(&mut bench, 2, |i| i.memory_mib = 1), Some(HostState::Booting));
+    assert_eq!(join_as(&mut bench, 3, |i| i.memory_mib = 2), Some(HostState::Booting));
+    let other = |i: &mut Inventory| (i.memory_mib, i.product) = (1, "Other".to_owned());
+    assert_eq!(join_as(&mut bench, 4, other), Some(HostState::Refused));
+    let names: Vec<_> = bench.rack.view(bench.now).hosts.into_iter().map(|h| h.name).collect();
+    assert_eq!(names, ["h525400aabb01", "q1", "q2", "h525400aabb04"]);
+    let host = HostId::of(mac(1));
+    let describe = |name: &str| Command::DescribeHost {
+        host: host.clone(),
+        request: DescribeHost {
+            name: Some(name.to_owned()),
+            labels: Some([("row".to_owned(), "b".to_owned())].into()),
+        },
+    };
+    assert_eq!(bench.operator(describe("q2")).err(), Some(Refusal::NameTaken { name: "q2".to_owned() }));
+    bench.operator(describe("first")).expect("a good name");
+    let view = bench.rack.view(bench.now);
+    assert_eq!((view.hosts[0].name.as_str(), view.hosts[0].labels["row"].as_str()), ("first", "b"));
 }
 
 #[test]

@@ -2,7 +2,16 @@
 // carries `x-tsubame: 1`, without which the server does not count the session's cookie; the page never holds the
 // session's token itself.
 
-import type { ApiError, CreateDisk, CreateVm, paths, Refusal, RegisterHost } from "./schema";
+import type {
+  ApiError,
+  CreateDisk,
+  CreateVm,
+  DescribeHost,
+  HostList,
+  paths,
+  Refusal,
+  RegisterHost,
+} from "./schema";
 
 /** The server said no. `message` is its sentence for a person; `refusal` is what to match on. */
 export class Refused extends Error {
@@ -83,6 +92,9 @@ export const api = {
   /** The events after `after`, oldest first. */
   events: (after: number, limit: number) => ask("get", "/v1/events", { query: { after, limit }, body: null }),
   registerHost: (body: RegisterHost) => ask("post", "/v1/hosts", { body }),
+  /** Machines to be let in when they come: CSV or YAML. */
+  listHosts: (body: HostList) => ask("post", "/v1/hosts/list", { body }),
+  describeHost: (id: string, body: DescribeHost) => ask("post", "/v1/hosts/{id}/describe", { id, body }),
   hostAct: (id: string, act: HostAct) => ask("post", `/v1/hosts/{id}/${act}`, { id, body: null }),
   removeHost: (id: string) => ask("delete", "/v1/hosts/{id}", { id, body: null }),
   createVm: (body: CreateVm) => ask("post", "/v1/vms", { body }),

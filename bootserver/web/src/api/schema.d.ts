@@ -154,6 +154,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/hosts/{id}/describe": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Give a host another name or other labels. */
+        post: operations["postHostsDescribe"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/hosts/{id}/drain": {
         parameters: {
             query?: never;
@@ -182,6 +199,23 @@ export interface paths {
         put?: never;
         /** Use a host again. */
         post: operations["postHostsUndrain"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/hosts/list": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Name machines that are let in when they come. */
+        post: operations["postHostsList"];
         delete?: never;
         options?: never;
         head?: never;
@@ -496,6 +530,13 @@ export interface components {
             /** @description Only say what would be done. */
             dry_run?: boolean;
         };
+        /** @description A management controller. */
+        Bmc: {
+            /** @description Its address, where SMBIOS has it: that of Redfish over the host's own interface (DSP0270). */
+            address?: string | null;
+            /** @description How the machine itself speaks to it: `KCS`, `SMIC`, `BT`, `SSIF` (IPMI, SMBIOS type 38) or `Redfish` (type 42). */
+            by: string;
+        };
         /** @description What a PVH guest boots. */
         Boot: {
             /** @description Kernel command line. */
@@ -607,6 +648,15 @@ export interface components {
              */
             vcpus?: number | null;
         };
+        /** @description Gives a host another name or other labels. */
+        DescribeHost: {
+            /** @description All its labels; as they are when absent. */
+            labels?: {
+                [key: string]: string;
+            } | null;
+            /** @description Its name; as it is when absent. */
+            name?: string | null;
+        };
         /** @description A disk on the shared storage; also the last part of its iSCSI target name. */
         DiskId: string;
         /** @description One disk. */
@@ -654,6 +704,26 @@ export interface components {
              */
             size_mib: number;
         };
+        /** @description What a machine is made of beyond what dom0 uses: for people, and for rules on whom to let in. */
+        Hardware: {
+            /** @default null */
+            bmc: components["schemas"]["Bmc"] | null;
+            /**
+             * @description Local disks that the kernel shows. Only looked at: nothing of them is mounted or written.
+             * @default []
+             */
+            disks: components["schemas"]["LocalDisk"][];
+            /**
+             * @description Maker, version and date of the firmware, from SMBIOS.
+             * @default
+             */
+            firmware: string;
+            /**
+             * @description Memory modules, by SMBIOS (type 17); empty places are left out.
+             * @default []
+             */
+            modules: components["schemas"]["MemoryModule"][];
+        };
         /** @description High availability, of the rack as a whole. */
         HaView: {
             /**
@@ -671,6 +741,16 @@ export interface components {
         };
         /** @description A physical machine. Made from its first MAC address: `h525400aabb01`. */
         HostId: string;
+        /** @description Machines to be let in when they come. */
+        HostList: {
+            /** @description Forget those that earlier lists named by UUID or serial number and that have not come. */
+            replace?: boolean;
+            /**
+             * @description CSV with a line of headings, or YAML: a list of mappings. Headings and keys: mac, uuid, serial, name, labels; of the first three one or
+             *     more. Labels are `key=value`, in CSV several with a space between, in YAML a mapping.
+             */
+            text: string;
+        };
         /**
          * @description Where a machine stands.
          * @enum {string}
@@ -767,6 +847,8 @@ export interface components {
             dom0_mib: number;
             /** @description `BIOS` or `UEFI`. */
             firmware: components["schemas"]["Firmware"];
+            /** @description What of it dom0 does not use. */
+            hardware?: components["schemas"]["Hardware"];
             /** @description Digest of the image that is running, as its manifest says. */
             image: string;
             /**
@@ -790,6 +872,22 @@ export interface components {
          * @enum {string}
          */
         Level: "info" | "warning" | "error";
+        /** @description A disk of the machine itself. */
+        LocalDisk: {
+            /** @description Its model. */
+            model: string;
+            /** @description The kernel's name, such as `sda`. */
+            name: string;
+            /** @description The kernel found a partition table on it. */
+            partitioned: boolean;
+            /** @description Its serial number. */
+            serial: string;
+            /**
+             * Format: int64
+             * @description MiB.
+             */
+            size_mib: number;
+        };
         /** @description One line of the log. */
         LogEvent: {
             /**
@@ -822,6 +920,27 @@ export interface components {
          * @example 52:54:00:aa:bb:01
          */
         Mac: string;
+        /** @description A memory module. */
+        MemoryModule: {
+            /** @description Its maker. */
+            maker: string;
+            /** @description Its part number. */
+            part: string;
+            /** @description Its serial number. */
+            serial: string;
+            /**
+             * Format: int64
+             * @description MiB.
+             */
+            size_mib: number;
+            /** @description Where it is, as the board's maker names the place. */
+            slot: string;
+            /**
+             * Format: int32
+             * @description Megatransfers a second at most; 0 when SMBIOS does not say.
+             */
+            speed_mts: number;
+        };
         /** @description Asks for a move. */
         MigrateVm: {
             to?: components["schemas"]["HostId"] | null;
@@ -943,6 +1062,11 @@ export interface components {
             disks: components["schemas"]["DiskView"][];
             /** @description The newest 100, newest first. */
             events: components["schemas"]["LogEvent"][];
+            /**
+             * Format: int32
+             * @description Machines that a list named by UUID or serial number and that have not come yet.
+             */
+            expected?: number;
             /** @description What becomes of VMs when hosts fail. */
             ha?: components["schemas"]["HaView"];
             /** @description By id. */
@@ -1247,6 +1371,7 @@ export type About = components['schemas']['About'];
 export type Accepted = components['schemas']['Accepted'];
 export type ApiError = components['schemas']['ApiError'];
 export type Balance = components['schemas']['Balance'];
+export type Bmc = components['schemas']['Bmc'];
 export type Boot = components['schemas']['Boot'];
 export type BootStep = components['schemas']['BootStep'];
 export type BootStepKind = components['schemas']['BootStepKind'];
@@ -1254,6 +1379,7 @@ export type ConsoleText = components['schemas']['ConsoleText'];
 export type Cpu = components['schemas']['Cpu'];
 export type CreateDisk = components['schemas']['CreateDisk'];
 export type CreateVm = components['schemas']['CreateVm'];
+export type DescribeHost = components['schemas']['DescribeHost'];
 export type DiskId = components['schemas']['DiskId'];
 export type DiskView = components['schemas']['DiskView'];
 export type Document = components['schemas']['Document'];
@@ -1262,16 +1388,20 @@ export type Epoch = components['schemas']['Epoch'];
 export type FenceStep = components['schemas']['FenceStep'];
 export type Firmware = components['schemas']['Firmware'];
 export type GrowDisk = components['schemas']['GrowDisk'];
+export type Hardware = components['schemas']['Hardware'];
 export type HaView = components['schemas']['HaView'];
 export type HostId = components['schemas']['HostId'];
+export type HostList = components['schemas']['HostList'];
 export type HostState = components['schemas']['HostState'];
 export type HostStats = components['schemas']['HostStats'];
 export type HostView = components['schemas']['HostView'];
 export type Inventory = components['schemas']['Inventory'];
 export type Level = components['schemas']['Level'];
+export type LocalDisk = components['schemas']['LocalDisk'];
 export type LogEvent = components['schemas']['LogEvent'];
 export type Login = components['schemas']['Login'];
 export type Mac = components['schemas']['Mac'];
+export type MemoryModule = components['schemas']['MemoryModule'];
 export type MigrateVm = components['schemas']['MigrateVm'];
 export type MoveId = components['schemas']['MoveId'];
 export type MovePhase = components['schemas']['MovePhase'];
@@ -1592,6 +1722,42 @@ export interface operations {
             };
         };
     };
+    postHostsDescribe: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Its id or name. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["DescribeHost"];
+            };
+        };
+        responses: {
+            /** @description Done or begun. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Accepted"];
+                };
+            };
+            /** @description Refused: 400 the request, 401 the session, 404 what it names, 409 the rack's state, 429 too many attempts, 502 a host, 503 the server. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+        };
+    };
     postHostsDrain: {
         parameters: {
             query?: never;
@@ -1635,6 +1801,39 @@ export interface operations {
             cookie?: never;
         };
         requestBody?: never;
+        responses: {
+            /** @description Done or begun. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Accepted"];
+                };
+            };
+            /** @description Refused: 400 the request, 401 the session, 404 what it names, 409 the rack's state, 429 too many attempts, 502 a host, 503 the server. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+        };
+    };
+    postHostsList: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["HostList"];
+            };
+        };
         responses: {
             /** @description Done or begun. */
             200: {

@@ -23,5 +23,18 @@ export const check = {
   given: (text: string) => (text.trim() ? null : "needed"),
 };
 
+/** `a=b, c=d` as labels; null where one is none. */
+export function labelsOf(text: string): Record<string, string> | null {
+  const labels: Record<string, string> = {};
+  for (const part of text.split(",")) {
+    const [key = "", ...rest] = part.split("=");
+    const value = rest.join("=").trim();
+    if (part.trim() === "") continue;
+    if (key.trim() === "" || value === "") return null;
+    labels[key.trim()] = value;
+  }
+  return labels;
+}
+
 /** Null or the value: an empty field leaves the choice to the server. */
 export const optional = (text: string) => (text.trim() === "" ? null : text.trim());

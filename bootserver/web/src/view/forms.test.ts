@@ -2,7 +2,7 @@ import { expect, test } from "vitest";
 import { Refused, Unreachable } from "../api/client";
 import type { Refusal } from "../api/schema";
 import { event } from "../rack/fixture";
-import { check } from "./check";
+import { check, labelsOf } from "./check";
 import { filtered, type Filter } from "./filter";
 import { wrongOf } from "./refusal";
 
@@ -58,4 +58,10 @@ test("the event log's filter", () => {
   expect(seqs({ topic: "move" })).toEqual([2]);
   expect(seqs({ words: "  ALPHA lost" })).toEqual([4]);
   expect(seqs({ words: "web lost" })).toEqual([]);
+});
+
+test("labels as they are typed", () => {
+  expect(labelsOf("")).toEqual({});
+  expect(labelsOf(" row = a ,power=x=y, ")).toEqual({ row: "a", power: "x=y" });
+  for (const bad of ["row", "=a", "row=", "a=b, c"]) expect(labelsOf(bad)).toBe(null);
 });

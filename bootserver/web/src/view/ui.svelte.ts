@@ -4,6 +4,8 @@ export type Open =
   | { dialog: "vm"; name: string }
   | { dialog: "create-vm" }
   | { dialog: "register-host" }
+  | { dialog: "list-hosts" }
+  | { dialog: "describe-host"; id: string }
   | { dialog: "create-disk" }
   | { dialog: "grow-disk"; name: string }
   | { dialog: "balance" };
