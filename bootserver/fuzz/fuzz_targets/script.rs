@@ -5,12 +5,10 @@
 use fuzz::{Bench, Input, policy};
 use libfuzzer_sys::fuzz_target;
 use proto::Mac;
-use rack::dhcp::{BootRequest, MessageKind};
 use rack::effect::Answer;
 use rack::event::{Entropy, Event, ScriptKind};
 use rack::policy::Serves;
 use rack::script::BIOS_BYTES_MAX;
-use std::net::Ipv4Addr;
 
 /// What a line of a script may begin with.
 const COMMANDS: [&str; 11] =
@@ -38,7 +36,7 @@ fuzz_target!(|data: &[u8]| {
         policy.subnet.gateway = None;
     }
     let Some(mut bench) = Bench::new(policy) else { return };
-    let from = lease(&mut bench, mac);
+    let from = bench.lease(mac);
     let Answer::Script(Ok(script)) = bench.ask(|reply| Event::Script { reply, mac, from, kind, entropy }) else {
         panic!("a machine with a lease gets its script");
     };
@@ -61,19 +59,3 @@ fuzz_target!(|data: &[u8]| {
 
 /// What stands behind each line that loads something.
 const END: usize = " || goto again".len();
-
-/// A whole exchange, as iPXE.
-fn lease(bench: &mut Bench, mac: Mac) -> Ipv4Addr {
-    let mut request = BootRequest::plain(mac, 1, MessageKind::Discover);
-    request.user_class = Some(b"iPXE".to_vec());
-    let mut address = Ipv4Addr::UNSPECIFIED;
-    for kind in [MessageKind::Discover, MessageKind::Request] {
-        request.kind = kind;
-        let Answer::Dhcp(Some(reply)) = bench.ask(|reply| Event::Dhcp { reply, request: request.clone() }) else {
-            panic!("there is room for one");
-        };
-        address = Ipv4Addr::from(<[u8; 4]>::try_from(&reply.packet[16..20]).expect("four bytes"));
-        (request.requested, request.server) = (Some(address), Some(Ipv4Addr::new(10, 77, 0, 1)));
-    }
-    address
-}

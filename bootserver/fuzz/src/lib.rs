@@ -1,9 +1,12 @@
 //! What the targets share: a rack to try things on, and input taken apart.
 
+use proto::Mac;
+use proto::view::RackView;
 use proto::vm::Boot;
 use rack::Rack;
+use rack::dhcp::{BootRequest, MessageKind};
 use rack::effect::{Answer, Effect};
-use rack::event::{Event, Now, ReplyTo};
+use rack::event::{Entropy, Event, Now, ReplyTo, ScriptKind};
 use rack::policy::{Ha, JoinMode, Policy, Release, Serves, Subnet, Template};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -64,6 +67,7 @@ pub fn policy(near: Serves, far: Serves) -> Policy {
         subnet: subnet(77, near),
         relayed: vec![subnet(78, far)],
         join: JoinMode::All,
+        accept: Vec::new(),
         release: Release {
             name: "dom0-1".to_owned(),
             xen: "/b/0/xen".to_owned(),
@@ -122,6 +126,42 @@ impl Bench {
             _ => None,
         });
         answer.expect("every question of these targets is answered at once")
+    }
+
+    /// Applies something whose answer may come later.
+    pub fn apply(&mut self, event: Event) -> Vec<Effect> {
+        self.rack.apply(event, self.now)
+    }
+
+    /// What is shown.
+    pub fn view(&self) -> RackView {
+        self.rack.view(self.now)
+    }
+
+    /// A machine with its lease, by a whole exchange as iPXE.
+    pub fn lease(&mut self, mac: Mac) -> Ipv4Addr {
+        let mut request = BootRequest::plain(mac, 1, MessageKind::Discover);
+        request.user_class = Some(b"iPXE".to_vec());
+        let mut address = Ipv4Addr::UNSPECIFIED;
+        for kind in [MessageKind::Discover, MessageKind::Request] {
+            request.kind = kind;
+            let Answer::Dhcp(Some(reply)) = self.ask(|reply| Event::Dhcp { reply, request: request.clone() }) else {
+                panic!("there is room for one");
+            };
+            address = Ipv4Addr::from(<[u8; 4]>::try_from(&reply.packet[16..20]).expect("four bytes"));
+            (request.requested, request.server) = (Some(address), Some(Ipv4Addr::new(10, 77, 0, 1)));
+        }
+        address
+    }
+
+    /// The nonce of a machine's boot script, fetched from its lease.
+    pub fn nonce(&mut self, mac: Mac, from: Ipv4Addr, byte: u8) -> String {
+        let (kind, entropy) = (ScriptKind::IpxeBios, Entropy([byte; 32]));
+        let Answer::Script(Ok(script)) = self.ask(|reply| Event::Script { reply, mac, from, kind, entropy }) else {
+            panic!("a machine with a lease gets its script");
+        };
+        let rest = script.split("tsubame.join=").nth(1).expect("a nonce");
+        rest.split([' ', '\n']).next().expect("a nonce").to_owned()
     }
 
     /// Addresses of the machines that are shown.
