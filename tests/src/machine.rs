@@ -163,20 +163,24 @@ impl Machine {
         let path = self.dir.join("console.sock");
         let mut stream = UnixStream::connect(&path).with_context(|| format!("connecting to {}", path.display()))?;
         stream.set_read_timeout(Some(ECHO))?;
-        // Marks that the echo of what is typed does not show, new for each line.
+        // Marks that the echo of what is typed does not show, new for each line. Each line of what it prints has one: the kernel and the
+        // agent write on the same console in between.
         static LINES: AtomicU32 = AtomicU32::new(0);
         let word = format!("{}-{}", std::process::id(), LINES.fetch_add(1, Ordering::Relaxed));
-        let (begin, end) = (format!("begin-{word}"), format!("end-{word}"));
+        let (mark, end) = (format!("out-{word}:"), format!("end-{word}"));
+        let typed = format!("\n{{ {line}; }} 2>&1 | sed \"s/^/ou\"\"t-{word}:/\"; echo e''nd-{word}\n");
         let mut heard = Vec::new();
-        for part in format!("\necho be''gin-{word}; {line}; echo e''nd-{word}\n").as_bytes().chunks(TYPED_BYTES) {
+        for part in typed.as_bytes().chunks(TYPED_BYTES) {
             stream.write_all(part)?;
             hear_out(&mut stream, &mut heard)?;
         }
         guard.wait(&format!("`{line}` in the shell of machine {}", self.mac), || {
             hear_out(&mut stream, &mut heard)?;
             let text = String::from_utf8_lossy(&heard);
-            let said = text.split_once(&begin).and_then(|(_, after)| after.split_once(&end));
-            Ok(said.map(|(said, _)| said.replace('\r', "").trim().to_owned()))
+            let Some((said, _)) = text.split_once(&end) else { return Ok(None) };
+            let said = said.replace('\r', "");
+            let lines: Vec<&str> = said.lines().filter_map(|l| Some(l.split_once(&mark)?.1)).collect();
+            Ok(Some(lines.join("\n").trim().to_owned()))
         })
     }
 
