@@ -60,4 +60,5 @@ pub use responder::{Agreed, Help, Offer, ask, offer, respond};
 pub use revalidate::{Stale, revalidate};
 pub use series::read_sites;
 pub use snapshot::{Defect, Host, HostState, Moved, Snapshot, Vm, Watts};
+pub use spare::{Room, failures_borne, room_mib};
 pub use watch::{Trigger, Watch};

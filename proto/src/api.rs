@@ -39,6 +39,23 @@ pub struct CreateVm {
     pub restart: Restart,
 }
 
+impl CreateVm {
+    /// A VM as its template says, which is not started.
+    pub fn new(name: VmId, template: &str) -> Self {
+        Self {
+            name,
+            template: template.to_owned(),
+            memory_mib: None,
+            vcpus: None,
+            disk_mib: None,
+            mac: None,
+            cmdline: String::new(),
+            start: false,
+            restart: Restart::default(),
+        }
+    }
+}
+
 /// Asks for a move.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -141,15 +141,9 @@ impl VirtualRack {
     /// Asks for a VM of the test guest.
     pub fn create_guest(&self, guest: &Guest) -> Result<()> {
         let request = CreateVm {
-            name: guest.name.clone(),
-            template: "tiny".to_owned(),
-            memory_mib: None,
-            vcpus: None,
-            disk_mib: None,
-            mac: None,
             cmdline: format!("guest.name={} guest.ip={}/24", guest.name, guest.address),
             start: true,
-            restart: proto::vm::Restart::default(),
+            ..CreateVm::new(guest.name.clone(), "tiny")
         };
         self.operator.create_vm(&request).map(drop)
     }

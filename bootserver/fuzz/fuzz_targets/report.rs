@@ -95,17 +95,7 @@ fuzz_target!(|data: &[u8]| {
 });
 
 fn create(name: &str) -> Command {
-    Command::CreateVm(CreateVm {
-        name: name.parse().expect("a name"),
-        template: "tiny".to_owned(),
-        memory_mib: None,
-        vcpus: None,
-        disk_mib: None,
-        mac: None,
-        cmdline: String::new(),
-        start: true,
-        restart: proto::vm::Restart::default(),
-    })
+    Command::CreateVm(CreateVm { start: true, ..CreateVm::new(name.parse().expect("a name"), "tiny") })
 }
 
 fn check(bench: &Bench) {

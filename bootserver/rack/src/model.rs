@@ -338,17 +338,7 @@ impl World {
         let vm: VmId = format!("vm{}", self.random.below(5)).parse().expect("a name");
         let host = self.hosts[self.random.below(self.hosts.len())].id.clone();
         let command = match self.random.below(15) {
-            0..4 => Command::CreateVm(CreateVm {
-                name: vm,
-                template: "tiny".to_owned(),
-                memory_mib: None,
-                vcpus: None,
-                disk_mib: None,
-                mac: None,
-                cmdline: String::new(),
-                start: self.random.one_in(2),
-                restart: proto::vm::Restart::default(),
-            }),
+            0..4 => Command::CreateVm(CreateVm { start: self.random.one_in(2), ..CreateVm::new(vm, "tiny") }),
             4 | 5 => Command::StartVm { vm },
             6 => Command::ShutdownVm { vm },
             7 => Command::DestroyVm { vm },

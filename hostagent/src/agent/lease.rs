@@ -78,8 +78,14 @@ impl Lease {
 impl Agent {
     /// The server says where the slot is.
     pub(super) fn told_heartbeat(&mut self, given: Option<Heartbeat>) {
-        if given.is_some() && given != self.lease.heartbeat {
-            self.lease.heartbeat = given;
+        if let Some(new) = given
+            && self.lease.heartbeat.as_ref() != Some(&new)
+        {
+            // What was ordered before the old grant was cut may be void by now. What is still wanted is said again.
+            if self.lease.user().is_some_and(|user| user != new.access.user) {
+                self.waiting.clear();
+            }
+            self.lease.heartbeat = Some(new);
             self.lease.begun = false;
         }
     }

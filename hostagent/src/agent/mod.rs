@@ -10,12 +10,13 @@
 //!   Receive ──> look ──> clear ──> prepare ──> listening: Ok ──> streaming ──> received (noted) ──> told
 //!   Activate ─> activate ──────────────────────────────────────────────────────> Activated
 //!   Send ─────> look ──> streaming ──> Sent                          (guest suspended until told what next)
-//!                            └─fails──> resume ─────────────────────────────────> Failure
-//!   AbortSend ───(cancel)──> resume ──> Ok          Release ──> detach ──> destroy ──> Ok
+//!                            └─fails──> resume, paused ──> unpause ────────────> Failure
+//!   AbortSend ───(cancel)──> resume, paused ──> unpause ──> Ok
+//!   Release ──> detach ──> destroy ──> Ok
 //!   AbortReceive (cancel)──> destroy ──> detach ──> Ok
 //! ```
 //! One order at a time acts on a VM; others wait, by number. One that was overtaken by a higher is void: numbers rise, also over restarts of
-//! either side. An order that ends a move cancels the stream, and finds nothing to do where the guest was sent, or came, by another move. What takes long to make is let run only under the lease that it was begun under:
+//! either side. An order that ends a move cancels the stream, and finds nothing to do where the guest was sent, or came, by another move. What takes long to make or to resume is let run only under the lease that it was begun under:
 //! after another anything may have been taken away.
 //!
 //! What a source may do by itself: resume its guest after a `Send` that failed, because that failure promises that the target

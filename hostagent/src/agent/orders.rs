@@ -49,8 +49,10 @@ enum Step {
     Clearing,
     Preparing,
     Creating,
-    /// It stands paused, and the lease is that of the begin.
-    LettingRun,
+    /// It stands paused, and the lease is that of the begin; then this is the end.
+    LettingRun {
+        then: Result<Done, Failure>,
+    },
     /// Asked to shut down.
     Asked {
         until_ms: u64,
@@ -63,9 +65,9 @@ enum Step {
         listening: bool,
         cancelled: bool,
     },
-    /// Seeing that the guest runs here, after this.
+    /// Seeing that the guest is here again, before it is let run; then this is the end.
     Resuming {
-        after: Option<Failure>,
+        then: Result<Done, Failure>,
     },
     /// The disks of a guest that went: what it had under way waits for a session that the storage has cut, and would
     /// hold its destruction up.
@@ -107,7 +109,7 @@ impl Work {
 
     /// Its end decides whether the guest runs.
     pub(super) fn makes(&self) -> bool {
-        matches!(self.step, Step::Creating | Step::LettingRun)
+        matches!(self.step, Step::Creating | Step::Resuming { .. } | Step::LettingRun { .. })
     }
 
     pub(super) fn deadline_ms(&self) -> Option<u64> {
@@ -262,7 +264,10 @@ impl Agent {
             Act::Release { .. } => (Step::Letting, Op::Detach { disks: self.disks(&vm) }),
             Act::Pause { .. } => (Step::Single, Op::Pause { vm: vm.clone() }),
             Act::Unpause { .. } => (Step::Single, Op::Unpause { vm: vm.clone() }),
-            Act::AbortSend { .. } => (Step::Resuming { after: None }, Op::Resume { vm: vm.clone() }),
+            Act::AbortSend { .. } => {
+                self.hold_until_let(&vm, self.lease.user());
+                (Step::Resuming { then: Ok(Done::Ok) }, Op::Resume { vm: vm.clone() })
+            }
             Act::Activate { r#move, .. } => match self.activate(&vm, *r#move, epoch) {
                 Ok(stopped_ms) => (Step::Activating { stopped_ms }, Op::Activate { vm: vm.clone() }),
                 Err(failure) => return self.outcome(id, Err(failure)),
@@ -340,17 +345,17 @@ impl Agent {
                     self.go(vm, work, step, op);
                 }
                 (Ok(_), _) => match self.notes.get(vm).cloned() {
-                    Some(Note { guest: Some(guest), vm: name, floor, order }) => {
+                    Some(Note { guest: Some(guest), .. }) => {
+                        self.hold_until_let(vm, work.under.clone());
                         let guest = Guest { held: work.under.clone(), ..guest };
-                        self.keep(Note { vm: name, floor, order, guest: Some(guest.clone()) });
                         self.go(vm, work, Step::Creating, Op::Create { guest });
                     }
                     _ => self.finish(work, Err(failure(FailureKind::Tool, format!("starting {vm}: its note is gone")))),
                 },
             },
             Step::Creating => match (result, &work.cause) {
-                (Ok(_), _) if self.leased(now_ms) && work.under == self.lease.user() => {
-                    self.go(vm, work, Step::LettingRun, Op::Unpause { vm: vm.clone() });
+                (Ok(_), _) if self.may_let_run(&work, now_ms) => {
+                    self.go(vm, work, Step::LettingRun { then: Ok(Done::Ok) }, Op::Unpause { vm: vm.clone() });
                 }
                 // It was made, and is held as any other.
                 (Ok(_), _) => self.finish(work, Ok(Done::Ok)),
@@ -358,14 +363,18 @@ impl Agent {
                 (Err(_), Cause::Reboot(_)) => self.report_wanted = true,
                 (Err(why), Cause::Order(_)) => self.undo(vm, work, why),
             },
-            Step::LettingRun => match (result, &work.cause) {
+            Step::LettingRun { then } => match (result, &work.cause) {
                 (Ok(_), _) => {
                     self.not_held(vm);
-                    self.finish(work, Ok(Done::Ok));
+                    self.finish(work, then);
                 }
                 // The guest is still the owner's to decide about: it shows as gone.
                 (Err(_), Cause::Reboot(_)) => self.report_wanted = true,
-                (Err(why), Cause::Order(_)) => self.undo(vm, work, why),
+                (Err(why), Cause::Order(taken)) if matches!(taken.order.act, Act::Start { .. }) => {
+                    self.undo(vm, work, why);
+                }
+                // It has run before, so it is kept, and let go on with the next write of the slot.
+                (Err(why), Cause::Order(_)) => self.finish(work, then.and(Err(why))),
             },
             Step::Asked { until_ms, look_ms: _ } => match result {
                 Err(why) => self.finish(work, Err(why)),
@@ -379,10 +388,16 @@ impl Agent {
                 }
             },
             Step::Streaming { listening, .. } => self.stream_ended(vm, work, result, listening, now_ms),
-            Step::Resuming { after } => match (result, after) {
-                (_, Some(why)) => self.finish(work, Err(why)),
-                (Ok(_), None) => self.finish(work, Ok(Done::Ok)),
-                (Err(why), None) => self.finish(work, Err(why)),
+            Step::Resuming { then } => match result {
+                Ok(_) if self.may_let_run(&work, now_ms) => {
+                    self.go(vm, work, Step::LettingRun { then }, Op::Unpause { vm: vm.clone() });
+                }
+                // It is here, and is held as any other.
+                Ok(_) => self.finish(work, then),
+                Err(why) => {
+                    self.not_held(vm);
+                    self.finish(work, then.and(Err(why)));
+                }
             },
             // Whether or not it worked: they are logged out of once more when the domain is gone.
             Step::Letting => {
@@ -539,12 +554,28 @@ impl Agent {
                 // when its end is ordered already for good.
                 let over = |t: &Taken| matches!(t.order.act, Act::Release { .. } | Act::Destroy { .. });
                 let ends = self.waiting.values().any(|t| &t.vm == vm && over(t));
-                if ends || !self.leased(now_ms) {
+                if ends || !self.may_let_run(&work, now_ms) {
                     self.finish(work, Err(why));
                 } else {
-                    self.go(vm, work, Step::Resuming { after: Some(why) }, Op::Resume { vm: vm.clone() });
+                    self.hold_until_let(vm, work.under.clone());
+                    self.go(vm, work, Step::Resuming { then: Err(why) }, Op::Resume { vm: vm.clone() });
                 }
             }
+        }
+    }
+
+    /// Whether a guest that this work has made or brought back may run: a newer lease than that of the begin says nothing of before.
+    fn may_let_run(&self, work: &Work, now_ms: u64) -> bool {
+        self.leased(now_ms) && work.under == self.lease.user()
+    }
+
+    /// Notes, before a guest is made or brought back, that it is held until it is let run.
+    fn hold_until_let(&mut self, vm: &VmId, under: Option<String>) {
+        if let Some(mut note) = self.notes.get(vm).cloned()
+            && let Some(guest) = &mut note.guest
+        {
+            guest.held = under;
+            self.keep(note);
         }
     }
 

@@ -186,6 +186,11 @@ impl Rack {
         }
     }
 
+    /// The agent goes on with another lease.
+    fn restart_lease(&mut self, on: &str, lease: KeptLease) {
+        self.hosts.get_mut(&host(on)).expect("there").agent.lease = super::lease::Lease::of(Some(lease));
+    }
+
     fn show(&self) -> String {
         let mut text = String::new();
         for (id, h) in &self.hosts {
@@ -479,8 +484,8 @@ fn a_guest_that_is_made_when_the_lease_has_lapsed_runs_under_that_lease_only() {
 fn a_broken_stream_resumes_nothing_without_a_lease_or_before_an_ordered_end() {
     let runs = |r: &Rack| !r.world.running(&vm()).is_empty();
     let lapses = |r: &mut Rack| {
-        let kept = KeptLease { until_ms: r.now_ms - 1, ..lease() };
-        r.hosts.get_mut(&host("a")).expect("there").agent.lease = super::lease::Lease::of(Some(kept));
+        let until_ms = r.now_ms - 1;
+        r.restart_lease("a", KeptLease { until_ms, ..lease() });
     };
     let ends = |r: &mut Rack| {
         r.order("a", 2, Act::Destroy { vm: vm() });
@@ -492,5 +497,52 @@ fn a_broken_stream_resumes_nothing_without_a_lease_or_before_an_ordered_end() {
         before(&mut r);
         r.world.set_link(&host("a"), &host("b"), false);
         assert!(!r.run(30_000, runs), "{}", r.show());
+    }
+}
+
+/// A resumption that outlives the lease, after a stream that broke or by order: the guest runs under that lease only.
+#[test]
+fn a_guest_that_is_resumed_when_the_lease_has_lapsed_runs_under_that_lease_only() {
+    let runs = |r: &Rack| !r.world.running(&vm()).is_empty();
+    for ordered in [false, true] {
+        for (user, goes_on) in [("beat", true), ("other", false)] {
+            let mut r = Rack::at(Costs { resume_ms: 30_000, ..Costs::default() });
+            r.moving();
+            assert!(r.run(60_000, stopped));
+            let until_ms = r.now_ms + 15_000;
+            r.restart_lease("a", KeptLease { until_ms, ..lease() });
+            if ordered {
+                r.order("a", 1, Act::AbortSend { r#move: MoveId(9), vm: vm() });
+            } else {
+                r.world.set_link(&host("a"), &host("b"), false);
+            }
+            assert!(!r.run(60_000, runs), "{ordered} {user}: {}", r.show());
+            assert!(state_is(&r, DomainState::Paused), "it was resumed, and stands still: {}", r.show());
+            let heartbeat = Some(Heartbeat { access: access(user), ..lease().heartbeat });
+            let answer = ReportAnswer { seen: vec![], orders: vec![], report_ms: 2_000, heartbeat };
+            r.feed(&host("a"), AgentEvent::Answer(answer));
+            r.feed(&host("a"), AgentEvent::Renewed { user: user.into(), until_ms: 900_000 });
+            assert_eq!(r.run(40_000, runs), goes_on, "{ordered} {user}: {}", r.show());
+        }
+    }
+}
+
+/// An order that waited while the host was fenced is of no use when it has a lease again, unless it is said again.
+#[test]
+fn what_waited_for_a_lease_is_void_under_another() {
+    for (user, begins) in [("beat", true), ("other", false)] {
+        let mut r = Rack::new();
+        assert_eq!(r.done("a", 1, start()), "Ok");
+        assert_eq!(r.done("a", 1, Act::Pause { vm: vm() }), "Ok");
+        let until_ms = r.now_ms - 1;
+        r.restart_lease("a", KeptLease { until_ms, ..lease() });
+        let order = r.order("a", 1, Act::Unpause { vm: vm() });
+        r.run(5_000, |_| false);
+        let heartbeat = Some(Heartbeat { access: access(user), ..lease().heartbeat });
+        let answer = ReportAnswer { seen: vec![], orders: vec![], report_ms: 2_000, heartbeat };
+        r.feed(&host("a"), AgentEvent::Answer(answer));
+        r.feed(&host("a"), AgentEvent::Renewed { user: user.into(), until_ms: 900_000 });
+        assert_eq!(r.run(20_000, |r| r.outcome("a", order).is_some()), begins, "{}", r.show());
+        assert_eq!(!r.world.running(&vm()).is_empty(), begins);
     }
 }

@@ -175,6 +175,7 @@ fn sent_to_nobody(host: &mut dyn Host, given: &Given) -> Result<(), String> {
         return Err(format!("Send failed as {failure:?}"));
     }
     done(host, Op::Resume { vm: first.vm.clone() })?;
+    done(host, Op::Unpause { vm: first.vm.clone() })?;
     let now = is(host, &first.vm, DomainState::Running)?;
     if now.domid != first.domid {
         return Err(format!("{first:?} became {now:?}"));

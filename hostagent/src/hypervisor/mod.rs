@@ -70,7 +70,7 @@ pub enum Op {
     ///
     /// Completes as [`Completion::Sent`] once the guest stands suspended with *nobody left who would resume it by
     /// himself*, and the target was told so. A failure promises the opposite: the target was never told, and will
-    /// never say that it has received the guest; whether the guest runs must be seen to by [`Op::Resume`].
+    /// never say that it has received the guest; whether the guest runs must be seen to by [`Op::Resume`] and [`Op::Unpause`].
     Send {
         /// What the permit says.
         permit: Permit,
@@ -98,7 +98,7 @@ pub enum Op {
         /// The VM.
         vm: VmId,
     },
-    /// See that the guest runs here: resume it when it is suspended, give it back its name, leave it when it runs.
+    /// See that the guest is here: resume it when it is suspended, so that it stands paused; give it back its name; leave it when it runs.
     Resume {
         /// The VM.
         vm: VmId,

@@ -56,15 +56,9 @@ pub(super) fn own_disk(trial: &mut Trial) -> Result<()> {
     let rack = &trial.rack;
     let guest = Guest { name: "own-disk".parse()?, address: OWN_DISK_ADDRESS };
     rack.operator.create_vm(&CreateVm {
-        name: guest.name.clone(),
-        template: "own-disk".to_owned(),
-        memory_mib: None,
-        vcpus: None,
-        disk_mib: None,
         mac: Some(OWN_DISK_MAC.parse()?),
-        cmdline: String::new(),
         start: true,
-        restart: Default::default(),
+        ..CreateVm::new(guest.name.clone(), "own-disk")
     })?;
     rack.await_vm(&guest.name, VmPhase::Running)?;
     let counted = rack.await_counting(&guest)?;

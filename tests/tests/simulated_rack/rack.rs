@@ -159,17 +159,7 @@ impl Rack {
     /// Has the operator make all VMs, and then go on asking for moves and drains.
     pub(crate) fn operator_comes(&mut self) {
         for n in 0..self.scale.vms {
-            let request = CreateVm {
-                name: vm(n),
-                template: "tiny".to_owned(),
-                memory_mib: Some(64 + 32 * (n % 3)),
-                vcpus: None,
-                disk_mib: None,
-                mac: None,
-                cmdline: String::new(),
-                start: true,
-                restart: proto::vm::Restart::default(),
-            };
+            let request = CreateVm { memory_mib: Some(64 + 32 * (n % 3)), start: true, ..CreateVm::new(vm(n), "tiny") };
             self.command(Command::CreateVm(request));
             let dirty = self.random.between(0, 3_000_000);
             self.world.set_dirty(&vm(n), dirty);

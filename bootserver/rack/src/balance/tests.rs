@@ -10,17 +10,7 @@ use proto::agent::{Act, DomainState, Done, OrderOutcome, Part, Report};
 use proto::api::CreateVm;
 
 fn create(name: &str) -> CreateVm {
-    CreateVm {
-        name: name.parse().expect("a name"),
-        template: "tiny".to_owned(),
-        memory_mib: None,
-        vcpus: None,
-        disk_mib: None,
-        mac: None,
-        cmdline: String::new(),
-        start: true,
-        restart: proto::vm::Restart::default(),
-    }
+    CreateVm { start: true, ..CreateVm::new(name.parse().expect("a name"), "tiny") }
 }
 
 /// Two hosts that report; VMs `a` and `b` are to start where the rules let them.

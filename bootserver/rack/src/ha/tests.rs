@@ -219,15 +219,10 @@ impl Few {
         }
         self.pass(1);
         self.command(Command::CreateVm(CreateVm {
-            name: name.parse().expect("a name"),
-            template: "tiny".to_owned(),
             memory_mib: Some(memory_mib),
-            vcpus: None,
-            disk_mib: None,
-            mac: None,
-            cmdline: String::new(),
             start: true,
             restart,
+            ..CreateVm::new(name.parse().expect("a name"), "tiny")
         }));
         self.pass(3);
         self.hosts.iter_mut().for_each(|host| host.lease = LeaseState::Valid);

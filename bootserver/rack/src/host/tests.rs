@@ -480,17 +480,7 @@ fn reports_are_held_until_there_is_something_to_say() {
 
     // An order goes out in the same breath in which its last condition is met.
     let (third, _) = bench.report(mac(1), "k", alive(&boot, 3));
-    let create = CreateVm {
-        name: "a".parse().expect("a name"),
-        template: "tiny".to_owned(),
-        memory_mib: None,
-        vcpus: None,
-        disk_mib: None,
-        mac: None,
-        cmdline: String::new(),
-        start: true,
-        restart: proto::vm::Restart::default(),
-    };
+    let create = CreateVm { start: true, ..CreateVm::new("a".parse().expect("a name"), "tiny") };
     let (_, effects) = bench.ask(|reply| Event::Operator { reply, command: Command::CreateVm(create) });
     let job = |effects: &[Effect]| {
         effects.iter().find_map(|e| match e {

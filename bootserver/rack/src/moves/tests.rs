@@ -33,17 +33,7 @@ impl Two {
         let boots = [bench.boot(mac(1), "k1", 1), bench.boot(mac(2), "k2", 2)];
         let mut two = Self { bench, boots, domains: Default::default(), underway: Default::default(), seq: 0 };
         two.report(0, vec![]);
-        let create = CreateVm {
-            name: "a".parse().expect("a name"),
-            template: "tiny".to_owned(),
-            memory_mib: None,
-            vcpus: None,
-            disk_mib: None,
-            mac: None,
-            cmdline: String::new(),
-            start: true,
-            restart: proto::vm::Restart::default(),
-        };
+        let create = CreateVm { start: true, ..CreateVm::new("a".parse().expect("a name"), "tiny") };
         let (_, effects) = two.bench.ask(|reply| Event::Operator { reply, command: Command::CreateVm(create) });
         let effects = two.storage(effects);
         let effects = two.storage(effects);

@@ -14,17 +14,7 @@ fn vm(name: &str) -> VmId {
 }
 
 fn create(name: &str) -> CreateVm {
-    CreateVm {
-        name: vm(name),
-        template: "tiny".to_owned(),
-        memory_mib: None,
-        vcpus: None,
-        disk_mib: None,
-        mac: None,
-        cmdline: String::new(),
-        start: false,
-        restart: proto::vm::Restart::default(),
-    }
+    CreateVm::new(vm(name), "tiny")
 }
 
 /// One host, the domains it shows, and the storage that does what it is told.

@@ -465,7 +465,7 @@ impl World {
                 let d = self.domain_mut(id, &vm).filter(|d| d.part != Part::Incoming).ok_or_else(|| absent(&vm))?;
                 d.part = Part::Resident;
                 if d.state == DomainState::Suspended {
-                    d.state = DomainState::Running;
+                    d.state = DomainState::Paused;
                 }
                 self.changed(id);
             }

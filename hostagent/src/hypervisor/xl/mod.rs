@@ -346,6 +346,10 @@ impl Xl {
         let away = format!("{vm}--migratedaway");
         let domain = self.find(vm, |name| name == away || name == vm.as_str())?;
         if survey::state(&domain) == DomainState::Suspended {
+            // Xen counts pauses: one that an earlier agent has paused already must not need two to go on.
+            if !domain.paused() {
+                lock(&self.calls).pause(domain.domid).map_err(tool("pausing before the resumption"))?;
+            }
             run_tool(vm, Path::new(RESUME), &[&domain.domid.to_string()]).await?;
         }
         self.rename(&domain, vm)?;
