@@ -10,13 +10,14 @@
 mod ear;
 mod frame;
 
-use crate::rack_task::Handle;
+use crate::rack_task::{Handle, Stopping};
 use ear::Ear;
 use nix::sys::socket::{
     AddressFamily, ControlMessage, LinkAddr, MsgFlags, SockFlag, SockType, SockaddrIn, SockaddrLike, bind, sendmsg,
     sendto, setsockopt, socket, sockopt,
 };
-use rack::dhcp::{Destination, DhcpReply, Port, decode};
+use proto::Mac;
+use rack::dhcp::{Destination, DhcpReply, MessageKind, Port, decode};
 use rack::effect::Answer;
 use rack::event::Event;
 use std::ffi::OsString;
@@ -24,10 +25,12 @@ use std::io::{self, IoSlice};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 /// Packets being decided at once; more wait in the socket's buffer, and beyond that are dropped: their clients ask again.
 const UNDER_WAY_MAX: usize = 512;
+/// Packets taken from a socket before the others are looked at.
+const BURST: usize = 64;
 /// Of a socket, bytes; some thousand packets, as a rack that gets its power back asks all at once.
 const BUFFER_BYTES: usize = 4 << 20;
 const SERVER_PORT: u16 = 67;
@@ -74,39 +77,66 @@ impl Dhcp {
 
     /// Serves until `stop` turns true.
     pub async fn serve(mut self, rack: Handle, mut stop: watch::Receiver<bool>) {
-        let room = Arc::new(Semaphore::new(UNDER_WAY_MAX));
-        let (mut packet, mut to_binl) = ([0; 2048], [0; 2048]);
-        loop {
-            let place = tokio::select! {
-                place = room.clone().acquire_owned() => place,
-                _ = stop.wait_for(|&stop| stop) => return,
-            };
-            // Nobody closes it.
-            let Ok(place) = place else { return };
-            // Each branch only waits: nothing is lost when another comes first.
-            let (received, is_binl) = tokio::select! {
-                received = self.socket.recv_from(&mut packet) => (received, false),
-                received = receive(self.binl.as_ref(), &mut to_binl) => (received, true),
-                heard = self.ear.next() => match heard {
-                    Ok(reply) => {
-                        rack.tell(Event::DhcpHeard { reply });
-                        continue;
+        // A reply has a place before it is made, so there is always room for it here.
+        let (replies, leaving) = mpsc::channel(UNDER_WAY_MAX);
+        let (out, room) = (self.out.clone(), Arc::new(Semaphore::new(UNDER_WAY_MAX)));
+        let sending = async move { out.send_all(leaving).await };
+        let receiving = async move {
+            let mut packet = [0; 2048];
+            loop {
+                // Each branch only waits: nothing is lost when another comes first.
+                let ready = tokio::select! {
+                    ready = self.socket.readable() => ready.map(|()| false),
+                    ready = readable(self.binl.as_ref()) => ready.map(|()| true),
+                    heard = self.ear.next() => match heard {
+                        Ok(reply) => {
+                            rack.tell(Event::DhcpHeard { reply });
+                            continue;
+                        }
+                        Err(err) => Err(err),
+                    },
+                };
+                let burst = match ready {
+                    Ok(is_binl) => self.take(is_binl, &mut packet, &rack, &room, &replies).await,
+                    Err(err) => Err(err),
+                };
+                match burst {
+                    Ok(Ok(())) => {}
+                    Ok(Err(Stopping)) => return,
+                    Err(err) => {
+                        // An interface that is down for a moment; it may come back.
+                        tracing::warn!(%err, "receiving DHCP");
+                        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
                     }
-                    Err(err) => (Err(err), false),
-                },
-                _ = stop.wait_for(|&stop| stop) => return,
-            };
-            let (length, from) = match received {
-                Ok(received) => received,
-                Err(err) => {
-                    // An interface that is down for a moment; it may come back.
-                    tracing::warn!(%err, "receiving DHCP");
-                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-                    continue;
                 }
+            }
+        };
+        tokio::select! {
+            () = receiving => {}
+            () = sending => {}
+            _ = stop.wait_for(|&stop| stop) => {}
+        }
+    }
+
+    /// Hands the packets that have come to one socket to the rack, some at most.
+    async fn take(
+        &self,
+        is_binl: bool,
+        into: &mut [u8],
+        rack: &Handle,
+        room: &Arc<Semaphore>,
+        replies: &mpsc::Sender<Leaving>,
+    ) -> io::Result<Result<(), Stopping>> {
+        let socket = self.binl.as_ref().filter(|_| is_binl).unwrap_or(&self.socket);
+        for _ in 0..BURST {
+            // Nobody closes it.
+            let Ok(place) = room.clone().acquire_owned().await else { return Ok(Err(Stopping)) };
+            let (length, from) = match socket.try_recv_from(into) {
+                Ok(received) => received,
+                Err(err) if err.kind() == io::ErrorKind::WouldBlock => break,
+                Err(err) => return Err(err),
             };
-            let packet = if is_binl { &to_binl } else { &packet };
-            let request = match (decode(&packet[..length]), from) {
+            let request = match (decode(&into[..length]), from) {
                 (Ok(mut request), SocketAddr::V4(from)) => {
                     request.port = if is_binl { Port::Binl { from } } else { Port::Server };
                     request
@@ -118,19 +148,27 @@ impl Dhcp {
                     continue;
                 }
             };
-            let (mac, kind) = (request.mac, request.kind);
-            let Ok(answer) = rack.put(|reply| Event::Dhcp { reply, request }).await else { return };
-            let out = self.out.clone();
-            tokio::spawn(async move {
-                let _place = place;
-                let Ok(Answer::Dhcp(Some(reply))) = answer.await else { return };
-                match out.send(&reply) {
-                    Ok(()) => tracing::debug!(%mac, ?kind, to = ?reply.to, "answered"),
-                    Err(err) => tracing::warn!(%mac, to = ?reply.to, %err, "sending a DHCP reply"),
+            let (mac, kind, replies) = (request.mac, request.kind, replies.clone());
+            let take = move |answer| {
+                if let Answer::Dhcp(Some(reply)) = answer {
+                    // It can fail only when nobody sends any more.
+                    let _ = replies.try_send(Leaving { reply, mac, kind, _place: place });
                 }
-            });
+            };
+            if let Err(stopping) = rack.hand(|reply| Event::Dhcp { reply, request }, take).await {
+                return Ok(Err(stopping));
+            }
         }
+        Ok(Ok(()))
     }
+}
+
+/// A reply on its way out, and whom it is for.
+struct Leaving {
+    reply: DhcpReply,
+    mac: Mac,
+    kind: MessageKind,
+    _place: OwnedSemaphorePermit,
 }
 
 /// A UDP socket on one port of one interface, non-blocking.
@@ -148,15 +186,24 @@ fn udp(interface: &str, port: u16) -> io::Result<UdpSocket> {
     Ok(UdpSocket::from(udp))
 }
 
-/// Receives from a socket, if there is one.
-async fn receive(socket: Option<&tokio::net::UdpSocket>, into: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+/// Waits until something has come to a socket; for ever if there is none.
+async fn readable(socket: Option<&tokio::net::UdpSocket>) -> io::Result<()> {
     match socket {
-        Some(socket) => socket.recv_from(into).await,
+        Some(socket) => socket.readable().await,
         None => std::future::pending().await,
     }
 }
 
 impl Out {
+    async fn send_all(&self, mut leaving: mpsc::Receiver<Leaving>) {
+        while let Some(Leaving { reply, mac, kind, .. }) = leaving.recv().await {
+            match self.send(&reply) {
+                Ok(()) => tracing::debug!(%mac, ?kind, to = ?reply.to, "answered"),
+                Err(err) => tracing::warn!(%mac, to = ?reply.to, %err, "sending a DHCP reply"),
+            }
+        }
+    }
+
     fn send(&self, reply: &DhcpReply) -> io::Result<()> {
         let (to, port) = match reply.to {
             Destination::Relay(relay) => (relay, SERVER_PORT),

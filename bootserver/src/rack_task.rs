@@ -1,8 +1,8 @@
 //! The task that owns the rack: the one place where events go in and effects come out.
 //!
 //! Owns: the order of things. While one batch of events becomes durable in one transaction, the next is applied; the other
-//! effects of a batch, and what is shown of it, leave when it is durable, in order. Never does: decide; wait for anything but
-//! the store.
+//! effects of a batch, and what is shown of it, leave when it is durable, in order; but DHCP offers, which promise nothing, at
+//! once. Never does: decide; wait for anything but the store.
 //!
 //! ```text
 //!  events ──> [bounded queue] ──> apply … apply ──> [next batch] ──> store.commit ──> answers, storage jobs, view
@@ -18,6 +18,7 @@ use proto::agent::Act;
 use proto::event::LogEvent;
 use proto::view::RackView;
 use rack::Rack;
+use rack::dhcp::DhcpReply;
 use rack::effect::{Answer, Effect};
 use rack::event::{Event, Now, ReplyTo};
 use rack::record::Change;
@@ -94,10 +95,15 @@ impl Shown {
     }
 }
 
-struct Pending {
-    answer: oneshot::Sender<Answer>,
-    /// Set when the question is a report: the rack is told if its asker goes away.
-    host: Option<HostId>,
+enum Pending {
+    /// Somebody waits.
+    Asker {
+        answer: oneshot::Sender<Answer>,
+        /// Set when the question is a report: the rack is told if its asker goes away.
+        host: Option<HostId>,
+    },
+    /// Nobody waits; the answer is given to this, which must not take long.
+    Taker(Box<dyn FnOnce(Answer) + Send>),
 }
 
 /// A way to the rack.
@@ -111,14 +117,25 @@ pub struct Handle {
 impl Handle {
     /// Asks, and waits for the answer as long as it takes. `event` gets the number to put in.
     pub async fn ask(&self, event: impl FnOnce(ReplyTo) -> Event) -> Result<Answer, Stopping> {
-        self.put(event).await?.await.map_err(|_| Stopping)
+        let reply = self.number();
+        let event = event(reply);
+        let host = match &event {
+            Event::Report { host, .. } => Some(host.clone()),
+            _ => None,
+        };
+        let (answer, receiver) = oneshot::channel();
+        self.send(event, (reply, Pending::Asker { answer, host })).await?;
+        receiver.await.map_err(|_| Stopping)
     }
 
-    /// Waits for a place in the queue, and returns where the answer will come.
-    pub async fn put(&self, event: impl FnOnce(ReplyTo) -> Event) -> Result<oneshot::Receiver<Answer>, Stopping> {
-        let (input, answer) = self.question(event);
-        self.inputs.send(input).await.map_err(|_| Stopping)?;
-        Ok(answer)
+    /// Asks, waiting only for a place in the queue. `take` is called by the rack's own task: it hands the answer on.
+    pub async fn hand(
+        &self,
+        event: impl FnOnce(ReplyTo) -> Event,
+        take: impl FnOnce(Answer) + Send + 'static,
+    ) -> Result<(), Stopping> {
+        let reply = self.number();
+        self.send(event(reply), (reply, Pending::Taker(Box::new(take)))).await
     }
 
     /// Tells something that has no answer. Dropped when the queue is full: it is progress, and more will follow.
@@ -156,15 +173,12 @@ impl Handle {
         self.view.clone()
     }
 
-    fn question(&self, event: impl FnOnce(ReplyTo) -> Event) -> (Input, oneshot::Receiver<Answer>) {
-        let reply = ReplyTo(self.replies.fetch_add(1, Ordering::Relaxed));
-        let (answer, receiver) = oneshot::channel();
-        let event = event(reply);
-        let host = match &event {
-            Event::Report { host, .. } => Some(host.clone()),
-            _ => None,
-        };
-        (Input::Event { event, pending: Some((reply, Pending { answer, host })) }, receiver)
+    fn number(&self) -> ReplyTo {
+        ReplyTo(self.replies.fetch_add(1, Ordering::Relaxed))
+    }
+
+    async fn send(&self, event: Event, pending: (ReplyTo, Pending)) -> Result<(), Stopping> {
+        self.inputs.send(Input::Event { event, pending: Some(pending) }).await.map_err(|_| Stopping)
     }
 }
 
@@ -284,7 +298,9 @@ impl RackTask {
             }
             next.events += events.len();
             for event in events.drain(..) {
-                next.take_in(self.rack.apply(event, self.clock.now()));
+                let mut effects = self.rack.apply(event, self.clock.now());
+                self.let_out(effects.extract_if(.., |effect| promises_nothing(effect)).map(Out::Effect))?;
+                next.take_in(effects);
             }
             if version != self.rack.version() && shown.elapsed() >= VIEW_EVERY {
                 (version, shown) = (self.rack.version(), Instant::now());
@@ -302,14 +318,16 @@ impl RackTask {
         }
     }
 
-    fn let_out(&mut self, out: Vec<Out>) -> Result<(), RackError> {
+    fn let_out(&mut self, out: impl IntoIterator<Item = Out>) -> Result<(), RackError> {
         for out in out {
             // Whoever asked may be gone.
             match out {
                 Out::Effect(Effect::Answer { to, answer }) => {
-                    let answer = self.signed(answer)?;
-                    if let Some(pending) = self.pending.remove(&to) {
-                        let _ = pending.answer.send(answer);
+                    let given = self.signed(answer)?;
+                    match self.pending.remove(&to) {
+                        Some(Pending::Asker { answer, .. }) => drop(answer.send(given)),
+                        Some(Pending::Taker(take)) => take(given),
+                        None => {}
                     }
                 }
                 Out::Effect(Effect::Storage { job, op }) => self.jobs.push(job, op),
@@ -338,13 +356,19 @@ impl RackTask {
     /// Questions whose asker has gone away are forgotten; of a report the rack is told.
     fn forget_gone(&mut self, events: &mut Vec<Event>) {
         self.pending.retain(|&reply, pending| {
-            let gone = pending.answer.is_closed();
-            if gone && let Some(host) = pending.host.take() {
+            let Pending::Asker { answer, host } = pending else { return true };
+            let gone = answer.is_closed();
+            if gone && let Some(host) = host.take() {
                 events.push(Event::ReportGone { reply, host });
             }
             !gone
         });
     }
+}
+
+/// What need not wait until anything is durable.
+fn promises_nothing(effect: &Effect) -> bool {
+    matches!(effect, Effect::Answer { answer: Answer::Dhcp(Some(DhcpReply { binds: false, .. })), .. })
 }
 
 /// Waits until the commit under way is durable; what waited for it. For ever when there is none.

@@ -158,6 +158,8 @@ pub struct DhcpReply {
     pub packet: Vec<u8>,
     /// How it goes out.
     pub to: Destination,
+    /// False for an offer. It promises nothing (RFC 2131 §3.1), so it may leave before what came with it is durable.
+    pub binds: bool,
 }
 
 /// Where a DHCP reply goes, RFC 2131 §4.1.

@@ -2,7 +2,7 @@
 
 use super::{Connection, StoreError, backup, path, sqlite};
 use rack::record::{Change, Key, Kind, Loaded, Record};
-use rusqlite::{OptionalExtension, Transaction, params};
+use rusqlite::{Transaction, params};
 use sha2::{Digest, Sha256};
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
@@ -111,17 +111,12 @@ fn apply(transaction: &Transaction<'_>, change: &Change) -> rusqlite::Result<boo
     let body = serde_json::to_string(record).map_err(|err| rusqlite::Error::ToSqlConversionFailure(err.into()))?;
     let sum = checksum(change.key.kind, name, version, &body);
     if change.expect == 0 {
-        let there: Option<i64> = transaction
-            .prepare_cached("SELECT 1 FROM record WHERE kind = ?1 AND name = ?2")?
-            .query_row([kind, name], |row| row.get(0))
-            .optional()?;
-        if there.is_some() {
-            return Ok(false);
-        }
-        transaction
-            .prepare_cached("INSERT INTO record (kind, name, version, body, sum) VALUES (?1, ?2, ?3, ?4, ?5)")?
+        let inserted = transaction
+            .prepare_cached(
+                "INSERT INTO record (kind, name, version, body, sum) VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING",
+            )?
             .execute(params![kind, name, version, body, sum])?;
-        return Ok(true);
+        return Ok(inserted == 1);
     }
     let changed = transaction
         .prepare_cached(

@@ -75,7 +75,7 @@ pub fn reply(request: &BootRequest, subnet: &Subnet, client: Client, told: Told)
             // The relay is to broadcast it: the client has no address to be reached at (RFC 2131 §4.3.2).
             message.set_flags(Flags::default().set_broadcast());
         }
-        return DhcpReply { packet: bytes(&message, request), to: nak_destination(request) };
+        return DhcpReply { packet: bytes(&message, request), to: nak_destination(request), binds: true };
     }
     if let Some((_, lease_s)) = lease {
         options.insert(DhcpOption::AddressLeaseTime(lease_s));
@@ -104,7 +104,8 @@ pub fn reply(request: &BootRequest, subnet: &Subnet, client: Client, told: Told)
             packet = bytes(&message, request);
         }
     }
-    DhcpReply { packet, to: destination(request, address) }
+    let binds = !matches!(told, Told::Offer { .. } | Told::ProxyOffer);
+    DhcpReply { packet, to: destination(request, address), binds }
 }
 
 /// What to boot: siaddr and 66, `file` and 67 (old clients read only `file`), and what the client's kind needs.
@@ -231,7 +232,7 @@ mod tests {
     }
 
     fn check_in(subnet: &Subnet, request: &BootRequest, client: Client, told: Told, expect: Expect) {
-        let DhcpReply { packet, to } = reply(request, subnet, client, told);
+        let DhcpReply { packet, to, .. } = reply(request, subnet, client, told);
         assert!(packet.len() >= 300);
         let message = Message::decode(&mut Decoder::new(&packet)).expect("dhcproto reads what it wrote");
         let mut text = format!("to {to:?}\nyiaddr {} siaddr {}\n", message.yiaddr(), message.siaddr());
