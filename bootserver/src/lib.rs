@@ -21,6 +21,7 @@ pub mod heartbeat;
 pub mod no_ipv6;
 pub mod notify;
 pub mod operators;
+pub mod power;
 pub mod privileges;
 pub mod rack_task;
 pub mod run;

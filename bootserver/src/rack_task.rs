@@ -11,6 +11,7 @@
 //! ```
 
 use crate::ca::{Ca, CaError};
+use crate::power::PowerJobs;
 use crate::storage_jobs::{Perform, StorageJobs};
 use crate::store::{Store, StoreError};
 use proto::HostId;
@@ -49,8 +50,8 @@ pub enum RackError {
     /// A permit could not be signed.
     #[error("the server stops, as a permit could not be signed: {0}")]
     Sign(#[from] CaError),
-    /// A storage job was lost.
-    #[error("the server stops, as a storage job was lost: {0}")]
+    /// A job was lost.
+    #[error("the server stops, as a job of storage or power was lost: {0}")]
     Job(#[from] tokio::task::JoinError),
 }
 
@@ -222,6 +223,7 @@ pub struct RackTask {
     store: Store,
     ca: Arc<Ca>,
     jobs: StorageJobs,
+    power: PowerJobs,
     pending: HashMap<ReplyTo, Pending>,
     inputs: mpsc::Receiver<Input>,
     view: watch::Sender<Arc<Shown>>,
@@ -241,7 +243,8 @@ impl RackTask {
         let (sender, inputs) = mpsc::channel(QUEUE_EVENTS_MAX);
         let (view, watch) = watch::channel(Shown::of(&rack, clock.now()));
         let jobs = StorageJobs::new(perform);
-        let mut task = Self { rack, store, ca, jobs, pending: HashMap::new(), inputs, view, clock };
+        let mut task =
+            Self { rack, store, ca, jobs, power: PowerJobs::default(), pending: HashMap::new(), inputs, view, clock };
         let mut batch = Batch::default();
         batch.take_in(restored);
         if !batch.changes.is_empty() {
@@ -289,6 +292,10 @@ impl RackTask {
                     let (job, result) = done?;
                     events.push(Event::StorageDone { job, result });
                 }
+                done = self.power.ended() => {
+                    let (job, host, result) = done?;
+                    events.push(Event::PowerDone { job, host, result });
+                }
                 _ = tick.tick() => {
                     self.forget_gone(&mut events);
                     events.push(Event::Tick);
@@ -331,6 +338,7 @@ impl RackTask {
                     }
                 }
                 Out::Effect(Effect::Storage { job, op }) => self.jobs.push(job, op),
+                Out::Effect(Effect::Power { job, host, bmc, op }) => self.power.push(job, host, bmc, op),
                 // Commits are no part of what leaves.
                 Out::Effect(Effect::Commit(_)) => {}
                 Out::Log(to, events) => drop(to.send(events)),

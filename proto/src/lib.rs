@@ -10,6 +10,7 @@ pub mod event;
 pub mod heartbeat;
 pub mod host;
 pub mod ids;
+pub mod power;
 pub mod view;
 pub mod vm;
 

@@ -4,6 +4,7 @@
 //! their own), the clients and probes of its tests, and the simulated rack. Never does: leave anything behind.
 
 pub mod appliance;
+pub mod bmc;
 pub mod cases;
 pub mod forward;
 pub mod guard;

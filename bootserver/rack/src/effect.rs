@@ -3,6 +3,7 @@
 
 use crate::dhcp::DhcpReply;
 use crate::event::ReplyTo;
+use crate::power::{Bmc, PowerOp};
 use crate::record::Change;
 use proto::agent::{JoinRefusal, ReportAnswer, Secret};
 use proto::api::{Accepted, ConsoleText, Refusal};
@@ -31,6 +32,18 @@ pub enum Effect {
         job: u64,
         /// What.
         op: StorageOp,
+    },
+    /// Have a host's management controller do something, then say [`crate::event::Event::PowerDone`]. The rack gives a host one job at a
+    /// time, and bounds how many there are in all.
+    Power {
+        /// Its number, unique within one run of the server.
+        job: u64,
+        /// Whose.
+        host: HostId,
+        /// Which controller.
+        bmc: Bmc,
+        /// What.
+        op: PowerOp,
     },
 }
 

@@ -1,6 +1,7 @@
 //! What happens to the rack. The shell turns packets, requests and results into these; nothing else does.
 
 use crate::dhcp::{BootRequest, ServerReply};
+use crate::power::{PowerAnswer, PowerFailure};
 use proto::agent::{JoinRequest, Report};
 use proto::api::{Balance, CreateDisk, CreateVm, DescribeHost, GrowDisk, MigrateVm, RegisterHost};
 use proto::heartbeat::Slot;
@@ -125,6 +126,15 @@ pub enum Event {
         job: u64,
         /// How: an error is one line on what was tried and what failed.
         result: Result<(), String>,
+    },
+    /// A management controller has answered, or has not.
+    PowerDone {
+        /// Which job.
+        job: u64,
+        /// Whose.
+        host: HostId,
+        /// How.
+        result: Result<PowerAnswer, PowerFailure>,
     },
     /// The storage's server had ended and was started anew: it knows no disk and no grant.
     StorageAnew,

@@ -27,6 +27,7 @@ mod moves;
 pub mod names;
 mod orders;
 pub mod policy;
+pub mod power;
 pub mod record;
 pub mod script;
 mod table;
@@ -269,6 +270,7 @@ impl Rack {
             Event::ReportGone { reply, host } => self.report_gone(reply, &host),
             Event::Operator { reply, command } => self.operator(reply, command, now),
             Event::StorageDone { job, result } => self.storage_done(job, result, now),
+            Event::PowerDone { .. } => {}
             Event::StorageAnew => self.storage_anew(now),
             Event::Heartbeats { read_mono_ms, slots } => self.heartbeats(read_mono_ms, slots, now),
             Event::Tick => self.tick(now),
