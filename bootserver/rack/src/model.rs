@@ -159,7 +159,8 @@ impl World {
                     match rest {
                         Effect::Storage { job, op } => self.disks.queue.push_back((job, op)),
                         Effect::Answer { to, answer } => self.answered(to, answer),
-                        Effect::Commit(_) => {}
+                        // No host here has a controller.
+                        Effect::Commit(_) | Effect::Power { .. } => {}
                     }
                 }
             }

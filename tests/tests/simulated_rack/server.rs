@@ -204,7 +204,8 @@ impl Server {
                 Effect::Storage { job, op } => {
                     self.jobs.entry(op.disk().clone()).or_default().push_back((job, op));
                 }
-                Effect::Commit(_) => {}
+                // No host here has a controller.
+                Effect::Commit(_) | Effect::Power { .. } => {}
             }
         }
     }

@@ -92,7 +92,8 @@ impl Few {
                         self.obey(order);
                     }
                 }
-                Effect::Answer { .. } => {}
+                // No host here has a controller.
+                Effect::Answer { .. } | Effect::Power { .. } => {}
             }
         }
     }
