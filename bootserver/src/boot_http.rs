@@ -1,7 +1,7 @@
 //! Plain HTTP for booting machines: scripts, the release's files, guests' kernels, the CA's certificate.
 //!
 //! Owns: paths, ranges, and telling the rack how far each file is. Never does: hold a whole file in memory, join a path,
-//! or serve anything secret but the one-time nonce within a script, which goes to the lease's own address only.
+//! read a body, or serve anything secret but the one-time nonce within a script, which goes to the lease's own address only.
 //!
 //! | path | what |
 //! |---|---|
@@ -11,28 +11,28 @@
 //! | `/loader/ipxe.efi` | for UEFI HTTP Boot |
 //! | `/ca.pem` | what `tsubame.ca` pins |
 
+mod conversation;
 mod file;
+mod head;
 mod pace;
 mod range;
 
 pub use file::{Pacer, Shelf};
 
-use crate::connections::{Limits, Peer};
+use crate::connections::{Failure, Limits};
 use crate::rack_task::Handle;
-use file::Progress;
-use http::{HeaderMap, Method, Response, StatusCode, header};
+use file::{Progress, Sending};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use proto::Mac;
 use proto::host::Firmware;
 use rack::effect::{Answer, ScriptRefusal};
 use rack::event::{Entropy, Event, ScriptKind};
 use rack::names;
 use rack::policy::Subnet;
-use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
-use warp::path::FullPath;
-use warp::{Filter, Reply};
+use tokio::net::TcpStream;
 
 /// A whole rack may ask at once; a machine has one connection, a browser a few.
 pub const LIMITS: Limits = Limits {
@@ -52,35 +52,35 @@ pub struct BootHttp {
     pub subnet: Subnet,
     /// The CA's certificate, PEM.
     pub ca_pem: String,
+    /// How long a client may take, and the rest that is borne.
+    pub limits: Limits,
     /// The rack.
     pub rack: Handle,
 }
 
-/// The service as a warp filter; each request carries a [`Peer`].
-pub fn filter(
-    service: Arc<BootHttp>,
-) -> impl Filter<Extract = (warp::reply::Response,), Error = warp::Rejection> + Clone + Send + Sync + 'static {
-    warp::method().and(warp::path::full()).and(warp::header::headers_cloned()).and(warp::ext::get::<Peer>()).and_then(
-        move |method: Method, path: FullPath, headers: HeaderMap, peer: Peer| {
-            let service = service.clone();
-            async move {
-                let response = service.answer(&method, path.as_str(), &headers, peer.address).await;
-                let (path, status) = (path.as_str(), response.status().as_u16());
-                tracing::debug!(from = %peer.address, %method, path, status, "boot HTTP");
-                Ok::<_, Infallible>(response)
-            }
-        },
-    )
+/// What is said to a request.
+struct Reply {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Body,
+}
+
+enum Body {
+    /// There can be none.
+    None,
+    /// It would be so long.
+    Length(u64),
+    Text(String),
+    File(Sending),
 }
 
 impl BootHttp {
-    async fn answer(
-        &self,
-        method: &Method,
-        path: &str,
-        headers: &HeaderMap,
-        from: SocketAddr,
-    ) -> warp::reply::Response {
+    /// Serves one connection to its end.
+    pub async fn hold(self: Arc<Self>, stream: TcpStream, from: SocketAddr) -> Result<(), Failure> {
+        Ok(conversation::hold(&self, stream, from).await?)
+    }
+
+    async fn answer(&self, method: &Method, path: &str, headers: &HeaderMap, from: SocketAddr) -> Reply {
         if method != Method::GET && method != Method::HEAD {
             return text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
         }
@@ -103,10 +103,10 @@ impl BootHttp {
             return text(StatusCode::NOT_FOUND, "no such file\n");
         };
         let progress = Progress::new(self.rack.clone(), from, file.kind);
-        file.respond(method == Method::HEAD, headers, self.pacer.clone(), progress).await
+        file.reply(method == Method::HEAD, headers, progress).await
     }
 
-    async fn script(&self, mac: Mac, kind: ScriptKind, from: Ipv4Addr) -> warp::reply::Response {
+    async fn script(&self, mac: Mac, kind: ScriptKind, from: Ipv4Addr) -> Reply {
         let mut bytes = [0; 32];
         if let Err(err) = getrandom::fill(&mut bytes) {
             tracing::error!(%err, "no randomness to be had");
@@ -138,9 +138,10 @@ impl BootHttp {
     }
 }
 
-fn text(status: StatusCode, text: &str) -> warp::reply::Response {
-    let mut response: Response<_> = text.to_owned().into_response();
-    *response.status_mut() = status;
-    response.headers_mut().insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
-    response
+fn text(status: StatusCode, text: &str) -> Reply {
+    let headers = HeaderMap::from_iter([
+        (header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8")),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    ]);
+    Reply { status, headers, body: Body::Text(text.to_owned()) }
 }

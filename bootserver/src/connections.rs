@@ -7,6 +7,7 @@ use rustls::pki_types::CertificateDer;
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
@@ -42,21 +43,18 @@ pub struct Limits {
 /// A client that takes no byte for this long is cut off (TCP_USER_TIMEOUT), milliseconds.
 const UNACKED_MS: u32 = 30_000;
 
-/// Accepts and serves until `stop` turns true; then connections are dropped as they are.
-pub async fn serve<S>(
+/// How a connection ended that did not end well.
+pub type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Accepts connections and has each held until `stop` turns true; then they are dropped as they are.
+pub async fn serve<F>(
     name: &'static str,
     listener: TcpListener,
-    tls: Option<TlsAcceptor>,
     limits: Limits,
-    service: S,
+    hold: impl Fn(TcpStream, SocketAddr) -> F,
     mut stop: watch::Receiver<bool>,
 ) where
-    S: Service<http::Request<hyper::body::Incoming>, Response = warp::reply::Response, Error = Infallible>
-        + Clone
-        + Send
-        + Sync
-        + 'static,
-    S::Future: Send + 'static,
+    F: Future<Output = Result<(), Failure>> + Send + 'static,
 {
     let room = Arc::new(Semaphore::new(limits.connections_max));
     let counts = Counts::default();
@@ -80,22 +78,50 @@ pub async fn serve<S>(
             tracing::debug!(service = name, %address, "too many connections, one is turned away");
             continue;
         };
-        let (tls, service) = (tls.clone(), service.clone());
+        if let Err(err) = heed_silence(&stream) {
+            tracing::debug!(service = name, %address, %err, "a connection that is gone already");
+            continue;
+        }
+        let held = hold(stream, address);
         connections.spawn(async move {
-            let _held = (place, count);
-            if let Err(err) = connection(stream, address, tls, limits, service).await {
+            let _counted = (place, count);
+            if let Err(err) = held.await {
                 tracing::debug!(service = name, %address, %err, "connection ended");
             }
         });
     }
 }
 
-type Failure = Box<dyn std::error::Error + Send + Sync>;
+/// A client that is gone is noticed, and nothing small waits to be sent.
+fn heed_silence(stream: &TcpStream) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    setsockopt(stream, sockopt::TcpUserTimeout, &UNACKED_MS)?;
+    setsockopt(stream, sockopt::KeepAlive, &true)?;
+    setsockopt(stream, sockopt::TcpKeepIdle, &15)?;
+    setsockopt(stream, sockopt::TcpKeepInterval, &5)?;
+    Ok(())
+}
+
+/// How the TLS services hold a connection: by hyper, HTTP/1.1 or h2, each request carrying its [`Peer`].
+pub fn tls<S>(
+    acceptor: TlsAcceptor,
+    limits: Limits,
+    service: S,
+) -> impl Fn(TcpStream, SocketAddr) -> Pin<Box<dyn Future<Output = Result<(), Failure>> + Send>>
+where
+    S: Service<http::Request<hyper::body::Incoming>, Response = warp::reply::Response, Error = Infallible>
+        + Clone
+        + Send
+        + 'static,
+    S::Future: Send + 'static,
+{
+    move |stream, address| Box::pin(connection(stream, address, acceptor.clone(), limits, service.clone()))
+}
 
 async fn connection<S>(
     stream: TcpStream,
     address: SocketAddr,
-    tls: Option<TlsAcceptor>,
+    tls: TlsAcceptor,
     limits: Limits,
     service: S,
 ) -> Result<(), Failure>
@@ -106,20 +132,11 @@ where
         + 'static,
     S::Future: Send + 'static,
 {
-    stream.set_nodelay(true)?;
-    setsockopt(&stream, sockopt::TcpUserTimeout, &UNACKED_MS)?;
-    setsockopt(&stream, sockopt::KeepAlive, &true)?;
-    setsockopt(&stream, sockopt::TcpKeepIdle, &15)?;
-    setsockopt(&stream, sockopt::TcpKeepInterval, &5)?;
     let call = |peer: Peer| {
         hyper::service::service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
             request.extensions_mut().insert(peer.clone());
             service.clone().call(request)
         })
-    };
-    let Some(tls) = tls else {
-        http1(limits).serve_connection(TokioIo::new(stream), call(Peer { address, certificate: None })).await?;
-        return Ok(());
     };
     let stream = tokio::time::timeout(limits.head_timeout, tls.accept(stream)).await??;
     let (_, session) = stream.get_ref();
@@ -136,15 +153,14 @@ where
             .serve_connection(TokioIo::new(stream), call)
             .await?;
     } else {
-        http1(limits).serve_connection(TokioIo::new(stream), call).await?;
+        hyper::server::conn::http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(limits.head_timeout)
+            .max_buf_size(32 * 1024)
+            .serve_connection(TokioIo::new(stream), call)
+            .await?;
     }
     Ok(())
-}
-
-fn http1(limits: Limits) -> hyper::server::conn::http1::Builder {
-    let mut builder = hyper::server::conn::http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(limits.head_timeout).max_buf_size(32 * 1024);
-    builder
 }
 
 /// Connections by address.
@@ -176,6 +192,3 @@ impl Drop for Counted {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

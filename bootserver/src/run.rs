@@ -121,9 +121,10 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<(), RunE
     let boot = listener(SocketAddr::from((address, listen.boot_port)), "the boot port").await?;
     let (shelf, pacer) = (shelf(&config), Pacer::new(config.boot_rate_bytes_s));
     let subnet = config.policy(ca.digest()).subnet;
-    let boot_http = BootHttp { shelf, pacer, subnet, ca_pem: ca.pem().to_owned(), rack: rack.clone() };
-    let filter = warp::service(boot_http::filter(Arc::new(boot_http)));
-    let serving = connections::serve("boot", boot, None, boot_http::LIMITS, filter, stop.clone());
+    let (ca_pem, limits) = (ca.pem().to_owned(), boot_http::LIMITS);
+    let boot_http = Arc::new(BootHttp { shelf, pacer, subnet, ca_pem, limits, rack: rack.clone() });
+    let hold = move |stream, from| boot_http.clone().hold(stream, from);
+    let serving = connections::serve("boot", boot, boot_http::LIMITS, hold, stop.clone());
     service(
         "boot HTTP",
         Box::pin(async move {
@@ -139,7 +140,8 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<(), RunE
     let to_agents = listener(SocketAddr::from((address, listen.agent_port)), "the agents' port").await?;
     let tls = tls::agents(&ca, own()?).map_err(tls_failed)?;
     let filter = warp::service(agents::filter(Arc::new(Agents { ca: ca.clone(), rack: rack.clone() })));
-    let serving = connections::serve("agents", to_agents, Some(tls), agents::LIMITS, filter, stop.clone());
+    let hold = connections::tls(tls, agents::LIMITS, filter);
+    let serving = connections::serve("agents", to_agents, agents::LIMITS, hold, stop.clone());
     service(
         "agents",
         Box::pin(async move {
@@ -152,7 +154,8 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<(), RunE
     let tls = tls::operators(own()?).map_err(tls_failed)?;
     let sessions = Sessions::open(&config.state, clock.now().unix_ms)?;
     let filter = warp::service(operators::filter(Arc::new(Operators { sessions, rack: rack.clone(), clock })));
-    let serving = connections::serve("operators", to_operators, Some(tls), operators::LIMITS, filter, stop.clone());
+    let hold = connections::tls(tls, operators::LIMITS, filter);
+    let serving = connections::serve("operators", to_operators, operators::LIMITS, hold, stop.clone());
     service(
         "operators",
         Box::pin(async move {

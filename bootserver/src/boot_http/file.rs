@@ -1,11 +1,10 @@
-//! The files that are served: found by their whole path, streamed in chunks through the page cache.
+//! The files that are served: found by their whole path, and handed out piece by piece from the page cache.
 
 use super::pace::Pace;
 use super::range::{Part, part};
+use super::{Body, Reply, text as text_reply};
 use crate::config::files::ServedFile;
 use crate::rack_task::Handle;
-use bytes::Bytes;
-use futures_util::stream::{self, Stream};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use nix::libc;
 use rack::event::{BootFile, Event};
@@ -18,10 +17,9 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use warp::Reply;
 
-/// Read and sent at once; two of these are in memory for each connection.
-const CHUNK_BYTES: usize = 128 * 1024;
+/// Sent in one turn.
+const PIECE_BYTES: u64 = 256 * 1024;
 /// The rack is told at most this often of each file.
 const TELL_EVERY: Duration = Duration::from_millis(250);
 
@@ -39,10 +37,10 @@ impl Pacer {
     }
 
     /// Waits until a piece may go.
-    async fn turn(&self, bytes: usize) {
+    async fn turn(&self, bytes: u64) {
         let wait = {
             let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
-            pace.take(bytes as u64, self.begun.elapsed())
+            pace.take(bytes, self.begun.elapsed())
         };
         if !wait.is_zero() {
             tokio::time::sleep(wait).await;
@@ -76,68 +74,48 @@ impl Shelf {
 }
 
 impl Entry {
-    pub(super) async fn respond(
-        &self,
-        head: bool,
-        headers: &HeaderMap,
-        pacer: Pacer,
-        progress: Progress,
-    ) -> warp::reply::Response {
-        let text = |name| headers.get(name).and_then(|v: &HeaderValue| v.to_str().ok());
+    /// What a GET of it gets, or a HEAD.
+    pub(super) async fn reply(&self, head: bool, asked: &HeaderMap, progress: Progress) -> Reply {
+        let text = |name| asked.get(name).and_then(|v: &HeaderValue| v.to_str().ok());
         let ours = self.etag.to_str().unwrap_or_default();
+        let mut headers = HeaderMap::from_iter([
+            (header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream")),
+            (header::ACCEPT_RANGES, HeaderValue::from_static("bytes")),
+            (header::ETAG, self.etag.clone()),
+        ]);
         let names_ours = |list: &str| list.split(',').any(|tag| tag.trim() == ours || tag.trim() == "*");
         if text(header::IF_NONE_MATCH).is_some_and(names_ours) {
-            return self.headers(StatusCode::NOT_MODIFIED, None, "".into_response());
+            return Reply { status: StatusCode::NOT_MODIFIED, headers, body: Body::None };
         }
+        let mut range_is = |range: String| {
+            // Numbers and punctuation always make a header's value.
+            headers.insert(header::CONTENT_RANGE, HeaderValue::from_str(&range).expect("ASCII"));
+        };
         let range = text(header::RANGE).filter(|_| text(header::IF_RANGE).is_none_or(|tag| tag.trim() == ours));
-        let (status, first, last) = match part(range, self.bytes) {
-            Part::Whole => (StatusCode::OK, 0, self.bytes.saturating_sub(1)),
-            Part::Bytes { first, last } => (StatusCode::PARTIAL_CONTENT, first, last),
+        let (status, at, end) = match part(range, self.bytes) {
+            Part::Whole => (StatusCode::OK, 0, self.bytes),
+            Part::Bytes { first, last } => {
+                range_is(format!("bytes {first}-{last}/{}", self.bytes));
+                (StatusCode::PARTIAL_CONTENT, first, last + 1)
+            }
             Part::Unsatisfiable => {
-                let mut response = self.headers(StatusCode::RANGE_NOT_SATISFIABLE, None, "".into_response());
-                insert(&mut response, header::CONTENT_RANGE, &format!("bytes */{}", self.bytes));
-                return response;
+                range_is(format!("bytes */{}", self.bytes));
+                return Reply { status: StatusCode::RANGE_NOT_SATISFIABLE, headers, body: Body::Length(0) };
             }
         };
-        let length = if self.bytes == 0 { 0 } else { last - first + 1 };
-        let body = if head {
-            "".into_response()
-        } else {
-            match self.open().await {
-                Ok(file) => {
-                    warp::reply::stream(chunks(file, first, length, pacer, progress.of(self.bytes))).into_response()
-                }
-                Err(err) => {
-                    tracing::error!(path = %self.path.display(), %err, "a file that is to be served cannot be");
-                    let mut response = "the file cannot be read\n".into_response();
-                    *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-                    return response;
-                }
+        if head {
+            return Reply { status, headers, body: Body::Length(end - at) };
+        }
+        match self.open().await {
+            Ok(file) => {
+                let sending = Sending { file: Arc::new(file), at, ready: at, end, progress: progress.of(self.bytes) };
+                Reply { status, headers, body: Body::File(sending) }
             }
-        };
-        let mut response = self.headers(status, Some(length), body);
-        if status == StatusCode::PARTIAL_CONTENT {
-            insert(&mut response, header::CONTENT_RANGE, &format!("bytes {first}-{last}/{}", self.bytes));
+            Err(err) => {
+                tracing::error!(path = %self.path.display(), %err, "a file that is to be served cannot be");
+                text_reply(StatusCode::INTERNAL_SERVER_ERROR, "the file cannot be read\n")
+            }
         }
-        response
-    }
-
-    fn headers(
-        &self,
-        status: StatusCode,
-        length: Option<u64>,
-        mut response: warp::reply::Response,
-    ) -> warp::reply::Response {
-        *response.status_mut() = status;
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
-        headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-        headers.insert(header::ETAG, self.etag.clone());
-        headers.remove(header::CONTENT_LENGTH);
-        if let Some(length) = length {
-            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
-        }
-        response
     }
 
     async fn open(&self) -> io::Result<File> {
@@ -154,66 +132,76 @@ impl Entry {
     }
 }
 
-fn insert(response: &mut warp::reply::Response, name: header::HeaderName, value: &str) {
-    // Numbers and punctuation always make a header's value.
-    response.headers_mut().insert(name, HeaderValue::from_str(value).expect("ASCII"));
+/// A file, or a part of it, on its way out.
+pub(super) struct Sending {
+    file: Arc<File>,
+    /// Up to here it is sent.
+    at: u64,
+    /// Up to here it may be.
+    ready: u64,
+    end: u64,
+    progress: Progress,
 }
 
-fn chunks(
-    file: File,
-    first: u64,
-    length: u64,
-    pacer: Pacer,
-    progress: Progress,
-) -> impl Stream<Item = io::Result<Bytes>> + Send + Sync {
-    let state = (Arc::new(file), first, length, pacer, progress);
-    stream::try_unfold(state, |(file, at, left, pacer, mut progress)| async move {
-        if left == 0 {
+/// What is to be sent next.
+pub(super) struct Piece<'a> {
+    pub(super) file: &'a File,
+    /// From here.
+    pub(super) at: u64,
+    /// To here, without it.
+    pub(super) end: u64,
+}
+
+impl Sending {
+    /// Bytes that are still to be sent.
+    pub(super) fn left(&self) -> u64 {
+        self.end - self.at
+    }
+
+    /// The next piece, when its turn has come and it is in memory; `None` at the end.
+    pub(super) async fn next(&mut self, pacer: &Pacer) -> io::Result<Option<Piece<'_>>> {
+        let bytes = self.left().min(PIECE_BYTES);
+        if bytes == 0 {
             return Ok(None);
         }
-        let bytes = usize::try_from(left).unwrap_or(CHUNK_BYTES).min(CHUNK_BYTES);
         pacer.turn(bytes).await;
-        let chunk = match cached(&file, at, bytes)? {
-            Some(chunk) => chunk,
+        if !in_memory(&self.file, self.at, bytes)? {
             // From the disk: not on a thread that others wait for.
-            None => {
-                let reader = file.clone();
-                let read = move || {
-                    let mut chunk = vec![0; bytes];
-                    reader.read_exact_at(&mut chunk, at)?;
-                    Ok::<_, io::Error>(chunk)
-                };
-                tokio::task::spawn_blocking(read).await.map_err(io::Error::other)??
-            }
-        };
-        let chunk = Bytes::from(chunk);
-        let sent = chunk.len() as u64;
-        progress.tell(at + sent);
-        Ok(Some((chunk, (file, at + sent, left - sent, pacer, progress))))
-    })
+            let (file, at) = (self.file.clone(), self.at);
+            let read = move || file.read_exact_at(&mut vec![0; PIECE_BYTES.min(bytes) as usize], at);
+            tokio::task::spawn_blocking(read).await.map_err(io::Error::other)??;
+        }
+        self.ready = self.at + bytes;
+        Ok(Some(Piece { file: &self.file, at: self.at, end: self.ready }))
+    }
+
+    /// The piece is sent.
+    pub(super) fn sent(&mut self) {
+        self.at = self.ready;
+        self.progress.tell(self.at);
+    }
 }
 
-/// What is to be read, as far as it is in memory (preadv2(2), RWF_NOWAIT); `None` when the disk must be asked. An image is
-/// read once and served to a whole rack: handing each chunk to another thread cost more than reading it.
-fn cached(file: &File, at: u64, bytes: usize) -> io::Result<Option<Vec<u8>>> {
-    let mut chunk = Vec::<u8>::with_capacity(bytes);
-    let into = libc::iovec { iov_base: chunk.as_mut_ptr().cast(), iov_len: bytes };
-    let offset = libc::off_t::try_from(at).map_err(io::Error::other)?;
-    // SAFETY: `into` names the vector's own memory, `bytes` long, and both live over the call.
-    let read = unsafe { libc::preadv2(file.as_raw_fd(), &raw const into, 1, offset, libc::RWF_NOWAIT) };
-    match usize::try_from(read) {
-        Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
-        Ok(read) => {
-            // SAFETY: the kernel has written that many bytes, no more than there is room for.
-            unsafe { chunk.set_len(read) };
-            Ok(Some(chunk))
+/// Whether a piece is in memory by its first and its last byte, and could be sent without the disk (preadv2(2), RWF_NOWAIT).
+fn in_memory(file: &File, at: u64, bytes: u64) -> io::Result<bool> {
+    for at in [at, at + bytes - 1] {
+        let mut byte = 0u8;
+        let into = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
+        let offset = libc::off_t::try_from(at).map_err(io::Error::other)?;
+        // SAFETY: `into` names one byte of ours, which lives over the call.
+        let read = unsafe { libc::preadv2(file.as_raw_fd(), &raw const into, 1, offset, libc::RWF_NOWAIT) };
+        match read {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            1.. => {}
+            _ => match io::Error::last_os_error() {
+                err if err.raw_os_error() == Some(libc::EAGAIN) => return Ok(false),
+                // A file system that cannot tell.
+                err if err.raw_os_error() == Some(libc::EOPNOTSUPP) => return Ok(true),
+                err => return Err(err),
+            },
         }
-        Err(_) => match io::Error::last_os_error() {
-            // Not in memory, or a file system that cannot tell.
-            err if matches!(err.raw_os_error(), Some(libc::EAGAIN | libc::EOPNOTSUPP)) => Ok(None),
-            err => Err(err),
-        },
     }
+    Ok(true)
 }
 
 /// How far one file is, told to the rack now and then.

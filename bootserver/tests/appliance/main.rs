@@ -3,5 +3,6 @@
 
 mod agents;
 mod boot_http;
+mod dawdlers;
 mod operators;
 mod server;

@@ -21,6 +21,7 @@ use rack::Rack;
 use rack::dhcp::{BootRequest, MessageKind};
 use rack::effect::{Answer, StorageOp};
 use rack::event::{BootFile, Event};
+use rack::policy::Subnet;
 use rcgen::KeyPair;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
@@ -44,6 +45,7 @@ pub(crate) struct Server {
     dir: TempDir,
     pub(crate) rack: Handle,
     pub(crate) ca: Arc<Ca>,
+    pub(crate) subnet: Subnet,
     pub(crate) boot: SocketAddr,
     pub(crate) agents: SocketAddr,
     pub(crate) operators: SocketAddr,
@@ -100,21 +102,25 @@ pub(crate) async fn start(dir: TempDir) -> Server {
     let image: &ServedFile = &config.release[3];
     shelf.put("/b/image".to_owned(), image, Some(BootFile::Image));
     let (pacer, subnet) = (Pacer::new(0), config.policy(ca.digest()).subnet);
-    let service = BootHttp { shelf, pacer, subnet, ca_pem: ca.pem().to_owned(), rack: rack.clone() };
-    let filter = warp::service(boot_http::filter(Arc::new(service)));
-    tokio::spawn(connections::serve("boot", listener, None, boot_http::LIMITS, filter, stopped.clone()));
+    let (ca_pem, limits) = (ca.pem().to_owned(), boot_http::LIMITS);
+    let service = BootHttp { shelf, pacer, subnet: subnet.clone(), ca_pem, limits, rack: rack.clone() };
+    let service = Arc::new(service);
+    let hold = move |stream, from| service.clone().hold(stream, from);
+    tokio::spawn(connections::serve("boot", listener, boot_http::LIMITS, hold, stopped.clone()));
 
     let (listener, to_agents) = listen().await;
-    let acceptor = Some(tls::agents(&ca, own()).expect("TLS"));
+    let acceptor = tls::agents(&ca, own()).expect("TLS");
     let filter = warp::service(agents::filter(Arc::new(Agents { ca: ca.clone(), rack: rack.clone() })));
-    tokio::spawn(connections::serve("agents", listener, acceptor, agents::LIMITS, filter, stopped.clone()));
+    let hold = connections::tls(acceptor, agents::LIMITS, filter);
+    tokio::spawn(connections::serve("agents", listener, agents::LIMITS, hold, stopped.clone()));
 
     let (listener, to_operators) = listen().await;
-    let acceptor = Some(tls::operators(own()).expect("TLS"));
+    let acceptor = tls::operators(own()).expect("TLS");
     let sessions = Sessions::open(&config.state, clock.now().unix_ms).expect("sessions");
     let filter = warp::service(operators::filter(Arc::new(Operators { sessions, rack: rack.clone(), clock })));
-    tokio::spawn(connections::serve("operators", listener, acceptor, operators::LIMITS, filter, stopped));
-    Server { dir, rack, ca, boot, agents: to_agents, operators: to_operators, stop, task }
+    let hold = connections::tls(acceptor, operators::LIMITS, filter);
+    tokio::spawn(connections::serve("operators", listener, operators::LIMITS, hold, stopped));
+    Server { dir, rack, ca, subnet, boot, agents: to_agents, operators: to_operators, stop, task }
 }
 
 impl Server {
@@ -170,13 +176,18 @@ impl Server {
         rest.split_whitespace().next().expect("a value").to_owned()
     }
 
-    /// Opens h2 over TLS, from the host's address, with a certificate or without.
-    pub(crate) async fn tls(&self, to: SocketAddr, identity: Option<&(String, KeyPair)>) -> Result<Client, String> {
+    /// Trust in its CA; who asks is still to be said.
+    pub(crate) fn trusting(&self) -> rustls::ConfigBuilder<rustls::ClientConfig, rustls::client::WantsClientCert> {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(self.ca.certificate().clone()).expect("a CA");
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-        let config = config.expect("TLS 1.3").with_root_certificates(roots);
+        config.expect("TLS 1.3").with_root_certificates(roots)
+    }
+
+    /// Opens h2 over TLS, from the host's address, with a certificate or without.
+    pub(crate) async fn tls(&self, to: SocketAddr, identity: Option<&(String, KeyPair)>) -> Result<Client, String> {
+        let config = self.trusting();
         let mut config = match identity {
             None => config.with_no_client_auth(),
             Some((pem, key)) => {

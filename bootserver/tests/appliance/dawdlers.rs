@@ -1,0 +1,140 @@
+//! Clients that take their time, on a plain port and on one with TLS: cut off, with nobody waiting for them.
+
+use crate::server::{Server, directory, start};
+use bootserver::boot_http::{BootHttp, Pacer, Shelf};
+use bootserver::connections::{self, Limits};
+use bootserver::tls;
+use rustls::pki_types::ServerName;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+use time::OffsetDateTime;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio_rustls::TlsConnector;
+use warp::{Filter, Reply};
+
+/// So that a test need not wait for long; the time itself is not under test.
+const LIMITS: Limits = Limits {
+    connections_max: 16,
+    connections_per_address_max: 8,
+    head_timeout: Duration::from_millis(300),
+    streams_max: 1,
+};
+/// Longer than any wait here: it only ends a hang.
+const HANG: Duration = Duration::from_secs(30);
+
+/// Nothing at all; a head without an end; one that grows for ever.
+const SLOW: [(&[u8], &[u8]); 3] = [(b"", b""), (b"GET / HTT", b""), (b"GET / HTTP/1.1\r\n", b"x-more: y\r\n")];
+
+async fn listen() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let at = listener.local_addr().expect("an address");
+    (listener, at)
+}
+
+async fn plain(server: &Server, stop: watch::Receiver<bool>) -> SocketAddr {
+    let (listener, at) = listen().await;
+    let service = Arc::new(BootHttp {
+        shelf: Shelf::default(),
+        pacer: Pacer::new(0),
+        subnet: server.subnet.clone(),
+        ca_pem: "served".to_owned(),
+        limits: LIMITS,
+        rack: server.rack.clone(),
+    });
+    let hold = move |stream, from| service.clone().hold(stream, from);
+    tokio::spawn(connections::serve("test", listener, LIMITS, hold, stop));
+    at
+}
+
+async fn with_tls(server: &Server, stop: watch::Receiver<bool>) -> SocketAddr {
+    let (listener, at) = listen().await;
+    let own = server.ca.server(&server.state(), &[], &[IpAddr::from([127, 0, 0, 1])], OffsetDateTime::now_utc());
+    let acceptor = tls::operators(own.expect("a certificate")).expect("TLS");
+    let filter = warp::any().map(|| "served".into_response());
+    tokio::spawn(connections::serve(
+        "test",
+        listener,
+        LIMITS,
+        connections::tls(acceptor, LIMITS, warp::service(filter)),
+        stop,
+    ));
+    at
+}
+
+async fn ask(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> String {
+    let request = b"GET /ca.pem HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    stream.write_all(request).await.expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("an answer");
+    answer
+}
+
+/// Ends when the server closes a connection on which `more` is written again and again.
+async fn is_cut_off(stream: impl AsyncRead + AsyncWrite + Unpin, more: &'static [u8]) {
+    let dawdle = async {
+        let (mut read, mut write) = tokio::io::split(stream);
+        let mut nothing = Vec::new();
+        let send = async {
+            while write.write_all(more).await.is_ok() && write.flush().await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        // Closed in order or reset, either is the end.
+        tokio::select! {
+            _ = read.read_to_end(&mut nothing) => {}
+            () = send => {}
+        }
+    };
+    tokio::time::timeout(HANG, dawdle).await.expect("a client that dawdles is cut off");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_dawdles_is_cut_off_and_keeps_nobody_waiting() {
+    let server = start(directory()).await;
+    let (_stop, stopped) = watch::channel(false);
+    let (plain, with_tls) = (plain(&server, stopped.clone()).await, with_tls(&server, stopped).await);
+    let connector = TlsConnector::from(Arc::new(server.trusting().with_no_client_auth()));
+    let name = ServerName::try_from("127.0.0.1").expect("an address is a name");
+    let connect = async |at| TcpStream::connect(at).await.expect("a connection");
+    let secure = async || connector.connect(name.clone(), connect(with_tls).await).await.expect("a session");
+
+    let mut dawdlers = tokio::task::JoinSet::new();
+    for (first, more) in SLOW {
+        let mut stream = connect(plain).await;
+        stream.write_all(first).await.expect("sent");
+        dawdlers.spawn(is_cut_off(stream, more));
+        let mut stream = secure().await;
+        stream.write_all(first).await.expect("sent");
+        stream.flush().await.expect("sent");
+        dawdlers.spawn(is_cut_off(stream, more));
+    }
+    // A handshake that is never ended.
+    for hello in [b"".as_slice(), b"\x16\x03\x01\x02\x00\x01"] {
+        let mut stream = connect(with_tls).await;
+        stream.write_all(hello).await.expect("sent");
+        dawdlers.spawn(is_cut_off(stream, b""));
+    }
+    assert!(ask(&mut connect(plain).await).await.ends_with("served"), "others are served meanwhile");
+    assert!(ask(&mut secure().await).await.ends_with("served"), "others are served meanwhile");
+    while let Some(ended) = dawdlers.join_next().await {
+        ended.expect("it was cut off");
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_has_a_limit() {
+    let server = start(directory()).await;
+    let (_stop, stopped) = watch::channel(false);
+    let mut stream = TcpStream::connect(plain(&server, stopped).await).await.expect("a connection");
+    let head = format!("GET / HTTP/1.1\r\nx: {}", "y".repeat(40 * 1024));
+    let mut answer = Vec::new();
+    // It may be reset before all is written or read.
+    let _ = stream.write_all(head.as_bytes()).await;
+    let read = tokio::time::timeout(HANG, stream.read_to_end(&mut answer)).await.expect("it is ended");
+    assert!(read.is_err() || answer.starts_with(b"HTTP/1.1 431"), "{:?}", String::from_utf8_lossy(&answer));
+    server.stop().await;
+}
