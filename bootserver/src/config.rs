@@ -11,8 +11,10 @@ mod check;
 pub mod files;
 mod form;
 mod line;
+mod storage;
 mod subnets;
 
+use crate::storage::{Files, LioConfig, StorageConfig, TgtConfig};
 use files::ServedFile;
 use rack::policy::{Policy, Serves};
 use std::collections::BTreeMap;
@@ -41,7 +43,7 @@ pub struct Config {
     pub boot_rate_bytes_s: u64,
     /// Where to listen.
     pub listen: Listen,
-    /// The disks' server.
+    /// What guests' disks are on.
     pub storage: Storage,
 }
 
@@ -58,15 +60,30 @@ pub struct Listen {
     pub operator: SocketAddr,
 }
 
-/// The iSCSI target daemon.
+/// What guests' disks are on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Storage {
-    /// Where hosts reach it.
-    pub portal: SocketAddr,
-    /// tgtd's control port, `tgtd -C`.
-    pub tgt_control_port: u16,
-    /// Stop it with the server. Guests then lose their disks; for trials only.
+    /// Which kind.
+    pub kind: StorageKind,
+    /// Stop serving with the server. Guests then lose their disks; for trials only.
     pub stop_with_server: bool,
+}
+
+/// Who serves the disks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StorageKind {
+    /// A tgtd of ours.
+    Tgt {
+        /// Where hosts reach it.
+        portal: SocketAddr,
+        /// Its control port, `tgtd -C`.
+        control_port: u16,
+    },
+    /// This machine's kernel.
+    Lio {
+        /// Where hosts reach it.
+        portal: SocketAddr,
+    },
 }
 
 /// What is wrong with a configuration, and where.
@@ -110,6 +127,22 @@ impl Config {
     /// Whether another server gives out the addresses of any subnet.
     pub fn is_a_proxy(&self) -> bool {
         self.policy.subnets().any(|subnet| subnet.serves == Serves::Proxy)
+    }
+
+    /// The storage's part; its disks are in `directory`, unless others have them.
+    pub fn storage_config(&self, directory: PathBuf) -> StorageConfig {
+        let files = Files { directory, templates: self.template_images.clone() };
+        let iqn_prefix = self.policy.iqn_prefix.clone();
+        match &self.storage.kind {
+            StorageKind::Tgt { portal, control_port } => StorageConfig::Tgt(TgtConfig {
+                files,
+                log: self.state.join("tgtd.log"),
+                portal: *portal,
+                control_port: *control_port,
+                iqn_prefix,
+            }),
+            StorageKind::Lio { portal } => StorageConfig::Lio(LioConfig { files, portal: *portal, iqn_prefix }),
+        }
     }
 
     /// The rack's part, once the CA is known by the digest of its certificate (base64url of sha256, 43 characters).

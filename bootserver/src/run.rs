@@ -3,7 +3,7 @@
 //! Owns: the order in which parts come up and go down. Never does: the work of any of them.
 //!
 //! ```text
-//! lock state -> CA -> store (checked) -> rack restored -> rack task -> tgtd -> listeners -> DHCP last -> privileges given up
+//! lock state -> CA -> store (checked) -> rack restored -> storage -> rack task -> listeners -> DHCP last -> privileges given up
 //! ```
 //! DHCP comes last, so that a machine is promised nothing that is not there yet.
 
@@ -20,7 +20,7 @@ use crate::operators::{self, Operators, Sessions};
 use crate::privileges;
 use crate::rack_task::{Clock, RackError, RackTask};
 use crate::state_dir::{self, StateError};
-use crate::storage::{StorageError, Tgt, TgtConfig};
+use crate::storage::{Storage, StorageError};
 use crate::storage_jobs::{Perform, describe};
 use crate::store::{Store, StoreError};
 use crate::tftp;
@@ -56,7 +56,7 @@ pub enum RunError {
     /// The rack's task has ended.
     #[error(transparent)]
     Rack(#[from] RackError),
-    /// tgtd.
+    /// The storage.
     #[error(transparent)]
     Storage(#[from] StorageError),
     /// A port could not be opened.
@@ -97,20 +97,9 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<(), RunE
 
     let disks = config.state.join("disks");
     state_dir::make(&disks)?;
-    let tgt = Tgt::start(TgtConfig {
-        disks,
-        log: config.state.join("tgtd.log"),
-        portal: config.storage.portal,
-        control_port: config.storage.tgt_control_port,
-        iqn_prefix: config.policy(String::new()).iqn_prefix,
-        templates: config.template_images.clone(),
-    })
-    .await?;
-    let tgt = Arc::new(tgt);
-    let (task, rack) = RackTask::new(rack, restored, clock, store.clone(), ca.clone(), perform(tgt.clone())).await?;
-
-    // A name of letters and a dash.
-    let heartbeats = tgt.file(&proto::heartbeat::DISK.parse().expect("the heartbeat disk's name is a disk's"));
+    let storage = Arc::new(Storage::start(config.storage_config(disks)).await?);
+    let (task, rack) =
+        RackTask::new(rack, restored, clock, store.clone(), ca.clone(), perform(storage.clone())).await?;
 
     let mut services: JoinSet<(&'static str, Result<(), String>)> = JoinSet::new();
     let mut service = |name, work: std::pin::Pin<Box<dyn Future<Output = Result<(), String>> + Send>>| {
@@ -205,7 +194,7 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<(), RunE
         Err(err) => tracing::warn!(%err, "machines will wait for an IPv6 router on their way up"),
     }
 
-    let watching = heartbeat::watch(heartbeats, clock, rack.clone(), stop.clone());
+    let watching = heartbeat::watch(storage.heartbeats(), clock, rack.clone(), stop.clone());
     service(
         "heartbeats",
         Box::pin(async move {
@@ -214,7 +203,7 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<(), RunE
         }),
     );
 
-    let (kept, told, mut stopped) = (tgt.clone(), rack.clone(), stop.clone());
+    let (kept, told, mut stopped) = (storage.clone(), rack.clone(), stop.clone());
     service(
         "storage",
         Box::pin(async move {
@@ -284,9 +273,9 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<(), RunE
     if result.is_ok() {
         flatten(rack_task.await)?;
         if config.storage.stop_with_server
-            && let Err(err) = tgt.stop().await
+            && let Err(err) = storage.stop().await
         {
-            tracing::warn!(%err, "tgtd could not be stopped");
+            tracing::warn!(%err, "the storage could not be stopped");
         }
         tracing::info!("stopped");
     }
@@ -310,12 +299,12 @@ async fn backup_once(store: &mut Store) -> Result<(), String> {
     Ok(())
 }
 
-fn perform(tgt: Arc<Tgt>) -> Perform {
+fn perform(storage: Arc<Storage>) -> Perform {
     Box::new(move |op| {
-        let tgt = tgt.clone();
+        let storage = storage.clone();
         Box::pin(async move {
             let what = describe(&op);
-            let result = tgt.perform(&op).await.map_err(|err| err.to_string());
+            let result = storage.perform(&op).await.map_err(|err| err.to_string());
             match &result {
                 Ok(()) => tracing::debug!(what, "storage"),
                 Err(err) => tracing::warn!(what, %err, "storage"),

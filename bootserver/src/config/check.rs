@@ -3,11 +3,11 @@
 use super::files::{Manifest, ServedFile};
 use super::form::{Form, Join, Network, Template, Timing};
 use super::line::line_of;
-use super::{Config, ConfigError, Listen, Storage};
+use super::{Config, ConfigError, Listen};
 use rack::policy::{self, AcceptRule, JoinMode, Policy};
 use std::collections::BTreeMap;
 use std::fmt::Display;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
@@ -269,23 +269,7 @@ impl Checker<'_> {
             return self.wrong(&format!("balancing/{key}"), what);
         }
 
-        let storage = &form.storage;
-        let portal = storage.portal.unwrap_or(SocketAddr::from((form.subnet.address, 3260)));
-        if portal.port() == 0 || portal.ip().is_unspecified() {
-            return self
-                .wrong("storage/portal", format!("is {portal}, expected an address that hosts can reach, and a port"));
-        }
-        self.range("storage/tgt_control_port", storage.tgt_control_port.into(), 0..=32_767, "")?;
-        let named = storage.iqn_prefix.strip_prefix("iqn.").is_some_and(|rest| {
-            !rest.is_empty()
-                && rest.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'.' || b == b'-')
-        });
-        if !named || storage.iqn_prefix.len() > 100 {
-            return self.wrong(
-                "storage/iqn_prefix",
-                format!("is {:?}, expected a name as iqn.2026-11.org.example (RFC 7143 §4.2.7.4)", storage.iqn_prefix),
-            );
-        }
+        let storage = self.storage(&form)?;
 
         let release_dir = self.path(&form.release);
         let manifest = match Manifest::read(&release_dir) {
@@ -354,8 +338,8 @@ impl Checker<'_> {
             lost_ms: timing.lost_ms,
             balance_ms: timing.balance_ms,
             migration_rate_bytes_s: timing.migration_rate_mbit * 125_000,
-            iqn_prefix: storage.iqn_prefix.clone(),
-            portal,
+            iqn_prefix: form.storage.iqn_prefix.clone(),
+            portal: storage.portal(),
             migration_port: form.listen.migration_port,
             boots_at_once: usize::try_from(form.boot.at_once).unwrap_or(usize::MAX),
             ha,
@@ -377,11 +361,7 @@ impl Checker<'_> {
             template_images,
             boot_rate_bytes_s: form.boot.rate_mbit * 125_000,
             listen,
-            storage: Storage {
-                portal,
-                tgt_control_port: storage.tgt_control_port,
-                stop_with_server: storage.stop_with_server,
-            },
+            storage,
         })
     }
 }

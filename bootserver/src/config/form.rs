@@ -200,18 +200,30 @@ impl Default for Listen {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Storage {
+    pub(super) kind: StorageKind,
     /// `subnet.address` with port 3260 when absent.
     pub(super) portal: Option<SocketAddr>,
-    pub(super) tgt_control_port: u16,
+    /// 7 when absent; with `kind: tgt` only.
+    pub(super) tgt_control_port: Option<u16>,
     pub(super) iqn_prefix: String,
     pub(super) stop_with_server: bool,
+}
+
+/// Who serves the disks.
+#[derive(Deserialize, Default, Clone, Copy, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum StorageKind {
+    #[default]
+    Tgt,
+    Lio,
 }
 
 impl Default for Storage {
     fn default() -> Self {
         Self {
+            kind: StorageKind::default(),
             portal: None,
-            tgt_control_port: 7,
+            tgt_control_port: None,
             iqn_prefix: "iqn.2026-11.org.tsubame".to_owned(),
             stop_with_server: false,
         }

@@ -1,5 +1,5 @@
-//! Who was let in to a disk, kept beside it: so that a cut finds every way in after a restart, and tgtd can be
-//! given them anew when it was restarted itself. Holds CHAP secrets: mode 0600, in the appliance's state directory only.
+//! Who was let in to a disk, kept beside it: so that a cut finds every way in after a restart, and a server of disks that was
+//! started anew can be given them again. Holds CHAP secrets: mode 0600, in the appliance's state directory only.
 
 use super::{StorageError, file};
 use proto::agent::Secret;
@@ -25,14 +25,6 @@ pub(super) struct Grant {
     pub(super) address: Ipv4Addr,
     pub(super) user: String,
     pub(super) secret: Secret,
-}
-
-impl Grant {
-    /// Its access rule, in tgt's words. Not the initiator's name as well: tgt lets in whoever fits any one rule
-    /// (usr/iscsi/iscsid.c, login), so that would be a second way in, not a second lock.
-    pub(super) fn acl(&self) -> String {
-        format!("initiator-address={}", self.address)
-    }
 }
 
 impl Ledger {

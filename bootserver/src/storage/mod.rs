@@ -1,64 +1,115 @@
-//! The appliance's own shared storage: disks as files, each behind an iSCSI target of its own, served by tgtd.
+//! The shared storage that guests' disks are on, of one of three kinds.
 //!
-//! Owns: disk files, targets, who may log in to them, and cutting a host off. Never does: decide who may
-//! reach a disk; the rack says so in [`StorageOp`]s. tgtd outlives the boot server, so that guests run on
-//! while it restarts; at the next start it is taken up again.
+//! Owns: what all kinds promise, and which of them is served. Never does: decide who may reach a disk; the rack says so in
+//! [`StorageOp`]s. What each promises is tried by `contract`, which all of them pass.
 //!
 //! ```text
-//! Create/Clone -> file -> target -> LUN 1      Grant -> account and address bound
-//! Delete <- file <- target removed             Cut   -> all unbound -> connections deleted -> nexus gone
+//!             +-> Tgt       disks as files, served by a tgtd that outlives the boot server
+//! StorageOp --+-> Lio       disks as files, served by this machine's kernel (configfs)
+//!             +-> External  a SAN that is there already: nothing is made and nobody is cut; a fence is the host's power
 //! ```
+//! docs/design/0003-tgt.md and 0014-storage-kinds.md say what each taught us.
 
+#[cfg(any(test, feature = "contract"))]
+pub mod contract;
 mod disk;
+mod external;
 mod ledger;
-mod mgmt;
-mod survey;
+mod lio;
+mod tgt;
 
-pub use mgmt::MgmtError;
+pub use disk::Files;
+pub use external::{External, ExternalConfig};
+pub use lio::{Lio, LioConfig};
+pub use tgt::{MgmtError, Tgt, TgtConfig};
 
-use ledger::{Grant, Ledger};
-use mgmt::{Code, Mgmt, Mode, Op, Request};
 use proto::DiskId;
-use proto::agent::Secret;
-use rack::effect::{CloneSource, StorageOp};
-use std::collections::BTreeMap;
+use rack::effect::StorageOp;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
-use std::time::Duration;
-use survey::Target;
-use tokio::time::{Instant, sleep};
 
-/// tgt makes LUN 0 a controller; the disk is LUN 1.
-const LUN: u64 = 1;
-/// The account that keeps every target asking for CHAP.
-const NOBODY: &str = "nobody";
-/// How often a cut looks whether the host's session is gone.
-const CUT_POLL: Duration = Duration::from_millis(5);
-/// After this long a cut has failed; it is then asked for again by the rack.
-const CUT_DEADLINE: Duration = Duration::from_secs(10);
-/// How long a running tgtd may take to let us connect, as an initiator does.
-const PORTAL_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long tgtd may take to come up.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-const START_DEADLINE: Duration = Duration::from_secs(15);
+/// The LUN of a disk that we serve. tgt makes LUN 0 a controller, and all kinds have the same.
+pub(crate) const LUN: u32 = 1;
 
-/// Where and how to serve disks.
+/// Which kind, and where.
 #[derive(Debug, Clone)]
-pub struct TgtConfig {
-    /// Directory of disk files and grants; made when missing, mode 0700.
-    pub disks: PathBuf,
-    /// tgtd's log.
-    pub log: PathBuf,
-    /// Where tgtd listens for initiators.
-    pub portal: SocketAddr,
-    /// tgtd's control port, 1 to 32767: one tgtd for each number on a machine.
-    pub control_port: u16,
-    /// Prefix of target names.
-    pub iqn_prefix: String,
-    /// Disk images of templates, by template name.
-    pub templates: BTreeMap<String, PathBuf>,
+pub enum StorageConfig {
+    /// tgtd, started by us.
+    Tgt(TgtConfig),
+    /// This machine's kernel.
+    Lio(LioConfig),
+    /// A SAN of others.
+    External(ExternalConfig),
+}
+
+/// The storage. Cheap to clone; jobs on one disk must come one after another.
+#[derive(Debug, Clone)]
+pub enum Storage {
+    /// Served by tgtd.
+    Tgt(Tgt),
+    /// Served by the kernel.
+    Lio(Lio),
+    /// Served by others.
+    External(External),
+}
+
+impl Storage {
+    /// Takes up what is served already, or starts to.
+    pub async fn start(config: StorageConfig) -> Result<Self, StorageError> {
+        Ok(match config {
+            StorageConfig::Tgt(config) => Self::Tgt(Tgt::start(config).await?),
+            StorageConfig::Lio(config) => Self::Lio(Lio::start(config).await?),
+            StorageConfig::External(config) => Self::External(External::start(config)?),
+        })
+    }
+
+    /// Does one job. Doing it again does no harm.
+    pub async fn perform(&self, op: &StorageOp) -> Result<(), StorageError> {
+        match self {
+            Self::Tgt(tgt) => tgt.perform(op).await,
+            Self::Lio(lio) => lio.perform(op).await,
+            Self::External(external) => external.perform(op),
+        }
+    }
+
+    /// Waits until what serves the disks has ended and been started anew. The new one knows no disk. Neither the kernel nor a SAN ends
+    /// without us or beyond us: for ever with these.
+    pub async fn started_anew(&self) {
+        match self {
+            Self::Tgt(tgt) => tgt.started_anew().await,
+            Self::Lio(_) | Self::External(_) => std::future::pending().await,
+        }
+    }
+
+    /// Where the server itself reads the heartbeat disk: its file, or a device by which this machine reaches it.
+    pub fn heartbeats(&self) -> PathBuf {
+        // A name of letters and a dash.
+        let disk: DiskId = proto::heartbeat::DISK.parse().expect("the heartbeat disk's name is a disk's");
+        match self {
+            Self::Tgt(tgt) => tgt.files().path(&disk),
+            Self::Lio(lio) => lio.files().path(&disk),
+            Self::External(external) => external.heartbeats().to_owned(),
+        }
+    }
+
+    /// Stops serving: every guest loses its disks. Only for a rack that is taken down whole; a SAN is left as it is.
+    pub async fn stop(&self) -> Result<(), StorageError> {
+        match self {
+            Self::Tgt(tgt) => tgt.stop().await,
+            Self::Lio(lio) => lio.stop().await,
+            Self::External(_) => Ok(()),
+        }
+    }
+
+    /// Names of the initiators that are logged in to a disk now: the fence's own evidence. A SAN shows us none.
+    pub async fn sessions(&self, disk: &DiskId) -> Result<Vec<String>, StorageError> {
+        match self {
+            Self::Tgt(tgt) => Ok(tgt.sessions(disk).await?.into_iter().map(|(initiator, _)| initiator).collect()),
+            Self::Lio(lio) => lio.sessions(disk).await,
+            Self::External(_) => Err(StorageError::Others { disk: disk.clone(), what: "shown who is logged in to" }),
+        }
+    }
 }
 
 /// Why the storage did not do something.
@@ -92,12 +143,10 @@ pub enum StorageError {
         err: getrandom::Error,
     },
     /// tgtd refused or could not be reached.
-    #[error("{doing} for disk {disk}: {err}")]
+    #[error("{doing}: {err}")]
     Mgmt {
-        /// What was attempted.
-        doing: &'static str,
-        /// For which disk.
-        disk: DiskId,
+        /// What was attempted, and for which disk.
+        doing: String,
         /// What tgtd said.
         #[source]
         err: MgmtError,
@@ -113,6 +162,18 @@ pub enum StorageError {
         what: String,
         /// Its log.
         log: PathBuf,
+    },
+    /// The kernel cannot serve.
+    #[error("serving disks by this machine's kernel: {what}")]
+    Kernel {
+        /// What went wrong, and what to do.
+        what: String,
+    },
+    /// The kernel does not come to an end with something.
+    #[error("the kernel has not ended {doing} after {} s; `dmesg` may say why", crate::storage::lio::DEADLINE.as_secs())]
+    Stuck {
+        /// What was attempted, on what.
+        doing: String,
     },
     /// A disk or template is not there.
     #[error("there is no {what} {name} to copy from")]
@@ -133,369 +194,24 @@ pub enum StorageError {
         want_mib: u64,
     },
     /// A host's session did not go away.
-    #[error("disk {disk}: the session of {initiator} is still there {} s after it was cut", CUT_DEADLINE.as_secs())]
+    #[error("disk {disk}: the session of {initiator} is still there {} s after it was cut", tgt::CUT_DEADLINE.as_secs())]
     StillThere {
         /// Which disk.
         disk: DiskId,
         /// Whose session.
         initiator: String,
     },
-}
-
-/// A running tgtd and the disks behind it. Cheap to clone; jobs on one disk must come one after another.
-#[derive(Debug, Clone)]
-pub struct Tgt {
-    config: TgtConfig,
-    mgmt: Mgmt,
-}
-
-impl Tgt {
-    /// Takes up the tgtd that runs on the control port, or starts one.
-    pub async fn start(config: TgtConfig) -> Result<Self, StorageError> {
-        disk::make_directory(&config.disks)?;
-        let tgt = Self { mgmt: Mgmt::new(config.control_port), config };
-        if tgt.targets().await.is_ok() {
-            // Its socket is a file, seen from every network namespace: it may be another appliance's.
-            let portal = tokio::net::TcpStream::connect(tgt.config.portal);
-            if !matches!(tokio::time::timeout(PORTAL_TIMEOUT, portal).await, Ok(Ok(_))) {
-                return Err(StorageError::Start {
-                    portal: tgt.config.portal,
-                    control_port: tgt.config.control_port,
-                    what: "a tgtd that does not listen there has this control port; end it, or set another \
-                           storage.tgt_control_port"
-                        .to_owned(),
-                    log: tgt.config.log,
-                });
-            }
-            tracing::info!(control_port = tgt.config.control_port, "took up the running tgtd");
-            return Ok(tgt);
-        }
-        tgt.spawn().await?;
-        Ok(tgt)
-    }
-
-    /// Waits until tgtd has ended and been started anew: looked at every second. The new one knows no disk.
-    pub async fn started_anew(&self) {
-        let mut said = false;
-        loop {
-            sleep(LOOK_EVERY).await;
-            // One that is there and refuses is not started a second time: it has the portal.
-            if !matches!(self.targets().await, Err(MgmtError::Unreachable { .. })) {
-                said = false;
-                continue;
-            }
-            match self.spawn().await {
-                Ok(()) => return,
-                Err(err) if said => tracing::debug!(%err, "tgtd has ended"),
-                Err(err) => {
-                    said = true;
-                    tracing::error!(%err, "tgtd has ended: guests wait for their disks; trying again every second");
-                }
-            }
-        }
-    }
-
-    /// Does one job. Doing it again does no harm.
-    pub async fn perform(&self, op: &StorageOp) -> Result<(), StorageError> {
-        match op {
-            StorageOp::Create { disk, size_mib } => {
-                disk::create(&self.config.disks, disk, *size_mib).await?;
-                self.export(disk).await.map(|_tid| ())
-            }
-            StorageOp::Clone { disk, from, size_mib } => {
-                let source = self.source(from)?;
-                disk::copy(&self.config.disks, disk, &source, *size_mib).await?;
-                self.export(disk).await.map(|_tid| ())
-            }
-            StorageOp::Grow { disk, size_mib } => {
-                // tgtd reads a backing file's size when the LUN is made, so the LUN is made anew.
-                disk::grow(&self.config.disks, disk, *size_mib).await?;
-                self.withdraw(disk).await?;
-                self.attach(disk).await
-            }
-            StorageOp::Attach { disk, .. } => self.attach(disk).await,
-            StorageOp::Delete { disk } => {
-                self.withdraw(disk).await?;
-                Ledger::remove(&self.config.disks, disk)?;
-                disk::remove(&self.config.disks, disk)
-            }
-            StorageOp::Grant { disk, host, initiator, address, user, secret } => {
-                let grant = Grant {
-                    initiator: initiator.clone(),
-                    address: *address,
-                    user: user.clone(),
-                    secret: secret.clone(),
-                };
-                let mut ledger = self.ledger(disk)?;
-                let before = ledger.grants.insert(host.clone(), grant.clone());
-                ledger.save(&self.config.disks, disk)?;
-                if let Some(before) = before.filter(|before| *before != grant) {
-                    self.unbind(disk, &before, &ledger).await?;
-                }
-                self.export(disk).await?;
-                self.bind(disk, &grant).await
-            }
-            StorageOp::Cut { disk, host } => {
-                let mut ledger = self.ledger(disk)?;
-                let Some(grant) = ledger.grants.remove(host) else { return Ok(()) };
-                self.cut(disk, &grant, &ledger).await?;
-                // Forgotten last: a cut that was interrupted is found and done again.
-                ledger.save(&self.config.disks, disk)
-            }
-        }
-    }
-
-    /// The file behind a disk.
-    pub fn file(&self, disk: &DiskId) -> PathBuf {
-        disk::path(&self.config.disks, disk)
-    }
-
-    /// Ends tgtd: every guest loses its disks. Only for a rack that is taken down whole.
-    pub async fn stop(&self) -> Result<(), MgmtError> {
-        // It ends only when it has no target left (usr/target.c, is_system_inactive).
-        for target in self.targets().await? {
-            self.mgmt.ask(Request { tid: target.tid, force: true, ..Request::new(Mode::Target, Op::Delete) }).await?;
-        }
-        self.mgmt.ask(Request::new(Mode::System, Op::Delete)).await?;
-        // It has answered and ends now; its portal is free once it is gone.
-        let deadline = Instant::now() + START_DEADLINE;
-        while !matches!(self.targets().await, Err(MgmtError::Unreachable { .. })) && Instant::now() < deadline {
-            sleep(Duration::from_millis(20)).await;
-        }
-        Ok(())
-    }
-
-    /// Sessions at the disk's target now, as (initiator, address): the fence's own evidence.
-    pub async fn sessions(&self, disk: &DiskId) -> Result<Vec<(String, String)>, StorageError> {
-        let target = self.find(disk).await?;
-        let nexuses = target.into_iter().flat_map(|t| t.nexuses);
-        Ok(nexuses.map(|n| (n.initiator, n.addresses.join(","))).collect())
-    }
-
-    /// Serves a disk that was made earlier, with the grants that were in force. A tgtd that was started anew knows none.
-    async fn attach(&self, disk: &DiskId) -> Result<(), StorageError> {
-        let path = disk::path(&self.config.disks, disk);
-        std::fs::metadata(&path).map_err(file("looking for", &path))?;
-        self.export(disk).await?;
-        for grant in self.ledger(disk)?.grants.values() {
-            self.bind(disk, grant).await?;
-        }
-        Ok(())
-    }
-
-    async fn spawn(&self) -> Result<(), StorageError> {
-        let failed = |what: String| StorageError::Start {
-            portal: self.config.portal,
-            control_port: self.config.control_port,
-            what,
-            log: self.config.log.clone(),
-        };
-        // tgtd says so in its log only, and runs on without a portal.
-        if let Err(err) = std::net::TcpListener::bind(self.config.portal) {
-            return Err(failed(format!(
-                "listening there: {err}; if another program does, end it (Debian's own: systemctl disable --now tgt), or set another storage.portal"
-            )));
-        }
-        let log = disk::open_log(&self.config.log)?;
-        let log_too = log.try_clone().map_err(|err| failed(err.to_string()))?;
-        // tgtd keeps its socket here and does not make the directory.
-        std::fs::create_dir_all(mgmt::SOCKET_DIR)
-            .map_err(|err| failed(format!("making {}: {err}", mgmt::SOCKET_DIR)))?;
-        let mut child = tokio::process::Command::new("tgtd")
-            .arg("-f")
-            .args(["-C", &self.config.control_port.to_string()])
-            .args(["--iscsi", &format!("portal={}", self.config.portal)])
-            .stdin(Stdio::null())
-            .stdout(log)
-            .stderr(log_too)
-            // A group of its own: Ctrl-C at the server's terminal is not meant for the guests' disks.
-            .process_group(0)
-            // Nor is it to tell the service manager that we are ready, as it would (sd_notify(3)).
-            .env_remove("NOTIFY_SOCKET")
-            .env_remove("WATCHDOG_USEC")
-            .spawn()
-            .map_err(|err| failed(format!("{err}; is the package tgt installed?")))?;
-        let deadline = Instant::now() + START_DEADLINE;
-        loop {
-            match self.targets().await {
-                Ok(_) => return Ok(()),
-                Err(_) if Instant::now() < deadline => sleep(Duration::from_millis(50)).await,
-                Err(err) => return Err(failed(err.to_string())),
-            }
-            if let Ok(Some(status)) = child.try_wait() {
-                return Err(failed(format!("it ended at once with {status}")));
-            }
-        }
-    }
-
-    fn source(&self, from: &CloneSource) -> Result<PathBuf, StorageError> {
-        let (what, name, path) = match from {
-            CloneSource::Template(name) => ("template", name.clone(), self.config.templates.get(name).cloned()),
-            CloneSource::Disk(disk) => ("disk", disk.to_string(), Some(disk::path(&self.config.disks, disk))),
-        };
-        path.filter(|path| path.exists()).ok_or(StorageError::NoSource { what, name })
-    }
-
-    fn ledger(&self, disk: &DiskId) -> Result<Ledger, StorageError> {
-        Ledger::load(&self.config.disks, disk)
-    }
-
-    fn target_name(&self, disk: &DiskId) -> String {
-        format!("{}:{disk}", self.config.iqn_prefix)
-    }
-
-    async fn targets(&self) -> Result<Vec<Target>, MgmtError> {
-        Ok(survey::parse(&self.mgmt.ask(Request::new(Mode::Target, Op::Show)).await?))
-    }
-
-    async fn find(&self, disk: &DiskId) -> Result<Option<Target>, StorageError> {
-        let name = self.target_name(disk);
-        let targets = self.targets().await.map_err(|err| mgmt("looking for the target", disk, err))?;
-        Ok(targets.into_iter().find(|t| t.name == name))
-    }
-
-    /// Sees that the disk has a target with its LUN, and returns the target's number.
-    async fn export(&self, disk: &DiskId) -> Result<i32, StorageError> {
-        let tid = match self.find(disk).await? {
-            Some(target) => target.tid,
-            None => self.new_target(disk).await?,
-        };
-        let path = disk::path(&self.config.disks, disk);
-        let lun = Request {
-            tid,
-            lun: LUN,
-            text: format!("path={},bstype=rdwr", path.display()),
-            ..Request::new(Mode::Device, Op::New)
-        };
-        self.settle("making the LUN", disk, lun, Code::LunExist).await?;
-        // A target without any account asks nobody for CHAP: this one is always there, and no one knows its secret.
-        self.add_account(disk, tid, NOBODY, &unknowable(disk)?).await?;
-        Ok(tid)
-    }
-
-    async fn new_target(&self, disk: &DiskId) -> Result<i32, StorageError> {
-        let doing = "making the target";
-        // Another disk's job may take the same free number between the look and the request: then look again.
-        loop {
-            let targets = self.targets().await.map_err(|err| mgmt(doing, disk, err))?;
-            let tid = (1..i32::MAX).find(|n| targets.iter().all(|t| t.tid != *n)).unwrap_or(i32::MAX);
-            let text = format!("targetname={}", self.target_name(disk));
-            match self.mgmt.ask(Request { tid, text, ..Request::new(Mode::Target, Op::New) }).await {
-                Ok(_) => return Ok(tid),
-                Err(MgmtError::Refused(Code::TargetExist)) => {}
-                Err(err) => return Err(mgmt(doing, disk, err)),
-            }
-        }
-    }
-
-    async fn withdraw(&self, disk: &DiskId) -> Result<(), StorageError> {
-        if let Some(target) = self.find(disk).await? {
-            let request = Request { tid: target.tid, force: true, ..Request::new(Mode::Target, Op::Delete) };
-            self.settle("removing the target", disk, request, Code::NoTarget).await?;
-        }
-        Ok(())
-    }
-
-    async fn bind(&self, disk: &DiskId, grant: &Grant) -> Result<(), StorageError> {
-        let tid = self.export(disk).await?;
-        self.add_account(disk, tid, &grant.user, &grant.secret).await?;
-        let acl = Request { tid, text: grant.acl(), ..Request::new(Mode::Target, Op::Bind) };
-        self.settle("binding the initiator", disk, acl, Code::AclExist).await
-    }
-
-    async fn add_account(&self, disk: &DiskId, tid: i32, user: &str, secret: &Secret) -> Result<(), StorageError> {
-        let text = format!("user={user},password={}", secret.0);
-        let new = Request { text, ..Request::new(Mode::Account, Op::New) };
-        self.settle("making the CHAP account", disk, new, Code::UserExist).await?;
-        self.settle("binding the CHAP account", disk, account(tid, Op::Bind, user), Code::UserExist).await
-    }
-
-    /// Takes a grant's ways in away, but for an address that a remaining grant has too.
-    async fn unbind(&self, disk: &DiskId, grant: &Grant, remaining: &Ledger) -> Result<(), StorageError> {
-        let Some(Target { tid, accounts, .. }) = self.find(disk).await? else { return Ok(()) };
-        if !remaining.has(grant.address) {
-            let acl = Request { tid, text: grant.acl(), ..Request::new(Mode::Target, Op::Unbind) };
-            self.settle("unbinding the initiator", disk, acl, Code::AclNoexist).await?;
-        }
-        // tgt 1.0.85 dies of showing a target whose list of accounts has a hole (usr/target.c, tgt_target_show_all), so
-        // those behind the one to go are taken off from the end and put on again, and no step leaves a hole.
-        let at = accounts.iter().position(|user| *user == grant.user).unwrap_or(accounts.len());
-        for user in accounts[at..].iter().rev() {
-            self.settle("unbinding the CHAP account", disk, account(tid, Op::Unbind, user), Code::NoUser).await?;
-        }
-        for user in accounts.iter().skip(at + 1) {
-            self.settle("binding the CHAP account", disk, account(tid, Op::Bind, user), Code::UserExist).await?;
-        }
-        self.settle("removing the CHAP account", disk, account(0, Op::Delete, &grant.user), Code::NoUser).await
-    }
-
-    /// Cuts a host off. The order matters: a connection that is deleted while a way in is left comes back at once.
-    async fn cut(&self, disk: &DiskId, grant: &Grant, remaining: &Ledger) -> Result<(), StorageError> {
-        self.unbind(disk, grant, remaining).await?;
-        let deadline = Instant::now() + CUT_DEADLINE;
-        while let Some(target) = self.find(disk).await? {
-            // By address too: an initiator chooses its own name, and tgtd does not say which account it used.
-            let address = (!remaining.has(grant.address)).then(|| grant.address.to_string());
-            let its_own = |n: &&survey::Nexus| {
-                n.initiator == grant.initiator || address.as_ref().is_some_and(|a| n.addresses.contains(a))
-            };
-            let theirs: Vec<_> = target.nexuses.iter().filter(its_own).collect();
-            if theirs.is_empty() {
-                break; // seen after all was unbound, so no login can have raced in behind it
-            }
-            if Instant::now() > deadline {
-                return Err(StorageError::StillThere { disk: disk.clone(), initiator: grant.initiator.clone() });
-            }
-            for nexus in theirs {
-                for &cid in &nexus.connections {
-                    let gone =
-                        Request { tid: target.tid, sid: nexus.id, cid, ..Request::new(Mode::Connection, Op::Delete) };
-                    match self.mgmt.ask(gone).await {
-                        Ok(_) | Err(MgmtError::Refused(Code::NoSession | Code::NoConnection)) => {}
-                        Err(err) => return Err(mgmt("deleting a connection", disk, err)),
-                    }
-                }
-            }
-            sleep(CUT_POLL).await;
-        }
-        Ok(())
-    }
-
-    /// Asks tgtd; that it is so already is success.
-    async fn settle(
-        &self,
-        doing: &'static str,
-        disk: &DiskId,
-        request: Request,
-        already: Code,
-    ) -> Result<(), StorageError> {
-        match self.mgmt.ask(request).await {
-            Ok(_) => Ok(()),
-            Err(MgmtError::Refused(code)) if code == already => Ok(()),
-            Err(err) => Err(mgmt(doing, disk, err)),
-        }
-    }
-}
-
-fn account(tid: i32, op: Op, user: &str) -> Request {
-    Request { tid, text: format!("user={user}"), ..Request::new(Mode::Account, op) }
-}
-
-/// A secret that nobody is told.
-fn unknowable(disk: &DiskId) -> Result<Secret, StorageError> {
-    let mut bytes = [0; 8];
-    getrandom::fill(&mut bytes).map_err(|err| StorageError::Random { disk: disk.clone(), err })?;
-    Ok(Secret(bytes.iter().map(|byte| format!("{byte:02x}")).collect()))
-}
-
-fn mgmt(doing: &'static str, disk: &DiskId, err: MgmtError) -> StorageError {
-    StorageError::Mgmt { doing, disk: disk.clone(), err }
+    /// The disk is on a SAN that is not ours to change.
+    #[error("disk {disk} is on a SAN that is not the appliance's: it cannot be {what} from here")]
+    Others {
+        /// Which disk.
+        disk: DiskId,
+        /// What was asked.
+        what: &'static str,
+    },
 }
 
 fn file(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StorageError {
     let path = path.to_owned();
     move |err| StorageError::File { doing, path, err }
 }
-
-#[cfg(test)]
-mod tests;

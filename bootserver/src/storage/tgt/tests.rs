@@ -1,8 +1,12 @@
 //! Against a real tgtd on loopback, with libiscsi's tools as the initiator.
 
 use super::*;
+use crate::storage::StorageConfig;
+use crate::storage::contract::{CLAUSES, CLAUSES_OF_A_SAN, Trial};
 use proto::HostId;
 use proto::agent::Secret;
+use rack::effect::CloneSource;
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, TcpListener};
 use std::process::Command;
 
@@ -33,13 +37,12 @@ async fn rig() -> Rig {
 
 fn config(state: &Path, portal: SocketAddr) -> TgtConfig {
     TgtConfig {
-        disks: state.join("disks"),
+        files: Files { directory: state.join("disks"), templates: BTreeMap::new() },
         log: state.join("tgtd.log"),
         portal,
         // Free as a TCP port, so no other test's tgtd has this number; tgtd takes 1 to 32767.
         control_port: portal.port() % 32_767 + 1,
         iqn_prefix: "iqn.2026-11.org.tsubame".into(),
-        templates: BTreeMap::new(),
     }
 }
 
@@ -125,7 +128,7 @@ async fn a_disk_is_made_granted_grown_cut_and_deleted() {
     perform(grant(&disk("web-1"), &b, "hb-2", "ba9876543210")).await;
     assert_eq!(rig.capacity("web-1", "hb", "hb-2", "ba9876543210").await, Some(32));
     perform(StorageOp::Delete { disk: d.clone() }).await;
-    assert!(!disk::path(&rig.tgt.config.disks, &d).exists());
+    assert!(!rig.tgt.files().path(&d).exists());
     assert_eq!(rig.capacity("web-0", "hb", "hb-1", "ba9876543210").await, None);
 }
 
@@ -181,4 +184,16 @@ async fn a_tgtd_that_is_anothers_is_not_taken_up() {
     let elsewhere = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port that is free again");
     let taken = Tgt::start(TgtConfig { portal: elsewhere, ..rig.tgt.config.clone() }).await;
     assert!(matches!(&taken, Err(StorageError::Start { what, .. }) if what.contains("tgt_control_port")), "{taken:?}");
+}
+
+#[test]
+fn it_keeps_the_contract_of_storages() {
+    let state = tempfile::tempdir().expect("a directory for the test");
+    let portal = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port");
+    let seed = std::env::var("SEED").map_or(1, |seed| seed.parse().expect("SEED is a number"));
+    let trial = Trial::new(StorageConfig::Tgt(config(state.path(), portal)), seed);
+    let mut trial = trial.expect("tgtd starts; the package tgt must be installed and the test run as root");
+    let broken = trial.run(&CLAUSES) + trial.run(&CLAUSES_OF_A_SAN);
+    trial.end().expect("tgtd ends");
+    assert_eq!(broken, 0, "clauses are broken; they are named above");
 }

@@ -1,0 +1,204 @@
+//! Disks as files, each behind an iSCSI target of its own, served by this machine's kernel (LIO, by configfs).
+//!
+//! Owns: the targets of our prefix and their backstores. Never does: touch what another has configured there. The kernel
+//! serves on while the boot server restarts; after a restart of the machine all is made anew from files and grants.
+//!
+//! ```text
+//! Create/Clone -> file -> backstore -> target -> LUN 1      Grant -> ACL: name, user, secret, LUN
+//! Delete <- file <- all of it removed                       Cut   -> secret gone -> LUN gone -> ACL gone, and its sessions
+//! ```
+//! docs/design/0014-storage-kinds.md says why a cut goes in this order, and what the kernel does at each step.
+
+mod configfs;
+mod tree;
+
+use super::ledger::{Grant, Ledger};
+use super::{Files, StorageError};
+use proto::DiskId;
+use rack::effect::StorageOp;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+use tree::Tree;
+
+/// A call of the kernel that has not come back after this has failed; it is then asked for again by the rack.
+pub(super) const DEADLINE: Duration = Duration::from_secs(20);
+/// What the kernel needs; Debian's has them all. LIO wants crc32c even where no digest is used.
+const MODULES: [&str; 4] = ["target_core_mod", "target_core_file", "iscsi_target_mod", "crc32c"];
+
+/// Where to serve disks.
+#[derive(Debug, Clone)]
+pub struct LioConfig {
+    /// The disks.
+    pub files: Files,
+    /// Where the kernel listens for initiators.
+    pub portal: SocketAddr,
+    /// Prefix of target names.
+    pub iqn_prefix: String,
+}
+
+/// Disks that the kernel serves.
+#[derive(Debug, Clone)]
+pub struct Lio {
+    config: LioConfig,
+    tree: Tree,
+}
+
+impl Lio {
+    /// Takes up what the kernel serves already, or readies it to serve.
+    pub async fn start(config: LioConfig) -> Result<Self, StorageError> {
+        config.files.make_directory()?;
+        let lio = Self { tree: Tree::new(&config), config };
+        let (tree, portal) = (lio.tree.clone(), lio.config.portal);
+        lio.ask("getting ready to serve", move || ready(&tree, portal)).await?;
+        Ok(lio)
+    }
+
+    /// Does one job. Doing it again does no harm.
+    pub async fn perform(&self, op: &StorageOp) -> Result<(), StorageError> {
+        match op {
+            StorageOp::Create { disk, size_mib } => {
+                self.files().create(disk, *size_mib)?;
+                self.export(disk).await
+            }
+            StorageOp::Clone { disk, from, size_mib } => {
+                self.files().copy(disk, from, *size_mib).await?;
+                self.export(disk).await
+            }
+            StorageOp::Grow { disk, size_mib } => {
+                // A backstore's size is what it was made with, so all is made anew.
+                self.files().grow(disk, *size_mib)?;
+                self.withdraw(disk).await?;
+                self.attach(disk).await
+            }
+            StorageOp::Attach { disk, .. } => self.attach(disk).await,
+            StorageOp::Delete { disk } => {
+                self.withdraw(disk).await?;
+                Ledger::remove(self.directory(), disk)?;
+                self.files().remove(disk)
+            }
+            StorageOp::Grant { disk, host, initiator, address, user, secret } => {
+                let grant = Grant {
+                    initiator: initiator.clone(),
+                    address: *address,
+                    user: user.clone(),
+                    secret: secret.clone(),
+                };
+                let mut ledger = self.ledger(disk)?;
+                let before = ledger.grants.insert(host.clone(), grant.clone());
+                ledger.save(self.directory(), disk)?;
+                if let Some(before) = before.filter(|before| *before != grant) {
+                    self.cut(disk, &before).await?;
+                }
+                self.export(disk).await?;
+                self.bind(disk, &grant).await
+            }
+            StorageOp::Cut { disk, host } => {
+                let mut ledger = self.ledger(disk)?;
+                let Some(grant) = ledger.grants.remove(host) else { return Ok(()) };
+                self.cut(disk, &grant).await?;
+                // Forgotten last: a cut that was interrupted is found and done again.
+                ledger.save(self.directory(), disk)
+            }
+        }
+    }
+
+    /// The disks behind it.
+    pub fn files(&self) -> &Files {
+        &self.config.files
+    }
+
+    /// Initiators that are logged in to a disk.
+    pub async fn sessions(&self, disk: &DiskId) -> Result<Vec<String>, StorageError> {
+        let (tree, name) = (self.tree.clone(), disk.clone());
+        self.ask(format!("reading the sessions of disk {disk}"), move || tree.sessions(&name)).await
+    }
+
+    /// Serves none of our disks any more.
+    pub async fn stop(&self) -> Result<(), StorageError> {
+        let tree = self.tree.clone();
+        self.ask("withdrawing every disk", move || tree.withdraw_all()).await
+    }
+
+    /// Serves a disk that was made earlier, with the grants that were in force. A kernel that was started anew knows none.
+    async fn attach(&self, disk: &DiskId) -> Result<(), StorageError> {
+        self.export(disk).await?;
+        for grant in self.ledger(disk)?.grants.values() {
+            self.bind(disk, grant).await?;
+        }
+        Ok(())
+    }
+
+    async fn export(&self, disk: &DiskId) -> Result<(), StorageError> {
+        let (tree, name, path) = (self.tree.clone(), disk.clone(), self.files().path(disk));
+        let bytes = self.files().size(disk)?;
+        self.ask(format!("serving disk {disk}"), move || tree.export(&name, &path, bytes)).await
+    }
+
+    async fn bind(&self, disk: &DiskId, grant: &Grant) -> Result<(), StorageError> {
+        let (tree, name, grant) = (self.tree.clone(), disk.clone(), grant.clone());
+        self.ask(format!("letting {} reach disk {disk}", grant.initiator), move || tree.bind(&name, &grant)).await
+    }
+
+    async fn cut(&self, disk: &DiskId, grant: &Grant) -> Result<(), StorageError> {
+        let (tree, name, initiator) = (self.tree.clone(), disk.clone(), grant.initiator.clone());
+        let doing = format!("cutting {initiator} off disk {disk}");
+        self.ask(doing, move || tree.cut(&name, &initiator)).await
+    }
+
+    async fn withdraw(&self, disk: &DiskId) -> Result<(), StorageError> {
+        let (tree, name) = (self.tree.clone(), disk.clone());
+        self.ask(format!("withdrawing disk {disk}"), move || tree.withdraw(&name)).await
+    }
+
+    fn directory(&self) -> &Path {
+        &self.config.files.directory
+    }
+
+    fn ledger(&self, disk: &DiskId) -> Result<Ledger, StorageError> {
+        Ledger::load(self.directory(), disk)
+    }
+
+    /// Has the kernel do something on a thread that may wait for it.
+    async fn ask<T: Send + 'static>(
+        &self,
+        doing: impl Into<String>,
+        work: impl FnOnce() -> Result<T, StorageError> + Send + 'static,
+    ) -> Result<T, StorageError> {
+        let work = tokio::task::spawn_blocking(work);
+        match tokio::time::timeout(DEADLINE, work).await {
+            Ok(Ok(done)) => done,
+            Ok(Err(lost)) => Err(StorageError::Kernel { what: format!("{}: {lost}", doing.into()) }),
+            Err(_) => Err(StorageError::Stuck { doing: doing.into() }),
+        }
+    }
+}
+
+/// Sees that the kernel can serve, and that the portal is free or its own.
+fn ready(tree: &Tree, portal: SocketAddr) -> Result<(), StorageError> {
+    if !Path::new(configfs::ROOT).exists() {
+        for module in MODULES {
+            run("modprobe", &[module])?;
+        }
+    }
+    if !Path::new(configfs::ROOT).exists() {
+        run("mount", &["-t", "configfs", "configfs", "/sys/kernel/config"])?;
+    }
+    let serves = tree.ready()?;
+    // The kernel would say so only when the first disk is made.
+    if !serves && let Err(err) = std::net::TcpListener::bind(portal) {
+        let what = format!("listening on {portal}: {err}; end the program that does, or set another storage.portal");
+        return Err(StorageError::Kernel { what });
+    }
+    Ok(())
+}
+
+fn run(program: &str, arguments: &[&str]) -> Result<(), StorageError> {
+    let failed = |said: String| StorageError::Kernel {
+        what: format!("{program} {}: {said}; this needs a kernel with LIO, or storage.kind: tgt", arguments.join(" ")),
+    };
+    let output = Command::new(program).args(arguments).output().map_err(|err| failed(err.to_string()))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    if output.status.success() { Ok(()) } else { Err(failed(said.trim().to_owned())) }
+}
