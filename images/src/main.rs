@@ -96,6 +96,7 @@ impl What {
                 let counter = self.counter.ok_or(Failure::Usage("a guest recipe needs --counter"))?;
                 BTreeMap::from([("usr/bin/guest-counter".into(), counter)])
             }
+            Kind::Initrd => BTreeMap::new(),
         };
         Ok((recipe, Programs { files }))
     }

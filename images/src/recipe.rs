@@ -62,6 +62,8 @@ pub enum Kind {
     Dom0,
     /// The small test guest: kernel, initrd, and a disk that boots by itself.
     Guest,
+    /// A machine of a test's own: kernel and initrd.
+    Initrd,
 }
 
 /// Why a recipe cannot be used.
@@ -222,7 +224,9 @@ mod tests {
         );
         check(
             |r| r.replace("kind: dom0", "kind: domu"),
-            expect!["r.yaml: kind: unknown variant `domu`, expected `dom0` or `guest` at line 3 column 7"],
+            expect![
+                "r.yaml: kind: unknown variant `domu`, expected one of `dom0`, `guest`, `initrd` at line 3 column 7"
+            ],
         );
     }
 

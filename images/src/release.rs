@@ -3,6 +3,7 @@
 //! ```text
 //! OUT/NAME-VERSION-DIGEST/   dom0:  xen xen.efi vmlinuz dom0.img manifest.json
 //!                            guest: vmlinuz initrd grub-pvh guest-disk.img manifest.json
+//!                            initrd: vmlinuz initrd manifest.json
 //! OUT/NAME                   link to the one built last
 //! OUT/loaders/               undionly.kpxe ipxe.efi
 //! ```
@@ -74,6 +75,7 @@ pub fn build(recipe: &Recipe, programs: &Programs, out: &Path, cache: &Path) -> 
     match recipe.kind {
         Kind::Dom0 => dom0(recipe, programs, &root, &inputs, &beside, cache)?,
         Kind::Guest => guest(recipe, programs, &root, &beside)?,
+        Kind::Initrd => initrd(recipe, programs, &root, &[], &beside)?,
     }
     let manifest = Manifest {
         name: recipe.name.clone(),
@@ -219,19 +221,30 @@ fn dom0(
 }
 
 fn guest(recipe: &Recipe, programs: &Programs, root: &Rootfs, out: &Path) -> Result<(), BuildError> {
+    initrd(recipe, programs, root, &["www"], out)?;
+    // Carries /boot/grub/grub.cfg-finding code and all of grub's modules within itself.
+    copy(&root.path.join("usr/lib/grub-xen/grub-i386-xen_pvh.bin"), &out.join("grub-pvh"))?;
+    guest_disk::build(&out.join("vmlinuz"), &out.join("initrd"), &out.join("guest-disk.img"), out)
+}
+
+/// Kernel and initrd of a machine that runs in it, with directories of its own.
+fn initrd(
+    recipe: &Recipe,
+    programs: &Programs,
+    root: &Rootfs,
+    directories: &[&str],
+    out: &Path,
+) -> Result<(), BuildError> {
     copy(&find(&root.path.join("boot"), "vmlinuz-", "")?, &out.join("vmlinuz"))?;
     let mut tree = skeleton(recipe, root)?;
-    for path in ["proc", "sys", "dev", "run", "tmp", "www"] {
+    for path in ["proc", "sys", "dev", "run", "tmp"].iter().chain(directories) {
         tree.put(path, Entry::Directory);
     }
     tree.put("dev/console", Entry::Device(5, 1));
     tree.put("dev/null", Entry::Device(1, 3));
     pick::overlay(&recipe.tree, &mut tree)?;
     programs_into(programs, &mut tree)?;
-    write(&out.join("initrd"), &compress(&tree)?)?;
-    // Carries /boot/grub/grub.cfg-finding code and all of grub's modules within itself.
-    copy(&root.path.join("usr/lib/grub-xen/grub-i386-xen_pvh.bin"), &out.join("grub-pvh"))?;
-    guest_disk::build(&out.join("vmlinuz"), &out.join("initrd"), &out.join("guest-disk.img"), out)
+    write(&out.join("initrd"), &compress(&tree)?)
 }
 
 /// What every image has: the kept files, applets, links and modules, on a merged /usr.

@@ -239,7 +239,7 @@ fn hear_out(stream: &mut UnixStream, heard: &mut Vec<u8>) -> Result<()> {
 }
 
 /// Software emulation, unless TSUBAME_ACCEL says kvm: /dev/kvm may open and yet be unable to run Xen.
-fn accelerator() -> Vec<String> {
+pub fn accelerator() -> Vec<String> {
     let chosen = std::env::var("TSUBAME_ACCEL").unwrap_or_default();
     let args: &[&str] = match chosen.as_str() {
         "kvm" => &["-accel", "kvm", "-cpu", "host"],

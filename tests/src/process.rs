@@ -5,6 +5,7 @@
 
 use anyhow::{Context, Result, bail};
 use nix::sched::{CloneFlags, setns};
+use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
@@ -76,6 +77,14 @@ pub fn in_namespace(command: &mut Command, namespace: &File) -> io::Result<()> {
         command.pre_exec(move || Ok(setns(namespace.as_fd(), CloneFlags::CLONE_NEWNET)?));
     }
     Ok(())
+}
+
+/// Has a command that is started live no longer than the thread that starts it.
+pub fn with_parent(command: &mut Command) {
+    // SAFETY: between fork and exec only prctl(2) is called, which is async-signal-safe and allocates nothing.
+    unsafe {
+        command.pre_exec(|| Ok(set_pdeathsig(Signal::SIGKILL)?));
+    }
 }
 
 #[cfg(test)]

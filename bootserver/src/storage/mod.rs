@@ -194,7 +194,7 @@ pub enum StorageError {
         want_mib: u64,
     },
     /// A host's session did not go away.
-    #[error("disk {disk}: the session of {initiator} is still there {} s after it was cut", tgt::CUT_DEADLINE.as_secs())]
+    #[error("disk {disk}: the session of {initiator}, or its login, outlasts its being cut; it is tried again")]
     StillThere {
         /// Which disk.
         disk: DiskId,

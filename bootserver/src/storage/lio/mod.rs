@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! Create/Clone -> file -> backstore -> target -> LUN 1      Grant -> ACL: name, user, secret, LUN
-//! Delete <- file <- all of it removed                       Cut   -> secret gone -> LUN gone -> ACL gone, and its sessions
+//! Delete <- file <- all of it removed                       Cut   -> secret gone -> LUN gone -> sessions gone
 //! ```
 //! docs/design/0014-storage-kinds.md says why a cut goes in this order, and what the kernel does at each step.
 
@@ -23,7 +23,7 @@ use std::time::Duration;
 use tree::Tree;
 
 /// A call of the kernel that has not come back after this has failed; it is then asked for again by the rack.
-pub(super) const DEADLINE: Duration = Duration::from_secs(20);
+pub(super) const DEADLINE: Duration = Duration::from_secs(25);
 /// What the kernel needs; Debian's has them all. LIO wants crc32c even where no digest is used.
 const MODULES: [&str; 4] = ["target_core_mod", "target_core_file", "iscsi_target_mod", "crc32c"];
 

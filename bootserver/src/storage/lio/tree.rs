@@ -5,7 +5,7 @@
 //! iscsi/PREFIX:DISK/tpgt_1/lun/lun_1/disk -> the above
 //!                         /np/ADDRESS:PORT
 //!                         /acls/INITIATOR/auth/{userid,password}
-//!                         /acls/INITIATOR/lun_1/disk -> tpgt_1/lun/lun_1
+//!                         /acls/INITIATOR/lun_1/disk -> tpgt_1/lun/lun_1      as long as it is let in
 //! ```
 
 use super::super::StorageError;
@@ -16,19 +16,15 @@ use proto::DiskId;
 use sha2::{Digest, Sha256};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The backstores' directory; targetcli numbers its own from 0.
 const BACKSTORES: &str = "core/fileio_7";
 const LUN: &str = "lun_1";
-/// How long the end of an initiator's sessions may take before the whole portal group is shut for a moment: a login that was under way when
-/// its ACL went holds that up for as long as its session lasts.
-const ALONE: Duration = Duration::from_secs(2);
-/// How long after that, in all well below [`super::DEADLINE`].
-const SHUT: Duration = Duration::from_secs(10);
-/// Seconds after which an unfinished login is dropped: the least that the kernel takes (TA_LOGIN_TIMEOUT_MIN).
-const LOGIN_S: &str = "5";
+/// How often a cut looks whether the sessions are gone.
+const LOOK: Duration = Duration::from_millis(5);
+/// How long it may take, below [`super::DEADLINE`].
+const PATIENCE: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Clone)]
 pub(super) struct Tree {
@@ -70,7 +66,7 @@ impl Tree {
             return Ok(());
         }
         let attributes = [("authentication", "1"), ("generate_node_acls", "0"), ("cache_dynamic_acls", "0")];
-        for (name, value) in attributes.into_iter().chain([("login_timeout", LOGIN_S)]) {
+        for (name, value) in attributes {
             set(&group.join("attrib").join(name), value)?;
         }
         make(&group.join("lun").join(LUN))?;
@@ -83,8 +79,11 @@ impl Tree {
     /// Lets an initiator log in, by user and secret.
     pub(super) fn bind(&self, disk: &DiskId, grant: &Grant) -> Result<(), StorageError> {
         let acl = self.acl(disk, &grant.initiator);
-        if acl.exists() && get(&acl.join("auth/userid"))? != grant.user {
+        let reaches = has_lun(&acl)? && get(&acl.join("auth/userid"))? == grant.user;
+        if acl.exists() && !reaches {
+            // What a cut has left, and a login that it met: that one must end before the name may reach the disk again.
             self.cut(disk, &grant.initiator)?;
+            remove(&acl)?;
         }
         make(&acl)?;
         set(&acl.join("auth/userid"), &grant.user)?;
@@ -95,51 +94,42 @@ impl Tree {
     }
 
     /// Cuts an initiator off. The order matters: first no login can succeed; then one that is past that has no LUN to write to; then every
-    /// session is closed, and the kernel comes back when the last command of each has ended.
+    /// session is closed, and the kernel counts it until its last command has ended. The ACL itself stays: to remove it would wait for a
+    /// login that is under way, which may be as long as its host likes, and nobody else could be let in meanwhile.
     pub(super) fn cut(&self, disk: &DiskId, initiator: &str) -> Result<(), StorageError> {
         let acl = self.acl(disk, initiator);
-        if acl.exists() {
-            let mut bytes = [0; 12];
-            getrandom::fill(&mut bytes).map_err(|err| StorageError::Random { disk: disk.clone(), err })?;
-            let unknowable: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-            set(&acl.join("auth/password"), &unknowable)?;
-            unlink(&acl.join(LUN).join("disk"))?;
-            remove(&acl.join(LUN))?;
-            self.remove_acl(disk, &acl)?;
+        if !acl.exists() {
+            return Ok(());
         }
-        // What the kernel counts must be what is left: a session more would be one that nobody let in.
-        let (all, theirs) = (self.counted(disk)?, self.sessions(disk)?);
-        if all > theirs.len() {
-            return Err(StorageError::StillThere { disk: disk.clone(), initiator: initiator.to_owned() });
+        let mut bytes = [0; 12];
+        getrandom::fill(&mut bytes).map_err(|err| StorageError::Random { disk: disk.clone(), err })?;
+        let unknowable: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        set(&acl.join("auth/password"), &unknowable)?;
+        unlink(&acl.join(LUN).join("disk"))?;
+        remove(&acl.join(LUN))?;
+        let began = Instant::now();
+        loop {
+            end_sessions(&acl)?;
+            // An ACL shows one session, and that until it begins to end: only the count of all says when it has.
+            let mut others = 0;
+            for other in list(&self.group(disk).join("acls"))? {
+                others += usize::from(other != acl && has_session(&other)?);
+            }
+            if self.counted(disk)? <= others {
+                return Ok(());
+            }
+            if began.elapsed() > PATIENCE {
+                return Err(StorageError::StillThere { disk: disk.clone(), initiator: initiator.to_owned() });
+            }
+            std::thread::sleep(LOOK);
         }
-        Ok(())
     }
 
-    fn remove_acl(&self, disk: &DiskId, acl: &Path) -> Result<(), StorageError> {
-        let (sender, done) = channel();
-        let path = acl.to_owned();
-        // A thread of its own, as it comes back only with the end of the last session.
-        std::thread::spawn(move || sender.send(remove(&path)));
-        let stuck = || StorageError::Stuck { doing: format!("the sessions of {}", acl.display()) };
-        match done.recv_timeout(ALONE) {
-            Ok(removed) => return removed,
-            Err(RecvTimeoutError::Disconnected) => return Err(stuck()),
-            Err(RecvTimeoutError::Timeout) => {}
-        }
-        // Others of this disk log in again by themselves.
-        tracing::warn!(%disk, "an initiator's session outlasts its ACL: the disk's portal group is shut for a moment");
-        let enable = self.group(disk).join("enable");
-        set(&enable, "0")?;
-        let removed = done.recv_timeout(SHUT);
-        set(&enable, "1")?;
-        removed.map_err(|_| stuck())?
-    }
-
-    /// Initiators with a session.
+    /// Initiators with a session that reaches the disk.
     pub(super) fn sessions(&self, disk: &DiskId) -> Result<Vec<String>, StorageError> {
         let mut logged_in = Vec::new();
         for acl in list(&self.group(disk).join("acls"))? {
-            if !get(&acl.join("info"))?.starts_with("No active iSCSI Session") {
+            if has_session(&acl)? && has_lun(&acl)? {
                 logged_in.push(name_of(&acl));
             }
         }
@@ -209,6 +199,21 @@ impl Tree {
     fn acl(&self, disk: &DiskId, initiator: &str) -> PathBuf {
         self.group(disk).join("acls").join(initiator)
     }
+}
+
+fn has_session(acl: &Path) -> Result<bool, StorageError> {
+    Ok(!get(&acl.join("info"))?.starts_with("No active iSCSI Session"))
+}
+
+fn has_lun(acl: &Path) -> Result<bool, StorageError> {
+    Ok(!list(&acl.join(LUN))?.is_empty())
+}
+
+/// Has the kernel close an initiator's sessions: it does so whenever their queue's depth changes (core_tpg_set_initiator_node_queue_depth).
+fn end_sessions(acl: &Path) -> Result<(), StorageError> {
+    let depth = acl.join("cmdsn_depth");
+    let other = if get(&depth)? == "64" { "63" } else { "64" };
+    set(&depth, other)
 }
 
 fn name_of(path: &Path) -> String {

@@ -35,7 +35,7 @@ const NOBODY: &str = "nobody";
 /// How often a cut looks whether the host's session is gone.
 const CUT_POLL: Duration = Duration::from_millis(5);
 /// After this long a cut has failed; it is then asked for again by the rack.
-pub(super) const CUT_DEADLINE: Duration = Duration::from_secs(10);
+const CUT_DEADLINE: Duration = Duration::from_secs(10);
 /// How long a login may go on that was under way when its host was cut. A whole one takes milliseconds.
 const LOGIN_PATIENCE: Duration = Duration::from_secs(1);
 /// How long a running tgtd may take to let us connect, as an initiator does.
