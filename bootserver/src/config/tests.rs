@@ -118,6 +118,30 @@ fn keys_and_types() {
 }
 
 #[test]
+fn kinds_of_storage() {
+    check(
+        "state: state\n",
+        "state: state\nstorage: { kind: ceph }\n",
+        expect![[r#"DIR/c.yaml:2: storage.kind: unknown variant `ceph`, expected `tgt` or `lio`"#]],
+    );
+    check(
+        "state: state\n",
+        "state: state\nstorage:\n  kind: lio\n  tgt_control_port: 7\n",
+        expect!["DIR/c.yaml:4: storage.tgt_control_port: is given, expected with storage.kind: tgt only"],
+    );
+    check(
+        "state: state\n",
+        "state: state\nstorage:\n  portal: 0.0.0.0:3260\n",
+        expect![[
+            "DIR/c.yaml:3: storage.portal: is 0.0.0.0:3260, expected an address that hosts can reach, and a port"
+        ]],
+    );
+    let dir = directory();
+    let config = load(dir.path(), &format!("{GOOD}storage: {{ kind: lio }}\n")).expect("it is right");
+    assert_eq!(config.storage.kind, StorageKind::Lio { portal: ([127, 0, 0, 1], 3260).into() });
+}
+
+#[test]
 fn the_manuals_balancing_is_right() {
     let manual = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/operating.md")).expect("the manual");
     let (_, section) = manual.split_once("```yaml\nbalancing:\n").expect("it shows the section");
