@@ -185,6 +185,7 @@ impl Operators {
             RackReply::Accepted(accepted) => json(&accepted),
             RackReply::Plan(plan) => json(&plan),
             RackReply::Console(console) => json(&console),
+            RackReply::Power(power) => json(&power),
         })
     }
 
@@ -312,6 +313,9 @@ fn status(refusal: &Refusal) -> StatusCode {
         | Refusal::AlreadyThere { .. }
         | Refusal::DiskInUse { .. }
         | Refusal::HostHasVms { .. }
+        | Refusal::NoBmc { .. }
+        | Refusal::BmcCannot { .. }
+        | Refusal::PowerUnderWay { .. }
         | Refusal::AlreadySetUp => StatusCode::CONFLICT,
     }
 }

@@ -177,7 +177,8 @@ pub(crate) enum HostCommand {
     },
     /// Give a machine VMs again.
     Undrain(HostRef),
-    /// Let in machines of a list when they come: CSV with headings (mac, uuid, serial, name, labels), or YAML.
+    /// Let in machines of a list when they come: CSV with headings (mac, uuid, serial, name, labels, bmc, bmc_address, bmc_user,
+    /// bmc_password, bmc_trust, bmc_system), or YAML.
     Import {
         /// The list; - is stdin.
         file: PathBuf,
@@ -200,6 +201,25 @@ pub(crate) enum HostCommand {
         #[arg(required = true, value_name = "LABEL")]
         labels: Vec<LabelChange>,
     },
+    /// Switch a machine's power on or off, or ask its management controller whether it is on; waits until it is so.
+    ///
+    /// Off and cycle are refused while VMs run there or move: drain it first. They ask nobody: what runs there stops as it is.
+    Power {
+        #[command(flatten)]
+        host: HostRef,
+        /// What to do.
+        #[arg(value_enum)]
+        what: PowerWord,
+        /// Boot from the network this once, whatever the machine's boot order is; with on and cycle.
+        #[arg(long)]
+        network: bool,
+        #[command(flatten)]
+        wait: WaitArgs,
+    },
+    /// Say how a machine's power is switched: by Wake-on-LAN, IPMI or Redfish.
+    ///
+    /// The password is asked for without echo; where stdin is no terminal, its next line is taken. The server keeps it and shows it nowhere.
+    Bmc(BmcArgs),
     /// Register a machine before it is seen.
     Add {
         /// The address it boots from, such as 52:54:00:aa:bb:01.
@@ -208,6 +228,73 @@ pub(crate) enum HostCommand {
         #[arg(long)]
         name: Option<String>,
     },
+}
+
+/// What to do with a machine's power.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PowerWord {
+    /// On; one that is on is left alone.
+    On,
+    /// Off, as by its switch.
+    Off,
+    /// Off, then on.
+    Cycle,
+    /// Ask whether it is on.
+    Status,
+}
+
+/// [`proto::power::BmcKind`] on the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BmcWord {
+    /// Wake-on-LAN: can only switch on.
+    Wake,
+    /// IPMI 2.0 over LAN.
+    Ipmi,
+    /// Redfish over HTTPS.
+    Redfish,
+}
+
+impl From<BmcWord> for proto::power::BmcKind {
+    fn from(given: BmcWord) -> Self {
+        match given {
+            BmcWord::Wake => Self::Wake,
+            BmcWord::Ipmi => Self::Ipmi,
+            BmcWord::Redfish => Self::Redfish,
+        }
+    }
+}
+
+/// A management controller, and how to log in to it.
+#[derive(Debug, Args)]
+pub(crate) struct BmcArgs {
+    #[command(flatten)]
+    pub(crate) host: HostRef,
+    /// By which protocol.
+    #[arg(long, value_enum, required_unless_present = "forget")]
+    pub(crate) kind: Option<BmcWord>,
+    /// Its name or address, with :PORT where it is not the usual one. When absent: that which the machine's inventory told; to wake, the
+    /// broadcast address of the machine's subnet.
+    #[arg(long)]
+    pub(crate) address: Option<String>,
+    /// Account; for IPMI one that may be operator.
+    #[arg(long, default_value = "")]
+    pub(crate) user: String,
+    /// Read the password from this file's first line; - is stdin. To wake: a SecureOn password, aa:bb:cc:dd:ee:ff.
+    #[arg(long, value_name = "FILE", conflicts_with = "keep_password")]
+    pub(crate) password_file: Option<PathBuf>,
+    /// Leave the password as it is, for the same kind, address and user.
+    #[arg(long)]
+    pub(crate) keep_password: bool,
+    /// Redfish: which certificate to trust: `first` pins the one shown next, `any` trusts whatever is shown, or a sha256. As it was when absent;
+    /// `first` for a new one.
+    #[arg(long, value_name = "first|any|SHA256")]
+    pub(crate) trust: Option<String>,
+    /// Redfish: which system, by its Id, where there are several behind that address.
+    #[arg(long, value_name = "ID")]
+    pub(crate) system: Option<String>,
+    /// Forget how its power is switched.
+    #[arg(long, conflicts_with_all = ["kind", "address", "user", "password_file", "keep_password", "trust", "system"])]
+    pub(crate) forget: bool,
 }
 
 #[derive(Debug, Subcommand)]

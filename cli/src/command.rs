@@ -7,6 +7,7 @@ mod disk;
 mod events;
 mod host;
 mod login;
+mod power;
 mod rack;
 mod vm;
 

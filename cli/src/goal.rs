@@ -7,6 +7,7 @@
 //! nothing is concluded.
 
 use crate::render::names;
+use proto::power::{PowerStage, PowerView};
 use proto::view::{BootStepKind, HostState, HostView, MovePhase, RackView, VmPhase, VmView};
 use proto::{DiskId, HostId, MoveId, VmId};
 
@@ -33,6 +34,13 @@ pub(crate) enum Goal {
     HostEmpty {
         /// Which.
         host: HostId,
+    },
+    /// An order to switch a host's power that was done.
+    Power {
+        /// Which host.
+        host: HostId,
+        /// When the order before it was given, if it had ended.
+        before: Option<u64>,
     },
     /// A move that has ended.
     MoveDone {
@@ -92,6 +100,13 @@ impl Goal {
         Self::HostActive { host: host.clone(), before }
     }
 
+    /// A host whose power is to be switched, told from how `view` shows it now.
+    pub(crate) fn power(host: &HostId, view: &RackView) -> Self {
+        let order = find_host(view, host).and_then(|h| h.power.as_ref()?.order.as_ref());
+        let before = order.filter(|order| order.ended_ms.is_some()).map(|order| order.asked_ms);
+        Self::Power { host: host.clone(), before }
+    }
+
     /// What `view` says about it.
     pub(crate) fn look(&self, view: &RackView) -> Look {
         match self {
@@ -103,6 +118,11 @@ impl Goal {
                 Some(h) if h.state == HostState::Lost => Look::Failed(with_note("the host is lost", &h.note)),
                 Some(h) => Look::Waiting(Progress::stage(with_note(&format!("{} VMs left", h.vms.len()), &h.note))),
             },
+            Self::Power { host, before } => match find_host(view, host).map(|h| &h.power) {
+                None => Look::Failed(format!("host {host} was removed")),
+                Some(None) => Look::Failed(format!("how the power of {host} is switched was forgotten")),
+                Some(Some(power)) => look_at_power(power, *before),
+            },
             Self::MoveDone { id } => look_at_move(view, *id),
             Self::DiskReady { disk } => match view.disks.iter().find(|d| d.name == *disk) {
                 Some(d) if d.ready => Look::Met,
@@ -113,6 +133,20 @@ impl Goal {
                 true => Look::Waiting(Progress::stage("being removed")),
             },
         }
+    }
+}
+
+fn look_at_power(power: &PowerView, before: Option<u64>) -> Look {
+    let Some(order) = power.order.as_ref().filter(|order| Some(order.asked_ms) != before) else {
+        return Look::Waiting(Progress::stage("asked"));
+    };
+    match order.stage {
+        PowerStage::Done => Look::Met,
+        PowerStage::Failed => Look::Failed(order.cause.clone()),
+        PowerStage::Asked | PowerStage::Doing => Look::Waiting(Progress::stage(with_note(
+            &format!("{}, try {}", order.stage, order.tries.max(1)),
+            &order.cause,
+        ))),
     }
 }
 

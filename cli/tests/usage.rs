@@ -18,6 +18,8 @@ fn help() {
         "login --help",
         "host --help",
         "host accept --help",
+        "host power --help",
+        "host bmc --help",
         "vm --help",
         "vm create --help",
         "vm migrate --help",

@@ -1,6 +1,7 @@
 //! What an operator asks for, and how the server says no.
 
 use crate::ids::{DiskId, HostId, Mac, MoveId, VmId};
+use crate::power::BmcKind;
 use crate::view::{HostState, VmPhase};
 use crate::vm::Restart;
 use serde::{Deserialize, Serialize};
@@ -107,7 +108,8 @@ pub struct RegisterHost {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct HostList {
     /// CSV with a line of headings, or YAML: a list of mappings. Headings and keys: mac, uuid, serial, name, labels; of the first three one or
-    /// more. Labels are `key=value`, in CSV several with a space between, in YAML a mapping.
+    /// more. Labels are `key=value`, in CSV several with a space between, in YAML a mapping. Of the management controller: in CSV bmc (its kind),
+    /// bmc_address, bmc_user, bmc_password, bmc_trust, bmc_system; in YAML a mapping `bmc` as `SetBmc`.
     pub text: String,
     /// Forget those that earlier lists named by UUID or serial number and that have not come.
     #[serde(default)]
@@ -331,6 +333,25 @@ pub enum Refusal {
         /// What is the matter.
         detail: String,
     },
+    /// Nobody has said how the host's power is switched.
+    NoBmc {
+        /// Which.
+        host: HostId,
+    },
+    /// The host's management controller cannot do that.
+    BmcCannot {
+        /// Which host.
+        host: HostId,
+        /// Its protocol.
+        kind: BmcKind,
+        /// What it cannot do, as a verb and what belongs to it.
+        what: String,
+    },
+    /// Another order to switch the host's power is under way.
+    PowerUnderWay {
+        /// Which.
+        host: HostId,
+    },
     /// No such path, or not by that method.
     NoSuchPath,
     /// The host did not do it.
@@ -387,6 +408,15 @@ impl fmt::Display for Refusal {
             Self::TooManyAttempts { retry_s } => write!(f, "too many attempts; try again in {retry_s} s"),
             Self::AlreadySetUp => f.write_str("the server was set up before; log in instead"),
             Self::Unavailable { detail } => write!(f, "the server cannot do this now: {detail}"),
+            Self::NoBmc { host } => {
+                write!(f, "nobody has said how the power of {host} is switched; `tsubame host bmc` does that")
+            }
+            Self::BmcCannot { host, kind, what } => {
+                write!(f, "the power of {host} is switched by {kind}, which cannot {what}")
+            }
+            Self::PowerUnderWay { host } => {
+                write!(f, "another order for the power of {host} is under way; wait until it has ended")
+            }
             Self::NoSuchPath => f.write_str("there is nothing at this path, or not by this method"),
             Self::HostFailed { host, detail } => write!(f, "host {host} did not do it: {detail}"),
         }

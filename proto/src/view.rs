@@ -4,6 +4,7 @@ use crate::agent::{DomainState, HostStats, Stage};
 use crate::event::LogEvent;
 use crate::host::{Firmware, Inventory};
 use crate::ids::{DiskId, Epoch, HostId, Mac, MoveId, VmId};
+use crate::power::PowerView;
 use crate::vm::{Restart, VmSpec};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -92,6 +93,9 @@ pub struct HostView {
     /// while the rack is frozen.
     #[serde(default)]
     pub fence_at_ms: Option<u64>,
+    /// Its power; absent while nobody has said how it is switched.
+    #[serde(default)]
+    pub power: Option<PowerView>,
 }
 
 /// How far a host without a sign of life is fenced.

@@ -5,6 +5,7 @@
 
 pub mod appliance;
 pub mod bmc;
+pub mod board;
 pub mod cases;
 pub mod forward;
 pub mod guard;

@@ -6,13 +6,12 @@
 //! how a test reaches into a host. (On a second port, handed through to dom0, interrupts get lost under Xen in emulation.)
 
 use crate::guard::Guard;
-use crate::network::Network;
 use crate::process::{Process, in_namespace};
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
 use proto::{HostId, Mac};
 use serde_json::{Value, json};
-use std::fs;
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -40,6 +39,15 @@ pub struct Hardware {
     pub memory_mib: u32,
     /// Boots these files at once instead of from the network: kernel (Xen), its arguments, modules with arguments.
     pub direct: Option<Direct>,
+}
+
+/// What the firmware tries first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// The network.
+    Network,
+    /// A disk, of which there is none, and nothing else.
+    Disk,
 }
 
 /// Files that QEMU loads itself.
@@ -77,7 +85,7 @@ impl Hardware {
 
 impl Machine {
     /// Switches a machine on whose tap `tapN` is plugged in. `dir` gets its logs and sockets.
-    pub fn power_on(hardware: &Hardware, network: &Network, dir: &Path) -> Result<Self> {
+    pub fn power_on(hardware: &Hardware, order: Order, namespace: &File, dir: &Path) -> Result<Self> {
         let number = hardware.number;
         let dir = dir.join(format!("machine-{number}"));
         fs::create_dir_all(&dir)?;
@@ -113,6 +121,10 @@ impl Machine {
                     .collect();
                 qemu.arg("-initrd").arg(modules.join(","));
             }
+            None if order == Order::Disk => {
+                // Without graphics SeaBIOS says on the serial port what it finds.
+                qemu.args(["-device", &format!("{card},romfile="), "-boot", "order=c", "-machine", "graphics=off"]);
+            }
             None if hardware.firmware == Firmware::Bios => {
                 qemu.args(["-device", &format!("{card},bootindex=1"), "-boot", "order=n"]);
             }
@@ -129,9 +141,9 @@ impl Machine {
             qemu.args(["-drive", "if=pflash,format=raw,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd"]);
             qemu.arg("-drive").arg(format!("if=pflash,format=raw,file={}", variables.display()));
         }
-        let said = fs::File::create(dir.join("qemu.log"))?;
+        let said = File::create(dir.join("qemu.log"))?;
         qemu.stdin(Stdio::null()).stdout(said.try_clone()?).stderr(said);
-        in_namespace(&mut qemu, network.handle())?;
+        in_namespace(&mut qemu, namespace)?;
         let child = qemu.spawn().context("starting qemu-system-x86_64; `make setup` installs it")?;
         let process = Process::of(child.id().try_into().context("a process number is an i32")?)?;
         Ok(Self { child, process, mac, dir })

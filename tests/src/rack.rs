@@ -6,7 +6,7 @@ use crate::appliance::{Appliance, Choices, Parts};
 use crate::forward::forward;
 use crate::guard::{Guard, logs};
 use crate::https::{Answer, Trust};
-use crate::machine::{Firmware, Hardware, Machine};
+use crate::machine::{Firmware, Hardware, Machine, Order};
 use crate::network::{Network, inside};
 use crate::operator::{Operator, PASSWORD};
 use crate::registry::{Entry, Purpose};
@@ -75,7 +75,7 @@ impl VirtualRack {
     /// Plugs a bare machine in and switches it on.
     pub fn power_on(&mut self, hardware: &Hardware) -> Result<HostId> {
         self.network.plug_in(&format!("tap{}", hardware.number))?;
-        let machine = Machine::power_on(hardware, &self.network, self.entry.dir())?;
+        let machine = Machine::power_on(hardware, Order::Network, self.network.handle(), self.entry.dir())?;
         let id = machine.id();
         self.machines.insert(hardware.number, machine);
         Ok(id)

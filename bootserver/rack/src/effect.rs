@@ -7,6 +7,7 @@ use crate::power::{Bmc, PowerOp};
 use crate::record::Change;
 use proto::agent::{JoinRefusal, ReportAnswer, Secret};
 use proto::api::{Accepted, ConsoleText, Refusal};
+use proto::power::PowerView;
 use proto::view::PlanView;
 use proto::{DiskId, HostId};
 use serde::{Deserialize, Serialize};
@@ -72,6 +73,8 @@ pub enum Reply {
     Plan(PlanView),
     /// A console.
     Console(ConsoleText),
+    /// A host's power, as its controller has just said.
+    Power(PowerView),
 }
 
 /// Why there is no script.

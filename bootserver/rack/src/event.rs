@@ -5,6 +5,7 @@ use crate::power::{PowerAnswer, PowerFailure};
 use proto::agent::{JoinRequest, Report};
 use proto::api::{Balance, CreateDisk, CreateVm, DescribeHost, GrowDisk, MigrateVm, RegisterHost};
 use proto::heartbeat::Slot;
+use proto::power::{OrderPower, SetBmc};
 use proto::{DiskId, HostId, Mac, VmId};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -188,6 +189,8 @@ pub struct ListedHost {
     pub name: Option<String>,
     /// Labels that it gets.
     pub labels: BTreeMap<String, String>,
+    /// Its management controller.
+    pub bmc: Option<SetBmc>,
 }
 
 /// What an operator can ask. Reading is not among them: that is done from the view.
@@ -214,6 +217,20 @@ pub enum Command {
         host: HostId,
     },
     UndrainHost {
+        host: HostId,
+    },
+    SetBmc {
+        host: HostId,
+        request: SetBmc,
+    },
+    ForgetBmc {
+        host: HostId,
+    },
+    OrderPower {
+        host: HostId,
+        request: OrderPower,
+    },
+    AskPower {
         host: HostId,
     },
     CreateVm(CreateVm),

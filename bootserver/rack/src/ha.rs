@@ -104,7 +104,10 @@ impl Rack {
 
     /// Whether a host can be given a VM.
     pub(crate) fn usable(&self, host: &HostId) -> bool {
-        self.reporting(host) && self.leased(host) && self.hosts.get(host).is_some_and(|record| record.fence.is_none())
+        self.reporting(host)
+            && self.leased(host)
+            && !self.goes_down(host)
+            && self.hosts.get(host).is_some_and(|record| record.fence.is_none())
     }
 
     /// Whether nothing is to be started by itself.
@@ -163,6 +166,11 @@ impl Rack {
 
     /// Whether guests of these records may run there.
     fn may_run_vms(&self, host: &HostId) -> bool {
+        self.vms_that_may_run(host) > 0
+    }
+
+    /// How many.
+    pub(crate) fn vms_that_may_run(&self, host: &HostId) -> usize {
         let may = |vm: &VmId| {
             self.vms.get(vm).is_some_and(|record| match record.phase {
                 VmPhase::Starting
@@ -174,7 +182,7 @@ impl Rack {
                 VmPhase::Creating | VmPhase::Stopped | VmPhase::Deleting | VmPhase::Failed => false,
             })
         };
-        self.owned.get(host).is_some_and(|vms| vms.iter().any(may))
+        self.owned.get(host).map_or(0, |vms| vms.iter().filter(|vm| may(vm)).count())
     }
 
     fn begin_fence(&mut self, host: &HostId, now: Now) {
@@ -359,6 +367,7 @@ impl Rack {
 
     pub(crate) fn lost_note(&self, record: &HostRecord) -> String {
         match self.fence_shown(record) {
+            None if self.is_off(&record.id) => "is switched off; it has no VMs".to_owned(),
             None => "neither reports nor writes its heartbeat; it has no VMs".to_owned(),
             Some(_) if self.frozen() => {
                 "neither reports nor writes its heartbeat; the rack is frozen, so its VMs stay its own".to_owned()

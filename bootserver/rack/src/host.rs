@@ -83,6 +83,8 @@ pub(crate) struct Live {
     pub(crate) stall: Option<String>,
     /// When steps of its boot that are under way began.
     pub(crate) open_steps: BTreeMap<BootStepKind, u64>,
+    /// Its power.
+    pub(crate) power: crate::power::Line,
 }
 
 /// A report that waits for its answer.
@@ -118,6 +120,8 @@ impl HostRecord {
             labels: BTreeMap::new(),
             slot: None,
             fence: None,
+            bmc: None,
+            power: None,
         }
     }
 
@@ -187,6 +191,7 @@ impl Rack {
             HostState::Waiting => format!("{name} waits to be accepted"),
             HostState::Active => format!("{name} is active"),
             HostState::Draining => format!("{name} is being drained"),
+            HostState::Lost if self.is_off(host) => format!("{name} is switched off"),
             HostState::Lost => {
                 return self.warn(Topic::Host, now, format!("{name} is lost: neither report nor heartbeat"), |e| {
                     e.host = Some(host.clone())
@@ -216,8 +221,12 @@ impl Rack {
 
     /// Whether one more machine that nobody knows may be kept; forgets the stalest when that makes room.
     fn room_for_stranger(&mut self, now: Now) -> bool {
-        let strangers: Vec<_> =
-            self.hosts.values().filter(|h| !h.accepted && !h.registered).map(|h| h.id.clone()).collect();
+        let strangers: Vec<_> = self
+            .hosts
+            .values()
+            .filter(|h| !h.accepted && !h.registered && h.bmc.is_none())
+            .map(|h| h.id.clone())
+            .collect();
         if strangers.len() < UNKNOWN_HOSTS_MAX {
             return true;
         }
@@ -236,6 +245,9 @@ impl Rack {
             self.cards.retain(|_, owner| owner != host);
         }
         if let Some(mut live) = self.live.remove(host) {
+            for reply in live.power.asking {
+                self.answer_operator(reply, Err(Refusal::NoHost { host: host.clone() }));
+            }
             if let Some(held) = live.held.take() {
                 self.answer(held.reply, crate::effect::Answer::Report(Err(JoinRefusal::Removed)));
             }

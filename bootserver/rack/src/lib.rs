@@ -83,6 +83,7 @@ pub struct Rack {
     /// Addresses of VMs' interfaces.
     vm_macs: BTreeMap<Mac, VmId>,
     last_order: OrderId,
+    last_power_job: u64,
     /// VMs and moves whose next step may be possible.
     touched_vms: BTreeSet<VmId>,
     touched_moves: BTreeSet<MoveId>,
@@ -131,6 +132,7 @@ impl Rack {
             owned: BTreeMap::new(),
             vm_macs: BTreeMap::new(),
             last_order: OrderId(0),
+            last_power_job: 0,
             touched_vms: BTreeSet::new(),
             touched_moves: BTreeSet::new(),
             to_answer: BTreeSet::new(),
@@ -228,6 +230,7 @@ impl Rack {
             live.seen_mono_ms = now.mono_ms;
             live.sign_mono_ms = now.mono_ms;
             live.moved_mono_ms = now.mono_ms;
+            live.power = power::Line::anew(Vec::new());
             if let Some(record) = self.hosts.get(&host) {
                 let state = self.host_state(record);
                 let since_ms = record.steps.last().map_or(now.unix_ms, |s| s.at_ms + s.took_ms.unwrap_or(0));
@@ -270,7 +273,7 @@ impl Rack {
             Event::ReportGone { reply, host } => self.report_gone(reply, &host),
             Event::Operator { reply, command } => self.operator(reply, command, now),
             Event::StorageDone { job, result } => self.storage_done(job, result, now),
-            Event::PowerDone { .. } => {}
+            Event::PowerDone { job, host, result } => self.power_done(job, &host, result, now),
             Event::StorageAnew => self.storage_anew(now),
             Event::Heartbeats { read_mono_ms, slots } => self.heartbeats(read_mono_ms, slots, now),
             Event::Tick => self.tick(now),
@@ -288,6 +291,7 @@ impl Rack {
             self.looked_mono_ms = now.mono_ms;
             self.look_again(now);
             self.find_stalls(now);
+            self.power_tick(now);
         }
         self.balance_tick(now);
         self.to_answer.extend(self.live.iter().filter(|(_, live)| live.held.is_some()).map(|(id, _)| id.clone()));
@@ -302,6 +306,13 @@ impl Rack {
             Command::RemoveHost { host } => self.remove_host(&host, now),
             Command::DrainHost { host } => self.drain_host(&host, true, now),
             Command::UndrainHost { host } => self.drain_host(&host, false, now),
+            Command::SetBmc { host, request } => self.set_bmc(&host, request, now),
+            Command::ForgetBmc { host } => self.forget_bmc(&host, now),
+            Command::OrderPower { host, request } => self.order_power(&host, request, now),
+            Command::AskPower { host } => match self.ask_power(reply, &host, now) {
+                Ok(()) => return,
+                Err(refusal) => Err(refusal),
+            },
             Command::CreateVm(request) => self.create_vm(request, now),
             Command::StartVm { vm } => self.start_vm(&vm, now),
             Command::ShutdownVm { vm } => self.shutdown_vm(&vm, now),

@@ -1,6 +1,7 @@
 //! What is kept: the records whose loss would matter. Loads, surveys and views are not among them.
 
 use crate::effect::CloneSource;
+use crate::power::{Bmc, PowerOrder};
 use proto::agent::Secret;
 use proto::event::LogEvent;
 use proto::host::{Firmware, Inventory};
@@ -152,6 +153,9 @@ pub struct ExpectedRecord {
     pub name: Option<String>,
     /// Labels that it gets.
     pub labels: BTreeMap<String, String>,
+    /// Its management controller.
+    #[serde(default)]
+    pub bmc: Option<Bmc>,
 }
 
 /// A machine.
@@ -188,6 +192,12 @@ pub struct HostRecord {
     /// Its VMs are being or have been taken from it, until it is heard again.
     #[serde(default)]
     pub fence: Option<Fence>,
+    /// Its management controller, with the way in.
+    #[serde(default)]
+    pub bmc: Option<Bmc>,
+    /// The newest order to switch its power.
+    #[serde(default)]
+    pub power: Option<PowerOrder>,
 }
 
 /// How far a host is fenced.

@@ -52,6 +52,7 @@ impl Rack {
                 labels: record.labels.clone(),
                 fence: self.fence_shown(record),
                 fence_at_ms: self.fence_at_ms(record, now),
+                power: self.power_shown(record),
             }
         });
         let vms = self.vms.values().map(|record| {

@@ -2,14 +2,29 @@
 //!
 //! Owns: the two forms, and errors that name the line. Never does: decide whether such a machine may be; the rack does.
 
+use super::routes::NOT_SHOWN;
 use proto::Mac;
+use proto::agent::Secret;
 use proto::api::Refusal;
+use proto::power::{BmcKind, SetBmc};
 use rack::event::ListedHost;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
-/// The headings that there are, one or more of the first three among them.
-const HEADINGS: [&str; 5] = ["mac", "uuid", "serial", "name", "labels"];
+/// The headings that there are, one or more of the first three among them. In YAML what is of the controller is a mapping `bmc`.
+const HEADINGS: [&str; 11] = [
+    "mac",
+    "uuid",
+    "serial",
+    "name",
+    "labels",
+    "bmc",
+    "bmc_address",
+    "bmc_user",
+    "bmc_password",
+    "bmc_trust",
+    "bmc_system",
+];
 
 /// A machine in YAML.
 #[derive(Deserialize)]
@@ -21,6 +36,7 @@ struct Entry {
     serial: String,
     name: Option<String>,
     labels: BTreeMap<String, String>,
+    bmc: Option<SetBmc>,
 }
 
 /// Takes a list apart. What begins with `-` or `[` is YAML.
@@ -28,6 +44,21 @@ struct Entry {
 /// # Errors
 /// `BadValue` with the line, counted from 1.
 pub(super) fn parse(text: &str) -> Result<Vec<ListedHost>, Refusal> {
+    let hosts = parts(text);
+    if !text.contains("password") {
+        return hosts;
+    }
+    // Neither a line nor what is said of a value in it may show a secret.
+    hosts.map_err(|refusal| match refusal {
+        Refusal::BadValue { field, expected, .. } => {
+            let expected = if expected.starts_with("other YAML") { "other YAML".to_owned() } else { expected };
+            Refusal::BadValue { field, given: NOT_SHOWN.to_owned(), expected }
+        }
+        other => other,
+    })
+}
+
+fn parts(text: &str) -> Result<Vec<ListedHost>, Refusal> {
     let told = |line: &&str| !line.trim().is_empty() && !line.trim_start().starts_with('#');
     let first = text.lines().find(told).unwrap_or_default();
     let hosts = if first.trim_start().starts_with(['-', '[']) { yaml(text) } else { csv(text) }?;
@@ -58,6 +89,7 @@ fn yaml(text: &str) -> Result<Vec<ListedHost>, Refusal> {
         serial: entry.serial,
         name: entry.name.filter(|name| !name.is_empty()),
         labels: entry.labels,
+        bmc: entry.bmc,
     });
     Ok(hosts.collect())
 }
@@ -74,7 +106,7 @@ fn csv(text: &str) -> Result<Vec<ListedHost>, Refusal> {
         let Some(headings) = &headings else {
             let names: Vec<String> = fields.iter().map(|name| name.to_lowercase()).collect();
             if let Some(other) = names.iter().find(|name| !HEADINGS.contains(&name.as_str())) {
-                return Err(bad(line, "heading", other, "mac, uuid, serial, name or labels"));
+                return Err(bad(line, "heading", other, &format!("one of {}", HEADINGS.join(", "))));
             }
             headings = Some(names);
             continue;
@@ -83,6 +115,7 @@ fn csv(text: &str) -> Result<Vec<ListedHost>, Refusal> {
             return Err(bad(line, "", content, &format!("{} fields, as there are headings", headings.len())));
         }
         let mut host = ListedHost { line, ..ListedHost::default() };
+        let mut bmc = Vec::new();
         for (heading, value) in headings.iter().zip(fields).filter(|(_, value)| !value.is_empty()) {
             match heading.as_str() {
                 "mac" => {
@@ -92,6 +125,7 @@ fn csv(text: &str) -> Result<Vec<ListedHost>, Refusal> {
                 "uuid" => host.uuid = value,
                 "serial" => host.serial = value,
                 "name" => host.name = Some(value),
+                _ if heading.starts_with("bmc") => bmc.push((heading.as_str(), value)),
                 _ => {
                     for label in value.split_whitespace() {
                         let (key, value) =
@@ -101,9 +135,32 @@ fn csv(text: &str) -> Result<Vec<ListedHost>, Refusal> {
                 }
             }
         }
+        host.bmc = controller(line, bmc)?;
         hosts.push(host);
     }
     Ok(hosts)
+}
+
+/// A controller in fields that are not empty, each with its heading.
+fn controller(line: usize, fields: Vec<(&str, String)>) -> Result<Option<SetBmc>, Refusal> {
+    if fields.is_empty() {
+        return Ok(None);
+    }
+    let of = |heading: &str| fields.iter().find(|(name, _)| *name == heading).map(|(_, value)| value.clone());
+    let kind = match of("bmc").unwrap_or_default().as_str() {
+        "wake" => BmcKind::Wake,
+        "ipmi" => BmcKind::Ipmi,
+        "redfish" => BmcKind::Redfish,
+        other => return Err(bad(line, "bmc", other, "wake, ipmi or redfish")),
+    };
+    Ok(Some(SetBmc {
+        kind,
+        address: of("bmc_address"),
+        user: of("bmc_user").unwrap_or_default(),
+        password: of("bmc_password").map(Secret),
+        trust: of("bmc_trust"),
+        system: of("bmc_system"),
+    }))
 }
 
 /// The fields of a line of CSV (RFC 4180), without the spaces around them; `None` when a quote is not closed. No field goes over a line's end.
@@ -169,6 +226,39 @@ mod tests {
     }
 
     #[test]
+    fn controllers() {
+        let hosts = parse(
+            "mac,bmc,bmc_address,bmc_user,bmc_password\n52:54:00:aa:bb:01,ipmi,10.0.0.1,admin,\"p,w\"\n52:54:00:aa:bb:02\n",
+        );
+        let [first, second] = &hosts.expect("a list")[..] else { panic!("two machines") };
+        let bmc = first.bmc.as_ref().expect("a controller");
+        assert_eq!((bmc.kind, bmc.address.as_deref(), bmc.user.as_str()), (BmcKind::Ipmi, Some("10.0.0.1"), "admin"));
+        assert_eq!(bmc.password, Some(Secret("p,w".to_owned())));
+        assert_eq!(second.bmc, None);
+        let hosts = parse("- mac: 52:54:00:aa:bb:01\n  bmc: { kind: redfish, user: a, password: b, trust: any }\n");
+        assert_eq!(hosts.expect("a list")[0].bmc.as_ref().expect("a controller").kind, BmcKind::Redfish);
+    }
+
+    /// Whatever is wrong with a list, what is said of it shows no password.
+    #[test]
+    fn no_error_shows_a_password() {
+        for bad in [
+            "mac,bmc_password\n52:54:00:aa:bb:01,\"hunter2\n",
+            "mac,bmc_password\n52:54:00:aa:bb:01,hunter2,x\n",
+            "mac,bmc,bmc_password\n52:54:00:aa:bb:01,,hunter2\n",
+            "mac,bmc,bmc_password\n52:54,ipmi,hunter2\n",
+            "- mac: 52:54:00:aa:bb:01\n  bmc: { kind: ipmi, password: [hunter2] }\n",
+            "- mac: 52:54:00:aa:bb:01\n  bmc: { kind: ipmi, password: hunter2, colour: red }\n",
+            "- mac: 52:54:00:aa:bb:01\n  bmc: { password: hunter2 }\n",
+            "- { mac: 1, bmc: { kind: ipmi, password: hunter2 }\n",
+        ] {
+            let refusal = parse(bad).expect_err(bad).to_string();
+            assert!(!refusal.contains("hunter2"), "{refusal}");
+            assert!(refusal.contains("line"), "{refusal}");
+        }
+    }
+
+    #[test]
     fn comma_separated() {
         check(
             "# rack 3\nMAC,serial,name,labels\n52-54-00-AA-BB-01,S1,\"a, \"\"b\"\"\",row=a power=b\n\n , S2 ,n{n}\n",
@@ -180,7 +270,7 @@ mod tests {
         check(
             "mac,colour\n",
             expect![[r#"
-            line 1, heading is "colour", expected mac, uuid, serial, name or labels
+            line 1, heading is "colour", expected one of mac, uuid, serial, name, labels, bmc, bmc_address, bmc_user, bmc_password, bmc_trust, bmc_system
         "#]],
         );
         check(
@@ -233,7 +323,7 @@ mod tests {
         check(
             "- serial: S1\n- colour: red\n",
             expect![[r#"
-            line 2 is "- colour: red", expected other YAML: .[1]: unknown field `colour`, expected one of `mac`, `uuid`, `serial`, `name`, `labels` at line 2 column 3
+            line 2 is "- colour: red", expected other YAML: .[1]: unknown field `colour`, expected one of `mac`, `uuid`, `serial`, `name`, `labels`, `bmc` at line 2 column 3
         "#]],
         );
         check(

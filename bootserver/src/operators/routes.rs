@@ -9,6 +9,7 @@ use proto::api::{
     Refusal, RegisterHost, Session, Setup,
 };
 use proto::event::LogEvent;
+use proto::power::{OrderPower, PowerView, SetBmc};
 use proto::view::{PlanView, RackView};
 use rack::event::Command;
 use serde::de::DeserializeOwned;
@@ -91,6 +92,9 @@ const fn of<T: ToSchema>() -> Type {
     Type { name: T::name, schema: T::schema, others: T::schemas, many: false }
 }
 
+/// Stands for what may hold a password.
+pub(super) const NOT_SHOWN: &str = "(not shown)";
+
 /// What a request gives a command.
 pub(super) struct Given<'a> {
     pub(super) id: &'a str,
@@ -109,10 +113,15 @@ impl Given<'_> {
     /// An empty body is an empty object.
     pub(super) fn body<T: DeserializeOwned>(&self) -> Result<T, Refusal> {
         let body = if self.body.is_empty() { b"{}" } else { self.body };
-        serde_json::from_slice(body).map_err(|err| Refusal::BadValue {
-            field: "the body".to_owned(),
-            given: String::from_utf8_lossy(&body[..body.len().min(80)]).into_owned(),
-            expected: format!("other JSON: {err}"),
+        serde_json::from_slice(body).map_err(|err| {
+            let text = String::from_utf8_lossy(body);
+            // Neither its beginning nor what is said of a value may show a secret.
+            let (given, wrong) = if text.contains("password") {
+                (NOT_SHOWN.to_owned(), format!("line {}, column {}", err.line(), err.column()))
+            } else {
+                (text.chars().take(80).collect(), err.to_string())
+            };
+            Refusal::BadValue { field: "the body".to_owned(), given, expected: format!("other JSON: {wrong}") }
         })
     }
 }
@@ -156,7 +165,7 @@ impl Route {
 use Verb::{Delete, Get, Post};
 
 /// All routes.
-pub(super) static ROUTES: [Route; 29] = [
+pub(super) static ROUTES: [Route; 33] = [
     route(Get, "/v1/about", "The server's version, and whether it was set up.", of::<About>(), Act::About),
     route(Post, "/v1/setup", "Choose the password by the set-up code.", of::<Session>(), Act::Setup).takes::<Setup>(),
     route(Post, "/v1/login", "Log in.", of::<Session>(), Act::Login).takes::<Login>(),
@@ -193,6 +202,24 @@ pub(super) static ROUTES: [Route; 29] = [
     }),
     command(Post, "/v1/hosts/{id}/undrain", "Use a host again.", |r| Ok(Command::UndrainHost { host: r.id()? })),
     command(Delete, "/v1/hosts/{id}", "Remove a host.", |r| Ok(Command::RemoveHost { host: r.id()? })),
+    command(Post, "/v1/hosts/{id}/bmc", "Say how a host's power is switched.", |r| {
+        Ok(Command::SetBmc { host: r.id()?, request: r.body()? })
+    })
+    .takes::<SetBmc>(),
+    command(Delete, "/v1/hosts/{id}/bmc", "Forget how a host's power is switched.", |r| {
+        Ok(Command::ForgetBmc { host: r.id()? })
+    }),
+    command(Post, "/v1/hosts/{id}/power", "Switch a host's power.", |r| {
+        Ok(Command::OrderPower { host: r.id()?, request: r.body()? })
+    })
+    .takes::<OrderPower>(),
+    route(
+        Get,
+        "/v1/hosts/{id}/power",
+        "A host's power, as its management controller says now.",
+        of::<PowerView>(),
+        Act::Command(|r| Ok(Command::AskPower { host: r.id()? })),
+    ),
     command(Post, "/v1/vms", "Make a VM from a template.", |r| Ok(Command::CreateVm(r.body()?))).takes::<CreateVm>(),
     command(Post, "/v1/vms/{id}/start", "Start a VM.", |r| Ok(Command::StartVm { vm: r.id()? })),
     command(Post, "/v1/vms/{id}/shutdown", "Ask a VM to shut down.", |r| Ok(Command::ShutdownVm { vm: r.id()? })),

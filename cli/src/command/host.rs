@@ -1,6 +1,6 @@
 //! `tsubame host`.
 
-use super::{conclude, open, rack_view, say};
+use super::{conclude, open, power, rack_view, say};
 use crate::args::{HostCommand, HostRef, LabelChange, host_id};
 use crate::client::Server;
 use crate::fault::Fault;
@@ -97,6 +97,10 @@ pub(super) fn run(environment: &Environment, command: HostCommand, out: Output) 
             let accepted = server.post(&doing, &format!("/v1/hosts/{id}/describe"), &request)?;
             say(out, &accepted, &doing)
         }
+        HostCommand::Power { host: HostRef { host }, what, network, wait } => {
+            power::switch(environment, &host, what, network, &wait, out)
+        }
+        HostCommand::Bmc(args) => power::bmc(environment, args, out),
         HostCommand::Add { mac, name } => {
             let doing = format!("adding host {mac}");
             let server = open(&doing, environment)?;

@@ -108,18 +108,24 @@ fn which_ca(
 }
 
 fn read_password(args: &LoginArgs, prompt: &str, new: bool) -> Result<String, Fault> {
-    if let Some(path) = args.password_file.as_deref().filter(|p| *p != Path::new("-")) {
-        let fault = |source| Fault::File { doing: "reading", path: path.display().to_string(), source };
-        return first_line(BufReader::new(File::open(path).map_err(fault)?)).map_err(fault);
-    }
-    if args.password_file.is_some() {
-        return read_stdin();
-    }
-    let password = ask(prompt)?;
-    if new && io::stdin().is_terminal() && ask("Once more: ")? != password {
+    let password = read_secret(args.password_file.as_deref(), prompt)?;
+    let asked = args.password_file.is_none();
+    if asked && new && io::stdin().is_terminal() && ask("Once more: ")? != password {
         return Err(Fault::Usage("login: the two passwords differ; nothing was set".into()));
     }
     Ok(password)
+}
+
+/// The first line of a file, of stdin where that is `-`; asked for where no file is named.
+pub(super) fn read_secret(file: Option<&Path>, prompt: &str) -> Result<String, Fault> {
+    match file {
+        None => ask(prompt),
+        Some(path) if path == Path::new("-") => read_stdin(),
+        Some(path) => {
+            let fault = |source| Fault::File { doing: "reading", path: path.display().to_string(), source };
+            first_line(BufReader::new(File::open(path).map_err(fault)?)).map_err(fault)
+        }
+    }
 }
 
 /// Asks on the terminal without echo, or takes stdin's next line where it is no terminal.

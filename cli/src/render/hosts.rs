@@ -48,6 +48,7 @@ pub(crate) fn show(host: &HostView, now_ms: u64, width: Option<u16>) -> String {
         ("VMs", host.vms.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
         ("Labels", host.labels.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(", ")),
     ];
+    pairs.extend(host.power.iter().flat_map(super::power::pairs));
     if let Some(i) = &host.inventory {
         pairs.extend([
             ("Product", i.product.clone()),

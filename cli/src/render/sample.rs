@@ -40,6 +40,7 @@ fn host(last: u8, state: HostState) -> HostView {
         labels: Default::default(),
         fence: None,
         fence_at_ms: None,
+        power: None,
     }
 }
 

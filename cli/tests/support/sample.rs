@@ -29,6 +29,7 @@ pub fn rack(phase: VmPhase, since_ms: u64) -> RackView {
         labels: Default::default(),
         fence: None,
         fence_at_ms: None,
+        power: None,
     };
     let spec = VmSpec {
         name: "web-1".parse().expect("a name"),

@@ -72,16 +72,8 @@ pub(super) fn own_disk(trial: &mut Trial) -> Result<()> {
 }
 
 pub(super) fn command_agrees(trial: &mut Trial) -> Result<()> {
-    let ca = trial.rack.dir().join("ca.pem");
-    std::fs::write(&ca, trial.rack.appliance.ca_pem(&trial.rack.guard)?)?;
-    let token = trial.rack.operator.token().context("the operator is logged in")?;
-    let mut command = Command::new(&trial.with.tsubame);
-    command
-        .args(["-o", "json", "host", "list"])
-        .env("TSUBAME_URL", format!("https://{}", trial.rack.page))
-        .env("TSUBAME_TOKEN", token)
-        .env("TSUBAME_CA", &ca);
-    let hosts: Vec<HostView> = serde_json::from_str(&run(&mut command)?).context("what `tsubame host list` printed")?;
+    let said = run(trial.tsubame()?.args(["-o", "json", "host", "list"]))?;
+    let hosts: Vec<HostView> = serde_json::from_str(&said).context("what `tsubame host list` printed")?;
     let listed: Vec<_> = hosts.into_iter().map(|h| (h.id, h.state)).collect();
     let shown: Vec<_> = trial.rack.operator.rack()?.hosts.into_iter().map(|h| (h.id, h.state)).collect();
     ensure!(listed == shown, "the command lists {listed:?}, the API {shown:?}");

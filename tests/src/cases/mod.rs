@@ -7,12 +7,14 @@ mod ha;
 mod join;
 mod life;
 mod moves;
+mod power;
 
 use crate::rack::{Guest, VirtualRack, refusal};
 use anyhow::{Context, Result};
 use proto::api::Refusal;
 use proto::{HostId, VmId};
 use std::path::PathBuf;
+use std::process::Command;
 
 /// One case.
 pub struct Case {
@@ -42,6 +44,7 @@ pub const CASES: &[Case] = &[
     Case { name: "the_server_dies_amid_a_move", run: crash::server_dies },
     Case { name: "a_host_whose_certificate_has_ended_joins_anew", run: crash::certificate_ends },
     Case { name: "no_write_was_lost_or_doubled", run: life::disks_are_whole },
+    Case { name: "a_bmc_switches_a_machine_on_and_off", run: power::bmc_switches },
     Case { name: "a_host_dies_and_its_vm_runs_elsewhere", run: ha::host_dies },
     Case { name: "an_agent_stands_still_and_xen_resets_its_host", run: ha::agent_stands_still },
     Case { name: "a_host_is_cut_off_and_holds_its_guests", run: ha::host_is_cut_off },
@@ -78,6 +81,19 @@ impl Trial {
     /// A rack to try things on.
     pub fn new(rack: VirtualRack, with: With) -> Self {
         Self { rack, with, guests: Vec::new() }
+    }
+
+    /// The operators' command, logged in.
+    fn tsubame(&mut self) -> Result<Command> {
+        let ca = self.rack.dir().join("ca.pem");
+        std::fs::write(&ca, self.rack.appliance.ca_pem(&self.rack.guard)?)?;
+        let token = self.rack.operator.token().context("the operator is logged in")?;
+        let mut command = Command::new(&self.with.tsubame);
+        command
+            .env("TSUBAME_URL", format!("https://{}", self.rack.page))
+            .env("TSUBAME_TOKEN", token)
+            .env("TSUBAME_CA", ca);
+        Ok(command)
     }
 
     fn guest(&self, at: usize) -> Result<Guest> {

@@ -7,6 +7,7 @@ use super::Rack;
 use crate::dhcp::machine::MachineId;
 use crate::event::{ListedHost, Now};
 use crate::policy::AcceptRule;
+use crate::power::{Bmc, bmc_of};
 use crate::record::{ExpectedRecord, HostRecord};
 use proto::api::{Accepted, Refusal};
 use proto::event::Topic;
@@ -128,13 +129,13 @@ impl Rack {
         let Some(record) = self.hosts.get(host).filter(|record| !record.accepted && record.joined()) else { return };
         let (mac, Some(inventory)) = (record.mac, record.inventory.clone()) else { return };
         let listed = self.expected.iter().find(|(_, expected)| expected.is(&inventory)).map(|(id, _)| *id);
-        let (by, name, labels) = if let Some(expected) = listed.and_then(|id| self.expected.remove(&id)) {
-            ("the list".to_owned(), expected.name, expected.labels)
+        let (by, name, labels, bmc) = if let Some(expected) = listed.and_then(|id| self.expected.remove(&id)) {
+            ("the list".to_owned(), expected.name, expected.labels, expected.bmc)
         } else {
             let Some(address) = self.leases.address_of(mac) else { return };
             let mut rules = self.policy.accept.iter().enumerate();
             let Some((at, rule)) = rules.find(|(_, rule)| fits_rule(rule, &inventory, address)) else { return };
-            (format!("rule {} of accept", at + 1), rule.name.clone(), rule.labels.clone())
+            (format!("rule {} of accept", at + 1), rule.name.clone(), rule.labels.clone(), None)
         };
         let name = name.and_then(|template| {
             let taken = |name: &str| self.hosts.values().any(|other| other.name == name && other.id != *host);
@@ -149,6 +150,9 @@ impl Rack {
             record.accepted = true;
             record.name = name.unwrap_or_else(|| record.name.clone());
             record.labels.extend(labels);
+        }
+        if bmc.is_some() {
+            self.put_bmc(host, bmc);
         }
         self.info(Topic::Host, now, format!("{host} was let in by {by}"), |e| e.host = Some(host.clone()));
         self.lease_ahead(mac, now);
@@ -212,14 +216,25 @@ impl Rack {
                 other => other,
             })?;
         }
+        let mut bmcs = Vec::new();
+        for host in &hosts {
+            let before = host.mac.and_then(|mac| self.hosts.get(&self.host_of(mac))?.bmc.as_ref());
+            let bmc = host.bmc.clone().map(|request| bmc_of(request, before, None)).transpose();
+            bmcs.push(bmc.map_err(|refusal| match refusal {
+                Refusal::BadValue { field, given, expected } => {
+                    bad(host.line, &format!("bmc {field}"), given, expected)
+                }
+                other => other,
+            })?);
+        }
         if replace {
             for id in self.expected.ids() {
                 self.expected.remove(&id);
             }
         }
         let count = hosts.len();
-        for host in hosts {
-            self.expect_host(host, now);
+        for (host, bmc) in hosts.into_iter().zip(bmcs) {
+            self.expect_host(host, bmc, now);
         }
         self.accept_all(now);
         self.info(Topic::Operator, now, format!("a list of {count} machines was taken"), |_| ());
@@ -227,11 +242,11 @@ impl Rack {
     }
 
     /// One that is named by its MAC is let in as by hand; another when it is seen to be the one.
-    fn expect_host(&mut self, host: ListedHost, now: Now) {
-        let ListedHost { line: _, mac, uuid, serial, name, labels } = host;
+    fn expect_host(&mut self, host: ListedHost, bmc: Option<Bmc>, now: Now) {
+        let ListedHost { line: _, mac, uuid, serial, name, labels, bmc: _ } = host;
         let Some(mac) = mac else {
             let id = self.expected.iter().last().map_or(1, |(id, _)| id + 1);
-            return self.expected.put(ExpectedRecord { id, uuid, serial, name, labels });
+            return self.expected.put(ExpectedRecord { id, uuid, serial, name, labels, bmc });
         };
         let id = self.host_of(mac);
         if !self.hosts.contains(&id) {
@@ -241,6 +256,9 @@ impl Rack {
             (record.registered, record.accepted) = (true, true);
             record.name = name.unwrap_or_else(|| record.name.clone());
             record.labels.extend(labels);
+        }
+        if bmc.is_some() {
+            self.put_bmc(&id, bmc);
         }
         self.lease_ahead(mac, now);
     }

@@ -7,6 +7,7 @@ use proto::agent::Secret;
 use proto::host::Firmware;
 use proto::power::{BmcKind, PowerState};
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// A management controller and the way in.
@@ -103,6 +104,17 @@ pub enum PowerWhy {
     Certificate,
     /// It cannot do that, or not without being told more.
     Unable,
+}
+
+/// As an operator gives and sees it.
+impl fmt::Display for Trust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::First => "first",
+            Self::Pinned(sha256) => sha256,
+            Self::Any => "any",
+        })
+    }
 }
 
 impl Bmc {

@@ -9,6 +9,7 @@ import type {
   DescribeHost,
   HostList,
   paths,
+  PowerVerb,
   Refusal,
   RegisterHost,
 } from "./schema";
@@ -96,6 +97,8 @@ export const api = {
   listHosts: (body: HostList) => ask("post", "/v1/hosts/list", { body }),
   describeHost: (id: string, body: DescribeHost) => ask("post", "/v1/hosts/{id}/describe", { id, body }),
   hostAct: (id: string, act: HostAct) => ask("post", `/v1/hosts/{id}/${act}`, { id, body: null }),
+  power: (id: string, verb: PowerVerb, network: boolean) =>
+    ask("post", "/v1/hosts/{id}/power", { id, body: { verb, network } }),
   removeHost: (id: string) => ask("delete", "/v1/hosts/{id}", { id, body: null }),
   createVm: (body: CreateVm) => ask("post", "/v1/vms", { body }),
   vmAct: (id: string, act: VmAct) => ask("post", `/v1/vms/{id}/${act}`, { id, body: null }),
