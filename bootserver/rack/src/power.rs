@@ -41,7 +41,7 @@ const AGAIN_MS: u64 = 2000;
 const ASK_MS: u64 = 30_000;
 /// The same while it cannot be reached.
 const ASK_FAILING_MS: u64 = 120_000;
-/// Controllers asked by themselves at once; with 200 hosts, each a second away, that takes 50 s of each minute.
+/// Controllers asked by themselves at once: 200 of them, each half a second away, take 25 s of those 30.
 const ASKED_AT_ONCE: usize = 4;
 /// Jobs at once, orders with them.
 const JOBS_AT_ONCE: usize = 16;
@@ -190,7 +190,9 @@ impl Rack {
     pub(crate) fn power_tick(&mut self, now: Now) {
         let mut jobs = self.live.values().filter(|live| live.power.job.is_some()).count();
         let mut asked = self.live.values().filter(|live| live.power.job.is_some_and(|(_, order)| !order)).count();
-        let with: Vec<HostId> = self.hosts.values().filter(|r| r.bmc.is_some()).map(|r| r.id.clone()).collect();
+        let mut with: Vec<HostId> = self.hosts.values().filter(|r| r.bmc.is_some()).map(|r| r.id.clone()).collect();
+        // Who has waited longest goes first, or the last by name would never be asked where there are too many.
+        with.sort_by_key(|host| self.live.get(host).and_then(|live| live.power.ask_mono_ms));
         // Orders first, and questions of those who wait; what is asked by itself takes what is left.
         for ordered in [true, false] {
             for host in &with {

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { after, afterEach, before, beforeEach, test } from "node:test";
 import { axe, launch, newPage, overflow } from "./browser.mjs";
-import { boot, event, host, move, stats, vm } from "./mock/rack.mjs";
+import { boot, event, host, move, power, stats, vm } from "./mock/rack.mjs";
 import { CODE, Mock, PASSWORD } from "./mock/server.mjs";
 import { busyScene } from "./scene.mjs";
 
@@ -690,3 +690,38 @@ for (const colorScheme of /** @type {const} */ (["light", "dark"])) {
     });
   }
 }
+
+test("a host's power is switched, and what its controller says is shown", async () => {
+  mock.change((view) => {
+    view.hosts = [
+      host(1, "alpha", "active", { power: power() }),
+      host(2, "beta", "registered", { power: power({ state: "off" }) }),
+    ];
+    view.vms = [vm("web-1", "h525400aabb01")];
+  });
+  const path = "/v1/hosts/h525400aabb01/power";
+  mock.refuse(
+    `POST ${path}`,
+    409,
+    { why: "host_has_vms", host: "h525400aabb01", count: 1 },
+    "host h525400aabb01 still has 1 VMs",
+  );
+  await logIn();
+  await unit("alpha").getByText("Power: on").waitFor();
+  await unit("alpha").getByRole("button", { name: "Power off alpha" }).click();
+  await unit("alpha").getByText("1 VM is on alpha: drain it first, or this is refused.").waitFor();
+  assert.equal(mock.asked.length, 0, "one press is not enough");
+  await unit("alpha").getByRole("button", { name: "Power off", exact: true }).click();
+  await unit("alpha").getByText("still has 1 VMs").waitFor();
+  assert.deepEqual(mock.asked, [{ method: "POST", path, body: { verb: "off", network: false } }]);
+  assert.equal(await unit("beta").getByRole("button", { name: "Power off beta" }).count(), 0, "it is off");
+  await unit("beta").getByRole("button", { name: "Power on beta" }).click();
+  await unit("beta").getByText("Power: off").waitFor();
+  assert.deepEqual(
+    mock.asked.map((asked) => asked.body),
+    [
+      { verb: "off", network: false },
+      { verb: "on", network: false },
+    ],
+  );
+});

@@ -1,6 +1,6 @@
 // A rack with something of everything: for screenshots, and for tests that look at the page as a whole.
 
-import { boot, disk, event, host, move, vm } from "./mock/rack.mjs";
+import { boot, disk, event, host, move, power, vm } from "./mock/rack.mjs";
 
 /** @import { Mock } from "./mock/server.mjs" */
 
@@ -9,7 +9,7 @@ const MIB = 1024 * 1024;
 /** @param {Mock} mock */
 export function busyScene(mock) {
   const now = Date.now();
-  const alpha = host(1, "alpha", "active", { labels: { row: "a", power: "solar" } });
+  const alpha = host(1, "alpha", "active", { labels: { row: "a", power: "solar" }, power: power() });
   const beta = host(2, "beta", "active");
   const steps = boot(now - 16_000, "image", false);
   const image = steps.at(-1);
@@ -28,6 +28,12 @@ export function busyScene(mock) {
     since_ms: now - 41_000,
     fence: "waiting",
     fence_at_ms: now + 23_000,
+    power: power({
+      state: "unknown",
+      failing_since_ms: now - 60_000,
+      failure:
+        "BMC 10.9.0.12 (ipmi): asking whether the machine is on: it does not answer on UDP port 623; see that the address is right, that the controller has power, and that IPMI over LAN is switched on there",
+    }),
   });
   const eta = host(7, "eta", "registered", { boot: [] });
   mock.change((view) => {

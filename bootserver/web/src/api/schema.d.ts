@@ -154,6 +154,24 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/hosts/{id}/bmc": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Say how a host's power is switched. */
+        post: operations["postHostsBmc"];
+        /** Forget how a host's power is switched. */
+        delete: operations["deleteHostsBmc"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/hosts/{id}/describe": {
         parameters: {
             query?: never;
@@ -182,6 +200,24 @@ export interface paths {
         put?: never;
         /** Empty a host, and give it nothing new. */
         post: operations["postHostsDrain"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/hosts/{id}/power": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** A host's power, as its management controller says now. */
+        get: operations["getHostsPower"];
+        put?: never;
+        /** Switch a host's power. */
+        post: operations["postHostsPower"];
         delete?: never;
         options?: never;
         head?: never;
@@ -537,6 +573,11 @@ export interface components {
             /** @description How the machine itself speaks to it: `KCS`, `SMIC`, `BT`, `SSIF` (IPMI, SMBIOS type 38) or `Redfish` (type 42). */
             by: string;
         };
+        /**
+         * @description By which protocol a machine's power is switched.
+         * @enum {string}
+         */
+        BmcKind: "wake" | "ipmi" | "redfish";
         /** @description What a PVH guest boots. */
         Boot: {
             /** @description Kernel command line. */
@@ -747,7 +788,8 @@ export interface components {
             replace?: boolean;
             /**
              * @description CSV with a line of headings, or YAML: a list of mappings. Headings and keys: mac, uuid, serial, name, labels; of the first three one or
-             *     more. Labels are `key=value`, in CSV several with a space between, in YAML a mapping.
+             *     more. Labels are `key=value`, in CSV several with a space between, in YAML a mapping. Of the management controller: in CSV bmc (its kind),
+             *     bmc_address, bmc_user, bmc_password, bmc_trust, bmc_system; in YAML a mapping `bmc` as `SetBmc`.
              */
             text: string;
         };
@@ -821,6 +863,7 @@ export interface components {
             name: string;
             /** @description A sentence on what is wrong or awaited; empty when all is well. */
             note: string;
+            power?: components["schemas"]["PowerView"] | null;
             /**
              * Format: int64
              * @description Since when, Unix milliseconds.
@@ -1018,6 +1061,13 @@ export interface components {
              */
             speed_mbit?: number | null;
         };
+        /** @description An operator's order. */
+        OrderPower: {
+            /** @description Boot from the network this once, whatever the machine's boot order is; with on and cycle. */
+            network?: boolean;
+            /** @description What. */
+            verb: components["schemas"]["PowerVerb"];
+        };
         /** @description A move that the planner proposes. */
         PlannedMove: {
             /** @description Why, one sentence. */
@@ -1045,6 +1095,81 @@ export interface components {
             score_before: number;
             /** @description VMs that a rule or overload concerns and that stay, with the reason. */
             stays: components["schemas"]["Stay"][];
+        };
+        /** @description An order to switch a machine's power. */
+        PowerOrderView: {
+            /**
+             * Format: int64
+             * @description When it was given, Unix milliseconds.
+             */
+            asked_ms: number;
+            /** @description What went wrong last; empty when nothing did. */
+            cause: string;
+            /**
+             * Format: int64
+             * @description When it ended.
+             */
+            ended_ms?: number | null;
+            /** @description From the network, this once. */
+            network: boolean;
+            /** @description How far it is. */
+            stage: components["schemas"]["PowerStage"];
+            /**
+             * Format: int32
+             * @description How often it was tried.
+             */
+            tries: number;
+            /** @description What. */
+            verb: components["schemas"]["PowerVerb"];
+        };
+        /**
+         * @description How far an order is.
+         *
+         *     ```text
+         *     Asked -> Doing -> Done
+         *       ^        |  \-> Failed
+         *       +--------+ tried again
+         *     ```
+         * @enum {string}
+         */
+        PowerStage: "asked" | "doing" | "done" | "failed";
+        /**
+         * @description Whether a machine has power, as its management controller says.
+         * @enum {string}
+         */
+        PowerState: "on" | "off" | "unknown";
+        /**
+         * @description What is asked of a machine's power.
+         * @enum {string}
+         */
+        PowerVerb: "on" | "off" | "cycle";
+        /** @description A machine's power as an operator sees it. */
+        PowerView: {
+            /** @description Where. */
+            address: string;
+            /**
+             * Format: int64
+             * @description When it said so, Unix milliseconds; absent when it never did since the server started.
+             */
+            at_ms?: number | null;
+            /**
+             * Format: int64
+             * @description Since when it cannot be asked, Unix milliseconds; absent while it answers.
+             */
+            failing_since_ms?: number | null;
+            /** @description Why it cannot be asked: what was tried, what went wrong and what to do; empty while it answers. */
+            failure: string;
+            /** @description Protocol. */
+            kind: components["schemas"]["BmcKind"];
+            order?: components["schemas"]["PowerOrderView"] | null;
+            /** @description What it said last. */
+            state: components["schemas"]["PowerState"];
+            /** @description Redfish: which system; empty for the only one. */
+            system: string;
+            /** @description Redfish: `first`, `any`, or the sha256 of the certificate that is trusted; otherwise empty. */
+            trust: string;
+            /** @description Account. */
+            user: string;
         };
         /**
          * @description Who goes first where there is not room for all.
@@ -1200,6 +1325,25 @@ export interface components {
             /** @enum {string} */
             why: "unavailable";
         } | {
+            /** @description Which. */
+            host: components["schemas"]["HostId"];
+            /** @enum {string} */
+            why: "no_bmc";
+        } | {
+            /** @description Which host. */
+            host: components["schemas"]["HostId"];
+            /** @description Its protocol. */
+            kind: components["schemas"]["BmcKind"];
+            /** @description What it cannot do, as a verb and what belongs to it. */
+            what: string;
+            /** @enum {string} */
+            why: "bmc_cannot";
+        } | {
+            /** @description Which. */
+            host: components["schemas"]["HostId"];
+            /** @enum {string} */
+            why: "power_under_way";
+        } | {
             /** @enum {string} */
             why: "no_such_path";
         } | {
@@ -1238,6 +1382,8 @@ export interface components {
              */
             priority: components["schemas"]["Priority"];
         };
+        /** @description A text that must not be logged: a CHAP secret, a password. */
+        Secret: string;
         /** @description A session. The page has it as a cookie as well. */
         Session: {
             /**
@@ -1247,6 +1393,26 @@ export interface components {
             expires_ms: number;
             /** @description For `Authorization: Bearer`. */
             token: string;
+        };
+        /** @description What a machine's management controller is, and how to log in to it. */
+        SetBmc: {
+            /**
+             * @description Name or IP address, with `:PORT` (`[…]:PORT` for IPv6) where it is not the protocol's own. When absent: for IPMI and Redfish that
+             *     which the machine's inventory told, for wake the broadcast address of the machine's subnet.
+             */
+            address?: string | null;
+            /** @description Protocol. */
+            kind: components["schemas"]["BmcKind"];
+            password?: components["schemas"]["Secret"] | null;
+            /** @description Redfish only: which of the systems behind this address it is, by its Id; needed only where there are several. */
+            system?: string | null;
+            /**
+             * @description Redfish only: which certificate to trust. `first` pins that which is shown next, `any` trusts whatever is shown, and 64 hexadecimal
+             *     digits are the sha256 of the one. When absent: as it was for the same kind and address, otherwise `first`.
+             */
+            trust?: string | null;
+            /** @description Account; empty for wake. */
+            user?: string;
         };
         /** @description First use: the set-up code and a password of the operator's choice. */
         Setup: {
@@ -1372,6 +1538,7 @@ export type Accepted = components['schemas']['Accepted'];
 export type ApiError = components['schemas']['ApiError'];
 export type Balance = components['schemas']['Balance'];
 export type Bmc = components['schemas']['Bmc'];
+export type BmcKind = components['schemas']['BmcKind'];
 export type Boot = components['schemas']['Boot'];
 export type BootStep = components['schemas']['BootStep'];
 export type BootStepKind = components['schemas']['BootStepKind'];
@@ -1407,15 +1574,23 @@ export type MoveId = components['schemas']['MoveId'];
 export type MovePhase = components['schemas']['MovePhase'];
 export type MoveView = components['schemas']['MoveView'];
 export type Nic = components['schemas']['Nic'];
+export type OrderPower = components['schemas']['OrderPower'];
 export type PlannedMove = components['schemas']['PlannedMove'];
 export type PlanView = components['schemas']['PlanView'];
+export type PowerOrderView = components['schemas']['PowerOrderView'];
+export type PowerStage = components['schemas']['PowerStage'];
+export type PowerState = components['schemas']['PowerState'];
+export type PowerVerb = components['schemas']['PowerVerb'];
+export type PowerView = components['schemas']['PowerView'];
 export type Priority = components['schemas']['Priority'];
 export type RackView = components['schemas']['RackView'];
 export type Refusal = components['schemas']['Refusal'];
 export type RegisterHost = components['schemas']['RegisterHost'];
 export type Rejected = components['schemas']['Rejected'];
 export type Restart = components['schemas']['Restart'];
+export type Secret = components['schemas']['Secret'];
 export type Session = components['schemas']['Session'];
+export type SetBmc = components['schemas']['SetBmc'];
 export type Setup = components['schemas']['Setup'];
 export type Stage = components['schemas']['Stage'];
 export type Stay = components['schemas']['Stay'];
@@ -1722,6 +1897,74 @@ export interface operations {
             };
         };
     };
+    postHostsBmc: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Its id or name. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SetBmc"];
+            };
+        };
+        responses: {
+            /** @description Done or begun. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Accepted"];
+                };
+            };
+            /** @description Refused: 400 the request, 401 the session, 404 what it names, 409 the rack's state, 429 too many attempts, 502 a host, 503 the server. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+        };
+    };
+    deleteHostsBmc: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Its id or name. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done or begun. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Accepted"];
+                };
+            };
+            /** @description Refused: 400 the request, 401 the session, 404 what it names, 409 the rack's state, 429 too many attempts, 502 a host, 503 the server. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+        };
+    };
     postHostsDescribe: {
         parameters: {
             query?: never;
@@ -1769,6 +2012,74 @@ export interface operations {
             cookie?: never;
         };
         requestBody?: never;
+        responses: {
+            /** @description Done or begun. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Accepted"];
+                };
+            };
+            /** @description Refused: 400 the request, 401 the session, 404 what it names, 409 the rack's state, 429 too many attempts, 502 a host, 503 the server. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+        };
+    };
+    getHostsPower: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Its id or name. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done or begun. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PowerView"];
+                };
+            };
+            /** @description Refused: 400 the request, 401 the session, 404 what it names, 409 the rack's state, 429 too many attempts, 502 a host, 503 the server. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+        };
+    };
+    postHostsPower: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Its id or name. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["OrderPower"];
+            };
+        };
         responses: {
             /** @description Done or begun. */
             200: {

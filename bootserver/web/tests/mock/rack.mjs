@@ -1,7 +1,7 @@
 // Makes views of a rack for the mock server: the shapes are checked against the page's own types.
 
 /**
- * @import { BootStep, BootStepKind, HostState, HostView, LogEvent, MoveView, RackView, VmPhase, VmView } from "../../src/api/schema.d.ts"
+ * @import { BootStep, BootStepKind, HostState, HostView, LogEvent, MoveView, PowerView, RackView, VmPhase, VmView } from "../../src/api/schema.d.ts"
  */
 
 const MIB = 1024 * 1024;
@@ -71,6 +71,23 @@ export function host(n, name, state, more = {}) {
     note: NOTES[state] ?? "",
     vms: [],
     labels: {},
+    ...more,
+  };
+}
+
+/** @param {Partial<PowerView>} [more] @returns {PowerView} */
+export function power(more = {}) {
+  return {
+    kind: "ipmi",
+    address: "10.9.0.7",
+    user: "boot",
+    trust: "",
+    system: "",
+    state: "on",
+    at_ms: Date.now() - 12_000,
+    failing_since_ms: null,
+    failure: "",
+    order: null,
     ...more,
   };
 }
