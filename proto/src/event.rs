@@ -1,6 +1,6 @@
 //! The event log: every transition of the rack, in order, durable and bounded.
 
-use crate::ids::{HostId, MoveId, VmId};
+use crate::ids::{Epoch, HostId, MoveId, VmId};
 use serde::{Deserialize, Serialize};
 
 /// One line of the log.
@@ -26,6 +26,9 @@ pub struct LogEvent {
     /// The move concerned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub r#move: Option<MoveId>,
+    /// The epoch under which the VM is the host's from here on; only where the owner changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<Epoch>,
 }
 
 /// How much an event matters.

@@ -13,6 +13,7 @@ pub mod https;
 pub mod machine;
 pub mod network;
 pub mod operator;
+pub mod oracle;
 pub mod ping;
 pub mod process;
 pub mod rack;

@@ -72,7 +72,8 @@ impl Rack {
     }
 
     fn write(&mut self, level: Level, topic: Topic, now: Now, text: String, about: impl FnOnce(&mut LogEvent)) {
-        let mut event = LogEvent { seq: 0, at_ms: now.unix_ms, level, topic, text, host: None, vm: None, r#move: None };
+        let (host, vm, r#move, epoch) = (None, None, None, None);
+        let mut event = LogEvent { seq: 0, at_ms: now.unix_ms, level, topic, text, host, vm, r#move, epoch };
         about(&mut event);
         self.log.add(event);
         self.version += 1;

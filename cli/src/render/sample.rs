@@ -99,6 +99,7 @@ fn event(seq: u64, level: Level, topic: Topic, text: &str) -> LogEvent {
         host: None,
         vm: None,
         r#move: None,
+        epoch: None,
     }
 }
 

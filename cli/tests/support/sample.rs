@@ -88,6 +88,7 @@ pub fn events(seqs: std::ops::RangeInclusive<u64>) -> Vec<LogEvent> {
         host: None,
         vm: None,
         r#move: None,
+        epoch: None,
     })
     .collect()
 }

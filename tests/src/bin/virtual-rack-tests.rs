@@ -81,7 +81,7 @@ fn run(args: &Args) -> Result<bool> {
         web: args.web.clone(),
         keep: args.keep.clone(),
     };
-    let mut trial = Trial::new(rack, with);
+    let mut trial = Trial::new(rack, with)?;
     let (mut passed, mut failed) = (0, 0);
     let mut broken: Option<&str> = None;
     let first = args.from.as_deref().map_or(Some(0), |from| CASES.iter().position(|case| case.name == from));
@@ -93,7 +93,7 @@ fn run(args: &Args) -> Result<bool> {
         }
         println!("        {} …", case.name);
         let began = Instant::now();
-        match (case.run)(&mut trial) {
+        match (case.run)(&mut trial).and_then(|()| trial.judge()) {
             Ok(()) => {
                 passed += 1;
                 println!("ok      {} ({:.1} s)", case.name, began.elapsed().as_secs_f64());

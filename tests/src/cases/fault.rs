@@ -119,6 +119,6 @@ fn tgtd(trial: &Trial) -> Result<Process> {
     Process::of(pid.context("no tgtd runs in the rack's network")?)
 }
 
-fn nft(trial: &Trial, rules: &str) -> Result<()> {
+pub(super) fn nft(trial: &Trial, rules: &str) -> Result<()> {
     run(Command::new("ip").args(["netns", "exec", trial.rack.network.name(), "nft", rules])).map(drop)
 }

@@ -63,6 +63,8 @@ pub(super) fn own_disk(trial: &mut Trial) -> Result<()> {
     rack.await_vm(&guest.name, VmPhase::Running)?;
     let counted = rack.await_counting(&guest)?;
     println!("        {} counts, {counted} so far, at the address that its DHCP client was given", guest.name);
+    // The VM and its disk are gone before the case ends.
+    trial.oracle.listen(&rack.operator)?;
     rack.operator.vm_do(&guest.name, "destroy")?;
     rack.await_vm(&guest.name, VmPhase::Stopped)?;
     rack.operator.delete_vm(&guest.name)?;

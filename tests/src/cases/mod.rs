@@ -3,12 +3,14 @@
 mod contract;
 mod crash;
 mod fault;
+mod fence;
 mod ha;
 mod join;
 mod life;
 mod moves;
 mod power;
 
+use crate::oracle::Oracle;
 use crate::rack::{Guest, VirtualRack, refusal};
 use anyhow::{Context, Result};
 use proto::api::Refusal;
@@ -48,6 +50,7 @@ pub const CASES: &[Case] = &[
     Case { name: "a_host_dies_and_its_vm_runs_elsewhere", run: ha::host_dies },
     Case { name: "an_agent_stands_still_and_xen_resets_its_host", run: ha::agent_stands_still },
     Case { name: "a_host_is_cut_off_and_holds_its_guests", run: ha::host_is_cut_off },
+    Case { name: "a_writer_that_heeds_no_lease_is_cut_off", run: fence::heedless_writer },
     Case { name: "the_storages_server_ends_and_is_started_anew", run: fault::storage_ends },
     Case { name: "a_host_loses_its_way_to_the_storage", run: fault::storage_path_is_cut },
     Case { name: "the_appliance_is_away_with_its_storage", run: fault::appliance_is_away },
@@ -58,8 +61,12 @@ pub const CASES: &[Case] = &[
 pub struct Trial {
     /// The rack.
     pub rack: VirtualRack,
+    /// Who writes to the disks.
+    pub oracle: Oracle,
     with: With,
     guests: Vec<Guest>,
+    /// Fences that were printed.
+    fences_said: usize,
 }
 
 /// Files that cases need beside the rack's own parts.
@@ -79,8 +86,29 @@ pub struct With {
 
 impl Trial {
     /// A rack to try things on.
-    pub fn new(rack: VirtualRack, with: With) -> Self {
-        Self { rack, with, guests: Vec::new() }
+    pub fn new(rack: VirtualRack, with: With) -> Result<Self> {
+        let oracle = Oracle::start(&rack.network, &rack.appliance.state().join("disks"))?;
+        Ok(Self { rack, oracle, with, guests: Vec::new(), fences_said: 0 })
+    }
+
+    /// What the storage's side has seen of all cases so far, judged.
+    pub fn judge(&mut self) -> Result<()> {
+        // A stranger may not read the log; and there is nothing in it yet.
+        if self.rack.operator.token().is_none() {
+            return Ok(());
+        }
+        let verdict = self.oracle.judge(&self.rack.operator).context("the storage's side of it")?;
+        let writes: Vec<String> = verdict.writes.iter().map(|(host, writes)| format!("{writes} of {host}")).collect();
+        println!(
+            "        writes on the wire: {}; another host went on {} times",
+            writes.join(", "),
+            verdict.hand_overs
+        );
+        for (host, before, after) in &verdict.fences[self.fences_said..] {
+            println!("        {host} was fenced: {before} writes landed before, {after} after");
+        }
+        self.fences_said = verdict.fences.len();
+        Ok(())
     }
 
     /// The operators' command, logged in.

@@ -1,10 +1,11 @@
 //! A move's next step, from its record, the surveys, and what the storage has confirmed.
 
-use super::Rack;
+use super::{Rack, about_move};
 use crate::event::Now;
 use crate::orders::Purpose;
 use crate::record::MoveRecord;
 use proto::agent::{Act, Done, FailureKind, OrderOutcome, SignedPermit, Stage};
+use proto::event::Topic;
 use proto::view::{MovePhase, VmPhase};
 use proto::{HostId, MoveId};
 
@@ -163,7 +164,10 @@ impl Rack {
             record.source_order = None;
             record.target_order = None;
         }
-        self.move_info(id, now, format!("{target} holds {vm} and owns it now"));
+        self.info(Topic::Move, now, format!("{target} holds {vm} and owns it now"), |e| {
+            about_move(e, id, Some(vm.clone()));
+            (e.host, e.epoch) = (Some(target.clone()), Some(record.epoch.next()));
+        });
         self.touched_moves.insert(id);
     }
 

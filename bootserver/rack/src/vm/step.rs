@@ -7,6 +7,7 @@ use crate::event::Now;
 use crate::orders::Purpose;
 use crate::record::{Counters, VmDoing, VmRecord};
 use proto::agent::{Act, FailureKind, OrderOutcome};
+use proto::event::Topic;
 use proto::view::VmPhase;
 use proto::{HostId, VmId};
 
@@ -71,7 +72,9 @@ impl Rack {
             record.order = None;
         }
         self.set_phase(vm, VmPhase::Starting, now);
-        self.vm_info(vm, now, format!("{vm} starts on {host}"));
+        self.info(Topic::Vm, now, format!("{vm} starts on {host}"), |e| {
+            (e.vm, e.host, e.epoch) = (Some(vm.clone()), Some(host.clone()), Some(epoch));
+        });
     }
 
     fn step_starting(&mut self, vm: &VmId, record: &VmRecord, now: Now) {

@@ -938,6 +938,7 @@ export interface components {
              * @description Unix milliseconds.
              */
             at_ms: number;
+            epoch?: components["schemas"]["Epoch"] | null;
             host?: components["schemas"]["HostId"] | null;
             /** @description How much it matters. */
             level: components["schemas"]["Level"];
