@@ -16,6 +16,7 @@ pub mod boot_http;
 pub mod ca;
 pub mod config;
 pub mod connections;
+mod crash;
 pub mod dhcp;
 pub mod heartbeat;
 pub mod no_ipv6;

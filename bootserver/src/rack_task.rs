@@ -11,6 +11,7 @@
 //! ```
 
 use crate::ca::{Ca, CaError};
+use crate::crash::Steps;
 use crate::power::PowerJobs;
 use crate::storage_jobs::{Perform, StorageJobs};
 use crate::store::{Store, StoreError};
@@ -204,6 +205,7 @@ enum Out {
 struct Committing {
     done: Pin<Box<dyn Future<Output = Result<(), StoreError>> + Send>>,
     out: Vec<Out>,
+    steps: Steps,
 }
 
 impl Batch {
@@ -267,8 +269,10 @@ impl RackTask {
             // Each branch only waits: nothing is lost when another comes first.
             tokio::select! {
                 done = durable(&mut committing) => {
-                    let out = done?;
+                    let (out, steps) = done?;
+                    steps.point("committed");
                     self.let_out(out)?;
+                    steps.point("let-out");
                 }
                 count = self.inputs.recv_many(&mut inputs, room), if room > 0 => {
                     if count == 0 {
@@ -318,8 +322,10 @@ impl RackTask {
                 if changes.is_empty() {
                     self.let_out(out)?;
                 } else {
-                    let store = self.store.clone();
-                    committing = Some(Committing { done: Box::pin(async move { store.commit(changes).await }), out });
+                    let (store, steps) = (self.store.clone(), Steps::of(&changes));
+                    steps.point("before-commit");
+                    let done = Box::pin(async move { store.commit(changes).await });
+                    committing = Some(Committing { done, out, steps });
                 }
             }
         }
@@ -380,10 +386,10 @@ fn promises_nothing(effect: &Effect) -> bool {
 }
 
 /// Waits until the commit under way is durable; what waited for it. For ever when there is none.
-async fn durable(committing: &mut Option<Committing>) -> Result<Vec<Out>, StoreError> {
+async fn durable(committing: &mut Option<Committing>) -> Result<(Vec<Out>, Steps), StoreError> {
     let Some(under_way) = committing else { return pending().await };
     under_way.done.as_mut().await?;
-    Ok(committing.take().map(|done| done.out).unwrap_or_default())
+    Ok(committing.take().map(|done| (done.out, done.steps)).unwrap_or_default())
 }
 
 /// The two clocks that the rack is told.

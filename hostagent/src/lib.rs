@@ -7,6 +7,7 @@
 pub mod agent;
 pub mod boot;
 pub mod carry;
+mod crash;
 pub mod fetch;
 pub mod frame;
 pub mod heartbeat;

@@ -20,7 +20,7 @@ use crate::identity::Clock;
 use crate::join::{Join, write_secret};
 use crate::stats::uptime_ms;
 use crate::xenstore::XenStore;
-use crate::{inventory, uplink};
+use crate::{crash, inventory, uplink};
 use proto::VmId;
 use proto::agent::Report;
 use std::error::Error;
@@ -90,7 +90,16 @@ impl Shell {
     fn act(&mut self, action: AgentAction) -> Result<(), Box<dyn Error>> {
         match action {
             // A note that cannot be kept ends the process: what follows relies on it.
-            AgentAction::KeepNote(note) => write_secret(&note_path(&note.vm), &serde_json::to_vec(&note)?)?,
+            AgentAction::KeepNote(note) => {
+                let what = match &note.guest {
+                    Some(guest) if guest.received.is_some() => "received",
+                    Some(_) => "guest",
+                    None => "floor",
+                };
+                crash::point(format_args!("note.{what}.before"));
+                write_secret(&note_path(&note.vm), &serde_json::to_vec(&note)?)?;
+                crash::point(format_args!("note.{what}.kept"));
+            }
             AgentAction::DropNote(vm) => fs::remove_file(note_path(&vm))?,
             AgentAction::Do { job, op } => self.xl.begin(job, op),
             AgentAction::Post(report) => drop(self.reports.send_replace(Some(report))),

@@ -76,6 +76,8 @@ impl Appliance {
     pub fn start_again(&mut self) -> Result<()> {
         let log = OpenOptions::new().create(true).append(true).open(&self.log)?;
         let mut command = Command::new(&self.program);
+        // Heeded only by a server that is built with crash points.
+        command.env("TSUBAME_CRASH_AT", self.crash_at());
         command.arg("run").arg(&self.config).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         in_namespace(&mut command, &self.namespace)?;
         let child = command.spawn().with_context(|| format!("starting {}", self.program.display()))?;
@@ -98,6 +100,21 @@ impl Appliance {
         let Some((mut child, process)) = self.running.take() else { bail!("the boot server does not run") };
         process.signal(signal);
         child.wait().context("waiting for the boot server's end")
+    }
+
+    /// The file that arms a point at which it is to die.
+    pub fn crash_at(&self) -> PathBuf {
+        self.state.join("crash-at")
+    }
+
+    /// Whether it has ended by itself; it is no longer running then.
+    pub fn has_ended(&mut self) -> Result<Option<ExitStatus>> {
+        let Some((child, _)) = &mut self.running else { bail!("the boot server does not run") };
+        let ended = child.try_wait()?;
+        if ended.is_some() {
+            self.running = None;
+        }
+        Ok(ended)
     }
 
     /// Fails when it has ended by itself, with what it said last.

@@ -155,6 +155,14 @@ impl VirtualRack {
         number.with_context(|| format!("the page of {} shows no number: {:?}", guest.name, answer.body))
     }
 
+    /// Seconds since the guest's kernel booted, by its page; a guest that is moved keeps counting them.
+    pub fn uptime_s(&self, guest: &Guest) -> Result<f64> {
+        let answer = self.http(guest.address, 80, "/")?;
+        let after = answer.body.split_whitespace().skip_while(|word| *word != "uptime").nth(1);
+        let uptime = after.and_then(|word| word.parse().ok());
+        uptime.with_context(|| format!("the page of {} shows no uptime: {:?}", guest.name, answer.body))
+    }
+
     /// Waits until the guest answers HTTP and counts on.
     pub fn await_counting(&self, guest: &Guest) -> Result<u64> {
         let mut first = None;

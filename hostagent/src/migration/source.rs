@@ -4,11 +4,11 @@
 
 use super::{ANSWER_S, Answer, READ_BYTES, XL_ENDS_S, broke, line, tune, within};
 use crate::agent::failure;
-use crate::carry;
 use crate::frame::{self, Frame, Note};
 use crate::hypervisor::xl::{Xl, exe, kill, orphan};
 use crate::hypervisor::{Completion, OpResult, Progress};
 use crate::identity::common_name;
+use crate::{carry, crash};
 use proto::VmId;
 use proto::agent::{DomainState, Failure, FailureKind, Permit, SignedPermit, Stage};
 use rustls::pki_types::{IpAddr, ServerName};
@@ -39,6 +39,7 @@ pub async fn send(
     orphan::none_left(&["migrate", vm.as_str()]).await;
     let domid = xl.resident(vm)?;
     let stream = connect(xl, permit, signed).await?;
+    crash::point("send.let-in");
     let (reader, writer) = tokio::io::split(stream);
     let socket = xl.run_dir().join(format!("carry-{}.sock", permit.r#move));
     let (mut child, transport) = start(vm, &socket).await?;
@@ -58,6 +59,7 @@ pub async fn send(
             _ = cancel => Err("called off".to_owned()),
         }?;
         tracing::info!(%vm, ms = begun.elapsed().as_millis() as u64, "the target holds the guest");
+        crash::point("send.held-there");
         if xl.state(domid) != Some(DomainState::Suspended) {
             return Err("the target is ready, but the guest is not suspended here".to_owned());
         }
@@ -66,6 +68,7 @@ pub async fn send(
         if xl.state(domid) != Some(DomainState::Suspended) {
             return Err("the guest did not stay suspended when xl ended".to_owned());
         }
+        crash::point("send.frozen");
         let _ = freeze.send(());
         Ok(())
     };
@@ -241,6 +244,7 @@ impl<P: Fn(Progress)> Pump<'_, P> {
                         // The target's xl acts on the last bytes of a record: they must not rest in a buffer.
                         to.flush().await.map_err(lost)?;
                         let bytes = self.sent.fetch_add(n as u64, Ordering::Relaxed) + n as u64;
+                        crash::point("send.copying");
                         if shown.elapsed() >= Duration::from_millis(500) {
                             shown = Instant::now();
                             let stage = if stopped { Stage::Stopped } else { Stage::Copying };
@@ -256,12 +260,14 @@ impl<P: Fn(Progress)> Pump<'_, P> {
                         tracing::info!(domid = self.domid, bytes = self.sent.load(Ordering::Relaxed), "the guest stands still");
                         let ago_ms = seen.elapsed().as_millis() as u64;
                         frame::write_note(&mut to, &Note::Stopped { ago_ms }).await.map_err(lost)?;
+                        crash::point("send.stopped");
                         (self.progress)(Progress { stage: Stage::Stopped, bytes: self.sent.load(Ordering::Relaxed) });
                     }
                 }
                 word = &mut frozen => return match word {
                     Ok(()) => {
                         frame::write_note(&mut to, &Note::Frozen).await.map_err(lost)?;
+                        crash::point("send.word-given");
                         to.shutdown().await.map_err(lost)
                     }
                     Err(_) => Err("given up".to_owned()),

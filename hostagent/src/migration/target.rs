@@ -3,6 +3,7 @@
 //! Owns: the migration port while a permit is live, `xl migrate-receive`, holding READY back. Never does: letting the guest run.
 
 use super::{ANSWER_S, Answer, READ_BYTES, XL_ENDS_S, broke, line, tune, within};
+use crate::crash;
 use crate::frame::{self, Frame, Note};
 use crate::hypervisor::xl::{Xl, kill, orphan};
 use crate::hypervisor::{Completion, OpResult, Progress};
@@ -64,12 +65,14 @@ async fn whole(
     orphan::none_left(&["migrate-receive"]).await;
     let port = permit.target_port;
     let listener = listen(port).map_err(|e| format!("listening on port {port}: {e}"))?;
+    crash::point("receive.listening");
     progress(Progress { stage: Stage::Listening, bytes: 0 });
     let left_ms = permit.expires_ms.saturating_sub(xl.identity().clock.unix_ms());
     let accepting = tokio::time::timeout(Duration::from_millis(left_ms), accept(xl, permit, &listener));
     let stream = accepting.await.map_err(|_| "its permit ended before the stream came".to_owned())??;
     drop(listener);
     *begun = true;
+    crash::point("receive.let-in");
 
     let mut command = Command::new("xl");
     command.args(["migrate-receive", "-e"]).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
@@ -180,6 +183,7 @@ impl Reception {
                     Ok(Some(Frame::Stream(part))) => {
                         stdin.write_all(&part).await.map_err(|e| format!("writing to xl migrate-receive: {e}"))?;
                         *bytes += part.len() as u64;
+                        crash::point("receive.copying");
                         if shown.elapsed() >= Duration::from_millis(500) {
                             shown = Instant::now();
                             let stage = if stopped_ms.is_some() { Stage::Stopped } else { Stage::Copying };
@@ -189,6 +193,7 @@ impl Reception {
                     Ok(Some(Frame::Note(Note::Stopped { ago_ms }))) => {
                         *stopped_ms = Some(uptime_ms().saturating_sub(ago_ms));
                         tracing::info!(bytes = *bytes, "the guest stands still at the source");
+                        crash::point("receive.stopped");
                         progress(Progress { stage: Stage::Stopped, bytes: *bytes });
                     }
                     Ok(Some(Frame::Note(Note::Frozen))) => return Ok(()),
@@ -223,7 +228,9 @@ impl Reception {
                 return Err(format!("xl migrate-receive says {strange:?}: not as Xen 4.17 speaks"));
             }
             // It would destroy its copy when this agent's pipes end; all that it has left to do is to wait.
+            crash::point("receive.whole");
             kill(child).await;
+            crash::point("receive.held");
             tracing::info!("the guest is here whole; READY is held back");
             frame::write_note(&mut writer, &Note::Ready).await.map_err(|e| format!("writing to the source: {e}"))
         };

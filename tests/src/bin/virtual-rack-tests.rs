@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 use tests::appliance::{Choices, Parts};
-use tests::cases::{CASES, Trial, With};
+use tests::cases::{CASES, TRIALS, Trial, With};
 use tests::guard::{heed_interrupts, interrupted};
 use tests::rack::VirtualRack;
 use tests::registry::Purpose;
@@ -48,6 +48,9 @@ struct Args {
     /// Begins with this case. Only those about failures of hosts can be begun with: they make for themselves what they need.
     #[arg(long)]
     from: Option<String>,
+    /// Instead of the cases the trials, which take longer and need no other case.
+    #[arg(long)]
+    trials: bool,
 }
 
 fn main() -> ExitCode {
@@ -84,8 +87,9 @@ fn run(args: &Args) -> Result<bool> {
     let mut trial = Trial::new(rack, with)?;
     let (mut passed, mut failed) = (0, 0);
     let mut broken: Option<&str> = None;
-    let first = args.from.as_deref().map_or(Some(0), |from| CASES.iter().position(|case| case.name == from));
-    for case in CASES.iter().skip(first.context("--from names no case")?) {
+    let cases = if args.trials { TRIALS } else { CASES };
+    let first = args.from.as_deref().map_or(Some(0), |from| cases.iter().position(|case| case.name == from));
+    for case in cases.iter().skip(first.context("--from names no case")?) {
         if let Some(first) = broken {
             println!("FAILED  {}: not tried, as {first} failed", case.name);
             failed += 1;

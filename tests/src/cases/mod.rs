@@ -41,9 +41,7 @@ pub const CASES: &[Case] = &[
     Case { name: "a_vm_moves_by_itself_onto_a_new_host", run: moves::moves_by_itself },
     Case { name: "the_page_accepts_makes_and_migrates", run: life::page },
     Case { name: "a_move_there_and_back_loses_no_write", run: moves::there_and_back },
-    Case { name: "the_sources_agent_dies_amid_a_move", run: crash::source_agent_dies },
-    Case { name: "the_targets_agent_dies_amid_a_move", run: crash::target_agent_dies },
-    Case { name: "the_server_dies_amid_a_move", run: crash::server_dies },
+    Case { name: "server_and_agents_die_amid_a_move", run: crash::telling_points },
     Case { name: "a_host_whose_certificate_has_ended_joins_anew", run: crash::certificate_ends },
     Case { name: "no_write_was_lost_or_doubled", run: life::disks_are_whole },
     Case { name: "a_bmc_switches_a_machine_on_and_off", run: power::bmc_switches },
@@ -55,6 +53,12 @@ pub const CASES: &[Case] = &[
     Case { name: "a_host_loses_its_way_to_the_storage", run: fault::storage_path_is_cut },
     Case { name: "the_appliance_is_away_with_its_storage", run: fault::appliance_is_away },
     Case { name: "no_write_was_lost_or_doubled_by_failures", run: life::disks_are_whole },
+];
+
+/// Cases that take long and are run when asked for: `make trial-faults`.
+pub const TRIALS: &[Case] = &[
+    Case { name: "every_crash_point_of_a_move", run: crash::every_point },
+    Case { name: "no_write_was_lost_or_doubled_by_crashes", run: life::disks_are_whole },
 ];
 
 /// What the cases share.

@@ -74,19 +74,8 @@ fn ask_move(trial: &Trial, guest: &Guest) -> Result<(MoveId, HostId, HostId)> {
     })
 }
 
-/// Begins a move of a guest and waits until its memory is on its way.
-pub(super) fn begin_move(trial: &Trial, guest: &Guest) -> Result<(MoveId, HostId, HostId)> {
-    let (id, source, target) = ask_move(trial, guest)?;
-    trial.rack.guard.wait("the move to copy memory", || {
-        let m = trial.rack.operator.r#move(id)?;
-        ensure!(!matches!(m.phase, MovePhase::Aborted | MovePhase::Done), "it ended before: {m:?}");
-        Ok((m.phase == MovePhase::Copying && m.bytes > 0).then_some(()))
-    })?;
-    Ok((id, source, target))
-}
-
 /// Waits until a move has ended, either way.
-pub(super) fn await_move(trial: &Trial, id: MoveId) -> Result<MoveView> {
+fn await_move(trial: &Trial, id: MoveId) -> Result<MoveView> {
     trial.rack.guard.wait(&format!("move {id} to end"), || {
         // The server may be on its way up again.
         let Ok(m) = trial.rack.operator.r#move(id) else { return Ok(None) };
@@ -103,7 +92,7 @@ pub(super) fn quiet(trial: &Trial) -> Result<()> {
     })
 }
 
-pub(super) fn print_move(m: &MoveView) {
+fn print_move(m: &MoveView) {
     let shown = |ms: Option<u64>| ms.map_or("?".to_owned(), |ms| format!("{ms} ms"));
     println!(
         "        move {} of {} to {}: {} in all, stood still for {} as the agents say, {:.1} MB",

@@ -15,7 +15,7 @@ use crate::boot::Boot;
 use crate::hypercall::{DomainInfo, Hypercalls};
 use crate::identity::Identity;
 use crate::xenstore::XenStore;
-use crate::{fetch, iscsi, migration};
+use crate::{crash, fetch, iscsi, migration};
 use proto::VmId;
 use proto::agent::{DiskAccess, DomainState, Failure, FailureKind};
 use room::Room;
@@ -117,7 +117,10 @@ impl Xl {
             let quiet = matches!(op, Op::Survey | Op::Hold);
             let what = if quiet { String::new() } else { summary(&op) };
             let begun = tokio::time::Instant::now();
+            let kind = kind(&op);
+            crash::point(format_args!("{kind}.begin"));
             let result = xl.run(job, op, cancelled).await;
+            crash::point(format_args!("{kind}.{}", if result.is_ok() { "done" } else { "failed" }));
             lock(&xl.cancels).remove(&job);
             let ms = begun.elapsed().as_millis() as u64;
             match &result {
@@ -484,7 +487,26 @@ fn tool<E: std::fmt::Display>(what: &'static str) -> impl Fn(E) -> Failure {
 }
 
 fn summary(op: &Op) -> String {
-    let name = format!("{op:?}");
-    let name = name.split([' ', '{']).next().unwrap_or_default();
+    let name = kind(op);
     op.vm().map_or_else(|| name.to_owned(), |vm| format!("{name} {vm}"))
+}
+
+fn kind(op: &Op) -> &'static str {
+    match op {
+        Op::Survey => "survey",
+        Op::Prepare { .. } => "prepare",
+        Op::Create { .. } => "create",
+        Op::AskShutdown { .. } => "ask-shutdown",
+        Op::Destroy { .. } => "destroy",
+        Op::Pause { .. } => "pause",
+        Op::Unpause { .. } => "unpause",
+        Op::Hold => "hold",
+        Op::Detach { .. } => "detach",
+        Op::Send { .. } => "send",
+        Op::Receive { .. } => "receive",
+        Op::Cancel { .. } => "cancel",
+        Op::Activate { .. } => "activate",
+        Op::Resume { .. } => "resume",
+        Op::Console { .. } => "console",
+    }
 }
