@@ -58,7 +58,7 @@ impl Capture {
     }
 
     /// The next segment; none when none came for a tenth of a second.
-    pub fn next(&mut self) -> Result<Option<Segment>> {
+    pub fn await_one(&mut self) -> Result<Option<Segment>> {
         let mut part = libc::iovec { iov_base: self.buffer.as_mut_ptr().cast(), iov_len: self.buffer.len() };
         let mut control = [0_u64; 16];
         // SAFETY: all zeros is a valid msghdr, and what it is made to point at outlives the call.

@@ -140,11 +140,7 @@ impl Connection {
                     }));
                 }
             }
-            RESPONSE => {
-                if self.writes.remove(&pdu.tag()) {
-                    heard.push(Heard::Landed(pdu.tag(), at_ns));
-                }
-            }
+            RESPONSE if self.writes.remove(&pdu.tag()) => heard.push(Heard::Landed(pdu.tag(), at_ns)),
             _ => {}
         }
         Ok(())

@@ -104,7 +104,7 @@ fn read(mut capture: Capture, files: &Files, asked: &Receiver<Ask>) -> Result<()
                 Err(TryRecvError::Disconnected) => return capture.check(),
             };
         }
-        let segment = capture.next()?;
+        let segment = capture.await_one()?;
         // All that had come when it was asked for has been read.
         let read_up = |asked_ns: &u64| segment.as_ref().is_none_or(|segment| segment.at_ns > *asked_ns);
         let answers = waiting.take_if(|(_, asked_ns)| read_up(asked_ns));
