@@ -19,6 +19,7 @@ pub mod connections;
 mod crash;
 pub mod dhcp;
 pub mod heartbeat;
+pub mod host_logs;
 pub mod no_ipv6;
 pub mod notify;
 pub mod operators;

@@ -17,11 +17,12 @@ pub use session::{Sessions, new_setup_code};
 
 use crate::body;
 use crate::connections::{Limits, Peer};
+use crate::host_logs::HostLogs;
 use crate::rack_task::{Clock, Handle, Shown, Stopping};
 use bytes::{Buf, Bytes};
 use futures_util::{Stream, stream};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use proto::api::{About, Accepted, ApiError, Login, Refusal, Session, Setup};
+use proto::api::{About, Accepted, ApiError, ConsoleText, Login, Refusal, Session, Setup};
 use rack::effect::{Answer, Reply as RackReply};
 use rack::event::{Command, Event};
 use routes::{Act, Given, Route};
@@ -54,6 +55,8 @@ pub struct Operators {
     pub sessions: Sessions,
     /// The rack.
     pub rack: Handle,
+    /// What hosts say while they boot and later.
+    pub logs: HostLogs,
     /// The time, for sessions.
     pub clock: Clock,
 }
@@ -166,6 +169,14 @@ impl Operators {
             Act::Events => {
                 let (after, limit) = log_range(&asked.query)?;
                 Ok(json(&self.rack.log(after, limit).await.map_err(stopping)?))
+            }
+            Act::HostLog => {
+                let host = given.id()?;
+                let view = self.rack.fresh().await.map_err(stopping)?;
+                if !view.view.hosts.iter().any(|known| known.id == host) {
+                    return Err(Refusal::NoHost { host });
+                }
+                Ok(json(&ConsoleText { text: self.logs.text(&host) }))
             }
             Act::OpenApi => Ok(json(&document())),
             Act::Command(to) => self.command(to(&given)?).await,

@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::connections;
 use crate::dhcp::Dhcp;
 use crate::heartbeat;
+use crate::host_logs::HostLogs;
 use crate::no_ipv6::NoIpv6;
 use crate::notify::Notify;
 use crate::operators::{self, Operators, Sessions};
@@ -126,6 +127,10 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<(), RunE
     let (names, addresses) = ours(&config);
     let own = || ca.server(&config.state, &names, &addresses, now);
     let tls_failed = |err| RunError::Prepare { what: "setting up TLS", err };
+    let logs = HostLogs::default();
+    let hearing = logs.clone().hear(SocketAddr::from((address, listen.boot_port)), rack.clone(), stop.clone());
+    service("hosts' logs", Box::pin(async move { hearing.await.map_err(|err| err.to_string()) }));
+
     let to_agents = listener(SocketAddr::from((address, listen.agent_port)), "the agents' port").await?;
     let tls = tls::agents(&ca, own()?).map_err(tls_failed)?;
     let filter = warp::service(agents::filter(Arc::new(Agents { ca: ca.clone(), rack: rack.clone() })));
@@ -142,7 +147,7 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<(), RunE
     let to_operators = listener(listen.operator, "the operators' port").await?;
     let tls = tls::operators(own()?).map_err(tls_failed)?;
     let sessions = Sessions::open(&config.state, clock.now().unix_ms)?;
-    let filter = warp::service(operators::filter(Arc::new(Operators { sessions, rack: rack.clone(), clock })));
+    let filter = warp::service(operators::filter(Arc::new(Operators { sessions, logs, rack: rack.clone(), clock })));
     let hold = connections::tls(tls, operators::LIMITS, filter);
     let serving = connections::serve("operators", to_operators, operators::LIMITS, hold, stop.clone());
     service(

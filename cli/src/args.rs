@@ -159,6 +159,8 @@ pub(crate) enum HostCommand {
     List,
     /// One machine: what it is, and its newest boot step by step.
     Show(HostRef),
+    /// The end of what a machine's dom0 said, its kernel and its daemons.
+    Log(HostRef),
     /// Let a machine in; waits until it reports.
     Accept {
         #[command(flatten)]

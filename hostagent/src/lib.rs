@@ -2,7 +2,7 @@
 //!
 //! Owns: what one host does for the boot server. [`agent`] decides, as a pure function of events and time; [`hypervisor`] names
 //! what can be done on a host, and does it; [`uplink`] speaks with the server; [`migration`] carries a guest from host to host;
-//! [`shell`] ties them together.
+//! [`shell`] ties them together. [`log`] sends what dom0 says to the server, beside all that.
 
 pub mod agent;
 pub mod boot;
@@ -17,6 +17,7 @@ pub mod identity;
 pub mod inventory;
 pub mod iscsi;
 pub mod join;
+pub mod log;
 pub mod migration;
 pub mod permit;
 pub mod scripts;

@@ -1,12 +1,14 @@
-//! `hostagent`: the agent; `hostagent carry SOCKET`: xl's transport; as `tsubame-vif` and `tsubame-block`: libxl's hotplug scripts.
+//! `hostagent`: the agent; `hostagent carry SOCKET`: xl's transport; `hostagent log`: dom0's log; as `tsubame-vif` and `tsubame-block`: libxl's hotplug scripts.
 
 use hostagent::boot::Boot;
-use hostagent::{carry, scripts, shell};
+use hostagent::{carry, log, scripts, shell};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 const USAGE: &str = "usage: hostagent              run the agent (in dom0, started by init)
        hostagent carry SOCKET
+       hostagent log            send dom0's log to the boot server (in dom0, started by init)
        hostagent --version
        tsubame-vif|tsubame-block ACTION   (a link to hostagent, run by libxl)";
 
@@ -29,19 +31,30 @@ fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(e) => fail(&format!("carry {socket}: {e}"), 1),
         },
+        ["log"] => match boot() {
+            Ok(boot) => match log::relay(boot.boot) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(e) => fail(&format!("sending dom0's log to {}: {e}", boot.boot), 1),
+            },
+            Err(failed) => failed,
+        },
         _ => fail(USAGE, 2),
     }
 }
 
+/// What the kernel command line says, or why it cannot be had.
+fn boot() -> Result<Boot, ExitCode> {
+    let cmdline =
+        std::fs::read_to_string("/proc/cmdline").map_err(|e| fail(&format!("reading /proc/cmdline: {e}"), 1))?;
+    Boot::parse(&cmdline).map_err(|e| fail(&e.to_string(), 2))
+}
+
 fn agent() -> ExitCode {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).with_target(false).init();
-    let cmdline = match std::fs::read_to_string("/proc/cmdline") {
-        Ok(text) => text,
-        Err(e) => return fail(&format!("reading /proc/cmdline: {e}"), 1),
-    };
-    let boot = match Boot::parse(&cmdline) {
+    let writer = Arc::new(log::Copied::open());
+    tracing_subscriber::fmt().with_writer(writer).with_ansi(false).with_target(false).init();
+    let boot = match boot() {
         Ok(boot) => boot,
-        Err(e) => return fail(&e.to_string(), 2),
+        Err(failed) => return failed,
     };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(2).build() {
         Ok(runtime) => runtime,

@@ -195,7 +195,7 @@ pub enum Accepted {
     },
 }
 
-/// A guest's console.
+/// A guest's console, or a host's log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ConsoleText {

@@ -4,7 +4,9 @@ use crate::https::{self, Answer, Trust};
 use anyhow::{Context, Result, anyhow};
 use hyper::Method;
 use hyper::header::{AUTHORIZATION, HeaderValue};
-use proto::api::{About, Accepted, ApiError, Balance, CreateVm, Login, MigrateVm, Refusal, Session, Setup};
+use proto::api::{
+    About, Accepted, ApiError, Balance, ConsoleText, CreateVm, Login, MigrateVm, Refusal, Session, Setup,
+};
 use proto::event::LogEvent;
 use proto::view::{HostView, MoveView, PlanView, RackView, VmView};
 use proto::{HostId, MoveId, VmId};
@@ -91,6 +93,11 @@ impl Operator {
     pub fn r#move(&self, id: MoveId) -> Result<MoveView> {
         let rack = self.rack()?;
         rack.moves.into_iter().find(|m| m.id == id).ok_or_else(|| anyhow!("the rack shows no move {id}"))
+    }
+
+    /// The end of what a host's dom0 said.
+    pub fn host_log(&self, host: &HostId) -> Result<String> {
+        Ok(self.get::<ConsoleText>(&format!("/v1/hosts/{host}/log"))?.text)
     }
 
     /// Lets a host in.

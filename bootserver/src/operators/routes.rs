@@ -66,6 +66,7 @@ pub(super) enum Act {
     Rack,
     Stream,
     Events,
+    HostLog,
     OpenApi,
     /// Asks the rack.
     Command(fn(&Given<'_>) -> Result<Command, Refusal>),
@@ -102,7 +103,7 @@ pub(super) struct Given<'a> {
 }
 
 impl Given<'_> {
-    fn id<T: FromStr<Err: Display>>(&self) -> Result<T, Refusal> {
+    pub(super) fn id<T: FromStr<Err: Display>>(&self) -> Result<T, Refusal> {
         self.id.parse().map_err(|err: T::Err| Refusal::BadValue {
             field: "the name in the path".to_owned(),
             given: self.id.chars().take(80).collect(),
@@ -165,7 +166,7 @@ impl Route {
 use Verb::{Delete, Get, Post};
 
 /// All routes.
-pub(super) static ROUTES: [Route; 33] = [
+pub(super) static ROUTES: [Route; 34] = [
     route(Get, "/v1/about", "The server's version, and whether it was set up.", of::<About>(), Act::About),
     route(Post, "/v1/setup", "Choose the password by the set-up code.", of::<Session>(), Act::Setup).takes::<Setup>(),
     route(Post, "/v1/login", "Log in.", of::<Session>(), Act::Login).takes::<Login>(),
@@ -201,6 +202,13 @@ pub(super) static ROUTES: [Route; 33] = [
         Ok(Command::DrainHost { host: r.id()? })
     }),
     command(Post, "/v1/hosts/{id}/undrain", "Use a host again.", |r| Ok(Command::UndrainHost { host: r.id()? })),
+    route(
+        Get,
+        "/v1/hosts/{id}/log",
+        "The end of what dom0's kernel and daemons said.",
+        of::<ConsoleText>(),
+        Act::HostLog,
+    ),
     command(Delete, "/v1/hosts/{id}", "Remove a host.", |r| Ok(Command::RemoveHost { host: r.id()? })),
     command(Post, "/v1/hosts/{id}/bmc", "Say how a host's power is switched.", |r| {
         Ok(Command::SetBmc { host: r.id()?, request: r.body()? })

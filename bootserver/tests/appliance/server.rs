@@ -5,6 +5,7 @@ use bootserver::boot_http::{BootHttp, Pacer, Shelf};
 use bootserver::ca::Ca;
 use bootserver::config::Config;
 use bootserver::config::files::ServedFile;
+use bootserver::host_logs::HostLogs;
 use bootserver::operators::{Operators, Sessions};
 use bootserver::rack_task::{Clock, Handle, RackError, RackTask};
 use bootserver::store::Store;
@@ -117,7 +118,12 @@ pub(crate) async fn start(dir: TempDir) -> Server {
     let (listener, to_operators) = listen().await;
     let acceptor = tls::operators(own()).expect("TLS");
     let sessions = Sessions::open(&config.state, clock.now().unix_ms).expect("sessions");
-    let filter = warp::service(operators::filter(Arc::new(Operators { sessions, rack: rack.clone(), clock })));
+    let filter = warp::service(operators::filter(Arc::new(Operators {
+        sessions,
+        logs: HostLogs::default(),
+        rack: rack.clone(),
+        clock,
+    })));
     let hold = connections::tls(acceptor, operators::LIMITS, filter);
     tokio::spawn(connections::serve("operators", listener, operators::LIMITS, hold, stopped));
     Server { dir, rack, ca, subnet, boot, agents: to_agents, operators: to_operators, stop, task }

@@ -9,7 +9,7 @@ use crate::output::Output;
 use crate::render::hosts;
 use crate::session::Environment;
 use proto::HostId;
-use proto::api::{Accepted, DescribeHost, HostList, Refusal, RegisterHost};
+use proto::api::{Accepted, ConsoleText, DescribeHost, HostList, Refusal, RegisterHost};
 use proto::view::RackView;
 
 pub(super) fn run(environment: &Environment, command: HostCommand, out: Output) -> Result<(), Fault> {
@@ -25,6 +25,13 @@ pub(super) fn run(environment: &Environment, command: HostCommand, out: Output) 
             let id = resolve(&view, &doing, &host)?;
             let shown = find_host(&view, &id).ok_or_else(|| no_host(&doing, id))?;
             out.show(shown, |width| hosts::show(shown, view.at_ms, width))
+        }
+        HostCommand::Log(HostRef { host }) => {
+            let doing = format!("reading the log of host {host}");
+            let server = open(&doing, environment)?;
+            let id = resolve(&rack_view(&server, &doing)?, &doing, &host)?;
+            let log: ConsoleText = server.get(&doing, &format!("/v1/hosts/{id}/log"))?;
+            out.show(&log, |_| log.text.clone())
         }
         HostCommand::Accept { host: HostRef { host }, wait } => {
             let doing = format!("accepting host {host}");

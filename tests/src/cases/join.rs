@@ -19,7 +19,12 @@ pub(super) fn bios_host_boots_and_waits(trial: &mut Trial) -> Result<()> {
     let inventory = view.inventory.as_ref().context("a waiting host has shown its inventory")?;
     ensure!(inventory.serial == "V001", "its serial number is {:?}", inventory.serial);
     ensure!(inventory.xen.starts_with("4."), "its Xen is {:?}", inventory.xen);
-    steps_are_timed(&view)
+    steps_are_timed(&view)?;
+    // The kernel from its first line, init, and the agent.
+    trial.rack.guard.wait("the server to show dom0's log", || {
+        let log = trial.rack.operator.host_log(&host)?;
+        Ok(["Linux version", "tsubame: network up", "hostagent: "].iter().all(|said| log.contains(said)).then_some(()))
+    })
 }
 
 /// Every step was seen and timed, in order.

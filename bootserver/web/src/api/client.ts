@@ -97,6 +97,7 @@ export const api = {
   listHosts: (body: HostList) => ask("post", "/v1/hosts/list", { body }),
   describeHost: (id: string, body: DescribeHost) => ask("post", "/v1/hosts/{id}/describe", { id, body }),
   hostAct: (id: string, act: HostAct) => ask("post", `/v1/hosts/{id}/${act}`, { id, body: null }),
+  hostLog: (id: string) => ask("get", "/v1/hosts/{id}/log", { id, body: null }),
   power: (id: string, verb: PowerVerb, network: boolean) =>
     ask("post", "/v1/hosts/{id}/power", { id, body: { verb, network } }),
   removeHost: (id: string) => ask("delete", "/v1/hosts/{id}", { id, body: null }),
