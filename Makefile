@@ -4,7 +4,8 @@
 #   make run IFACE=enp3s0               the appliance on a real interface; DHCP=proxy beside another DHCP server
 #   make test                           everything; SEED=n repeats a run of the simulated rack
 #   make build | page | image           parts: release programs, the operator's page, dom0 and guest images
-#   make trial-faults                   server and agents killed at every step of a move, and other faults: half an hour or more; FROM=name UNTIL=name
+#   make trial-faults                   server and agents killed at every step of a move, and other faults: half an hour or more; FROM=name UNTIL=name POINTS=part,part
+#   make trial-hour                     an hour without the server, then ten minutes without the appliance; SERVER_AWAY_S=n APPLIANCE_AWAY_S=n, seconds
 #   make bench-boot | bench-migrate | bench-balancer | bench-serve
 #   make bench-rack                     the simulated rack at scale: 200 hosts, 2,000 VMs, 10,000 moves, 500 failures; SEED=n repeats a run
 #   make clean
@@ -12,9 +13,9 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
-.PHONY: run test build page image setup clean bench-boot bench-migrate bench-balancer bench-serve bench-rack trial-faults
+.PHONY: run test build page image setup clean bench-boot bench-migrate bench-balancer bench-serve bench-rack trial-faults trial-hour
 
-export HOSTS FIRMWARE VMS PORT DHCP SEED SEEDS FROM UNTIL TSUBAME_ACCEL
+export HOSTS FIRMWARE VMS PORT DHCP SEED SEEDS FROM UNTIL POINTS SERVER_AWAY_S APPLIANCE_AWAY_S TSUBAME_ACCEL
 
 setup:
 	@tests/make/setup
@@ -39,6 +40,9 @@ bench-boot bench-migrate: page
 
 bench-serve: page
 	@tests/make/bench-serve
+
+trial-hour: page
+	@tests/make/trial hour
 
 trial-faults: page
 	@tests/make/trial faults

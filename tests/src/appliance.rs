@@ -102,6 +102,11 @@ impl Appliance {
         child.wait().context("waiting for the boot server's end")
     }
 
+    /// All that it has said.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+
     /// The file that arms a point at which it is to die.
     pub fn crash_at(&self) -> PathBuf {
         self.state.join("crash-at")

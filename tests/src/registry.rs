@@ -130,7 +130,20 @@ fn remove(name: &str, tgt_control_port: u16) -> Result<()> {
         let _ = fs::remove_file(file);
     }
     let dir = Path::new(ROOT).join(name);
+    unmount_below(&dir)?;
     fs::remove_dir_all(&dir).with_context(|| format!("removing {}", dir.display()))
+}
+
+/// A case may have mounted a small file system; the newest mount goes first.
+fn unmount_below(dir: &Path) -> Result<()> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").context("reading what is mounted")?;
+    // Field 5 is the mount point (proc(5)); the names of a rack's directories need no escapes.
+    let points =
+        mounts.lines().rev().filter_map(|line| line.split(' ').nth(4)).filter(|at| Path::new(at).starts_with(dir));
+    for point in points {
+        run(Command::new("umount").arg(point))?;
+    }
+    Ok(())
 }
 
 /// Ends every process of a namespace: asked first, as tgtd and QEMU put things in order, then killed.

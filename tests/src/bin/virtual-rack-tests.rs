@@ -5,12 +5,12 @@
 //! file it fails and says what is missing. Exit codes: 0 all passed, 1 not.
 
 use anyhow::{Context, Result, ensure};
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 use tests::appliance::{Choices, Parts};
-use tests::cases::{CASES, TRIALS, Trial, With};
+use tests::cases::{CASES, HOUR, TRIALS, Trial, With};
 use tests::guard::{heed_interrupts, interrupted};
 use tests::rack::VirtualRack;
 use tests::registry::Purpose;
@@ -48,9 +48,19 @@ struct Args {
     /// Begins with this case. Only those about failures of hosts can be begun with: they make for themselves what they need.
     #[arg(long)]
     from: Option<String>,
-    /// Instead of the cases the trials, which take longer and need no other case.
-    #[arg(long)]
-    trials: bool,
+    /// Which cases.
+    #[arg(long, value_enum, default_value_t = Set::Cases)]
+    set: Set,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Set {
+    /// Those of `make test`.
+    Cases,
+    /// Faults that take longer.
+    Faults,
+    /// The server away for an hour, then the appliance with its storage.
+    Hour,
 }
 
 fn main() -> ExitCode {
@@ -87,7 +97,11 @@ fn run(args: &Args) -> Result<bool> {
     let mut trial = Trial::new(rack, with)?;
     let (mut passed, mut failed) = (0, 0);
     let mut broken: Option<&str> = None;
-    let cases = if args.trials { TRIALS } else { CASES };
+    let cases = match args.set {
+        Set::Cases => CASES,
+        Set::Faults => TRIALS,
+        Set::Hour => HOUR,
+    };
     let first = args.from.as_deref().map_or(Some(0), |from| cases.iter().position(|case| case.name == from));
     for case in cases.iter().skip(first.context("--from names no case")?) {
         if let Some(first) = broken {

@@ -1,6 +1,7 @@
 //! The storage away: from all hosts with the whole appliance, or from one host alone.
 
 use super::Trial;
+use super::away::seconds;
 use super::ha::{PLACES, await_elsewhere, await_usable, place_of, ready, runs_once_from_its_disk, state_by_xl};
 use crate::process::{Process, run};
 use anyhow::{Context, Result, ensure};
@@ -8,12 +9,13 @@ use nix::sys::signal::Signal;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// How long the appliance is away, seconds: longer than lease, watchdog and fence together, so that a server which counted the time
+/// How long the appliance is away, seconds, where `APPLIANCE_AWAY_S` names no other time: longer than lease, watchdog and fence together, so that a server which counted the time
 /// of its own absence would fence everybody.
 const AWAY_S: u64 = 75;
 
 /// Boot server and storage are gone and come back: guests stand still meanwhile and run on, none is started anew.
 pub(super) fn appliance_is_away(trial: &mut Trial) -> Result<()> {
+    let wanted = Duration::from_secs(seconds("APPLIANCE_AWAY_S", AWAY_S)?);
     ready(trial)?;
     let guest = trial.guest(0)?;
     let before = trial.rack.operator.vm(&guest.name)?;
@@ -32,7 +34,7 @@ pub(super) fn appliance_is_away(trial: &mut Trial) -> Result<()> {
         Ok(state_by_xl(trial, &host, &guest)?.filter(|state| state.contains('p')))
     })?;
     println!("        {host} holds {} {:.1} s after the appliance was gone", guest.name, away.elapsed().as_secs_f64());
-    std::thread::sleep(Duration::from_secs(AWAY_S).saturating_sub(away.elapsed()));
+    std::thread::sleep(wanted.saturating_sub(away.elapsed()));
     let (back, away) = (Instant::now(), away.elapsed());
     trial.rack.appliance.start_again()?;
     trial.rack.await_server()?;

@@ -1,5 +1,6 @@
 //! The cases of the virtual rack, in the order in which a rack grows.
 
+mod away;
 mod contract;
 mod crash;
 mod fault;
@@ -9,6 +10,7 @@ mod join;
 mod life;
 mod moves;
 mod power;
+mod store;
 
 use crate::oracle::Oracle;
 use crate::rack::{Guest, VirtualRack, refusal};
@@ -58,7 +60,16 @@ pub const CASES: &[Case] = &[
 /// Cases that take long and are run when asked for: `make trial-faults`.
 pub const TRIALS: &[Case] = &[
     Case { name: "every_crash_point_of_a_move", run: crash::every_point },
+    Case { name: "the_stores_disk_is_full", run: store::disk_is_full },
+    Case { name: "a_page_of_the_store_is_flipped", run: store::page_is_flipped },
     Case { name: "no_write_was_lost_or_doubled_by_crashes", run: life::disks_are_whole },
+];
+
+/// Cases that wait for an hour and more: `make trial-hour`.
+pub const HOUR: &[Case] = &[
+    Case { name: "an_hour_without_the_server", run: away::hour_without_server },
+    Case { name: "the_appliance_is_away_with_its_storage", run: fault::appliance_is_away },
+    Case { name: "no_write_was_lost_or_doubled_meanwhile", run: life::disks_are_whole },
 ];
 
 /// What the cases share.
