@@ -43,7 +43,8 @@ pub(super) fn open(state: &Path) -> Result<(Connection, Vec<Loaded>), StoreError
     }
     let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(&broken)?;
     if verdict != "ok" {
-        return Err(damaged(verdict));
+        // It comes in several lines; the first alone names nothing.
+        return Err(damaged(verdict.split_whitespace().collect::<Vec<_>>().join(" ")));
     }
     let records = load(&connection, &damaged, &broken)?;
     Ok((connection, records))
