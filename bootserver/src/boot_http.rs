@@ -5,7 +5,7 @@
 //!
 //! | path | what |
 //! |---|---|
-//! | `/boot/MAC.ipxe`, `/boot/MAC-efi.ipxe`, `/boot/MAC/xen.cfg` | from the rack, anew for each boot |
+//! | `/boot/MAC.ipxe`, `/boot/MAC-efi.ipxe`, `/boot/MAC/xen.cfg`, `/boot/MAC/words` | from the rack, anew for each boot |
 //! | `/b/DIGEST16/FILE` | the release |
 //! | `/blob/SHA256` | kernels, initrds and loaders of guests |
 //! | `/loader/ipxe.efi` | for UEFI HTTP Boot |
@@ -120,7 +120,7 @@ impl BootHttp {
                 let firmware = match kind {
                     ScriptKind::IpxeBios => Some(Firmware::Bios),
                     ScriptKind::IpxeUefi => Some(Firmware::Uefi),
-                    ScriptKind::XenCfg => None,
+                    ScriptKind::XenCfg | ScriptKind::Words => None,
                 };
                 // An error would send iPXE on to the disk.
                 if let Some(firmware) = firmware {

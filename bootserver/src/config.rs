@@ -31,7 +31,7 @@ pub struct Config {
     pub interface: String,
     /// What the rack must know. `subnet.ca_digest` is empty until the CA is loaded: [`Config::policy`] fills it in.
     policy: Policy,
-    /// Files of the release: `xen`, `xen.efi`, `vmlinuz`, `dom0.img`, in this order.
+    /// Files of the release: `xen`, `xen.efi`, `vmlinuz`, `initrd`, `dom0.squashfs`, in this order, and `unified.efi` where there is one.
     pub release: Vec<ServedFile>,
     /// First-stage loaders by the names they are asked for.
     pub loaders: BTreeMap<String, PathBuf>,

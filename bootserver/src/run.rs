@@ -354,7 +354,7 @@ fn ours(config: &Config) -> (Vec<String>, Vec<IpAddr>) {
 
 fn shelf(config: &Config) -> Shelf {
     let mut shelf = Shelf::default();
-    let kinds = [BootFile::Xen, BootFile::Xen, BootFile::Kernel, BootFile::Image];
+    let kinds = [BootFile::Xen, BootFile::Xen, BootFile::Kernel, BootFile::Initrd, BootFile::Image, BootFile::Unified];
     for (file, kind) in config.release.iter().zip(kinds) {
         let name = file.path.file_name().unwrap_or_default().to_string_lossy();
         shelf.put(format!("/b/{}/{name}", file.short()), file, Some(kind));

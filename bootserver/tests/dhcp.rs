@@ -184,7 +184,15 @@ fn on_a_cable(subnets: &'static str, client: impl FnOnce(OwnedFd, Handle) + Send
         for sub in ["state", "rel", "load"] {
             fs::create_dir(dir.path().join(sub)).expect("made");
         }
-        for name in ["rel/xen", "rel/xen.efi", "rel/vmlinuz", "rel/dom0.img", "load/undionly.kpxe", "load/ipxe.efi"] {
+        for name in [
+            "rel/xen",
+            "rel/xen.efi",
+            "rel/vmlinuz",
+            "rel/initrd",
+            "rel/dom0.squashfs",
+            "load/undionly.kpxe",
+            "load/ipxe.efi",
+        ] {
             fs::write(dir.path().join(name), name).expect("written");
         }
         let text = format!("state: state\ninterface: server\nrelease: rel\nloaders: load\n{subnets}");

@@ -242,8 +242,10 @@ fn boot_stage(step: BootStepKind) -> &'static str {
         BootStepKind::Script => "fetching the boot script",
         BootStepKind::Xen => "fetching Xen",
         BootStepKind::Kernel => "fetching dom0's kernel",
+        BootStepKind::Initrd => "fetching dom0's initrd",
+        BootStepKind::Linux => "starting Xen and Linux",
         BootStepKind::Image => "fetching dom0's image",
-        BootStepKind::Start => "starting Xen and dom0",
+        BootStepKind::Start => "starting dom0",
         BootStepKind::Join => "joining",
     }
 }

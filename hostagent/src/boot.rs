@@ -1,4 +1,4 @@
-//! What the kernel command line says about this boot.
+//! What the server says about this boot.
 //!
 //! Owns: the `tsubame.*` words, checked once. Never does: applying them; dom0's init has set address and route by the same words.
 
@@ -6,6 +6,9 @@ use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use proto::{HostId, Mac};
 use std::net::SocketAddrV4;
+
+/// Where the initrd has put this boot's words, of the kernel command line or from the server.
+pub const WORDS: &str = "/etc/tsubame/words";
 
 /// This boot, as the server ordered it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,14 +29,14 @@ pub struct Boot {
 
 /// A word that is missing or wrong.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("kernel command line: tsubame.{key}= {why}; it is written by the boot server")]
+#[error("{WORDS}: tsubame.{key}= {why}; the boot server has written it")]
 pub struct BootError {
     key: &'static str,
     why: String,
 }
 
 impl Boot {
-    /// Reads /proc/cmdline's text. The last of several equal words counts, as with the kernel.
+    /// Reads the text of [`WORDS`]. The last of several equal words counts, as with the kernel.
     ///
     /// # Errors
     /// The first word that is missing or wrong.

@@ -14,6 +14,7 @@ pub mod heartbeat;
 pub mod hypercall;
 pub mod hypervisor;
 pub mod identity;
+pub mod image;
 pub mod inventory;
 pub mod iscsi;
 pub mod join;

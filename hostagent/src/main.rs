@@ -1,6 +1,6 @@
 //! `hostagent`: the agent; `hostagent carry SOCKET`: xl's transport; `hostagent log`: dom0's log; as `tsubame-vif` and `tsubame-block`: libxl's hotplug scripts.
 
-use hostagent::boot::Boot;
+use hostagent::boot::{Boot, WORDS};
 use hostagent::{carry, log, scripts, shell};
 use std::path::Path;
 use std::process::ExitCode;
@@ -44,9 +44,8 @@ fn main() -> ExitCode {
 
 /// What the kernel command line says, or why it cannot be had.
 fn boot() -> Result<Boot, ExitCode> {
-    let cmdline =
-        std::fs::read_to_string("/proc/cmdline").map_err(|e| fail(&format!("reading /proc/cmdline: {e}"), 1))?;
-    Boot::parse(&cmdline).map_err(|e| fail(&e.to_string(), 2))
+    let words = std::fs::read_to_string(WORDS).map_err(|e| fail(&format!("reading {WORDS}: {e}"), 1))?;
+    Boot::parse(&words).map_err(|e| fail(&e.to_string(), 2))
 }
 
 fn agent() -> ExitCode {

@@ -6,12 +6,16 @@
 
 pub mod counter;
 pub mod cpio;
+pub mod dom0;
 pub mod guest_disk;
+pub mod keys;
 pub mod lock;
 pub mod pick;
 pub mod recipe;
 pub mod release;
 pub mod rootfs;
+pub mod squashfs;
+pub mod unified;
 
 use std::io;
 use std::path::{Path, PathBuf};

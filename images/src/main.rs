@@ -3,11 +3,13 @@
 //! Exit codes: 0 built or already there, 1 failed, 2 wrong usage or recipe.
 
 use clap::{Args, Parser, Subcommand};
+use images::keys::{self, Signer};
 use images::lock::Lock;
 use images::recipe::{Kind, Recipe};
-use images::release::{self, Programs};
+use images::release::{self, Programs, Signed};
 use images::{BuildError, counter, rootfs};
 use std::collections::BTreeMap;
+use std::net::SocketAddrV4;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -32,7 +34,7 @@ enum Command {
         /// Where releases go.
         #[arg(long)]
         out: PathBuf,
-        /// Where unpacked packages and compressed archives are kept.
+        /// Where unpacked packages are kept.
         #[arg(long, default_value = "/var/cache/tsubame/images")]
         cache: PathBuf,
         /// Fails, rather than warns, when Debian no longer has the packages of the recipe's lock.
@@ -65,6 +67,15 @@ enum Command {
         /// Where releases go.
         #[arg(long)]
         out: PathBuf,
+        /// Signs the loader for UEFI by this private key; its certificate is beside it.
+        #[arg(long, value_name = "KEY")]
+        sign: Option<PathBuf>,
+    },
+    /// Makes keys for Secure Boot in a new directory, for nobody but its owner; prints the one to sign by.
+    Keys {
+        /// The directory; outside of any release and repository.
+        #[arg(long)]
+        out: PathBuf,
     },
 }
 
@@ -78,6 +89,18 @@ struct What {
     /// dom0: the helper that resumes a suspended domain.
     #[arg(long)]
     resume_helper: Option<PathBuf>,
+    /// dom0: what fetches the image in the initrd, a static binary.
+    #[arg(long)]
+    fetch_image: Option<PathBuf>,
+    /// dom0: makes unified.efi as well, signed by this private key; its certificate is beside it, db.pem to db.key.
+    #[arg(long, value_name = "KEY")]
+    sign: Option<PathBuf>,
+    /// dom0, signed: the appliance's CA certificate (ca.pem in its state directory): hosts will obey no other.
+    #[arg(long, value_name = "PEM", requires = "sign")]
+    ca: Option<PathBuf>,
+    /// dom0, signed: where the boot server is; needed where another server gives out the addresses.
+    #[arg(long, value_name = "ADDRESS:PORT", requires = "sign")]
+    boot: Option<SocketAddrV4>,
     /// guest: the counter, a static binary.
     #[arg(long)]
     counter: Option<PathBuf>,
@@ -86,19 +109,32 @@ struct What {
 impl What {
     fn load(self) -> Result<(Recipe, Programs), Failure> {
         let recipe = Recipe::load(&self.recipe)?;
-        let files = match recipe.kind {
+        let programs = match recipe.kind {
             Kind::Dom0 => {
                 let agent = self.agent.ok_or(Failure::Usage("a dom0 recipe needs --agent"))?;
                 let helper = self.resume_helper.ok_or(Failure::Usage("a dom0 recipe needs --resume-helper"))?;
-                BTreeMap::from([("usr/sbin/hostagent".into(), agent), ("usr/lib/tsubame/domain-resume".into(), helper)])
+                let fetch = self.fetch_image.ok_or(Failure::Usage("a dom0 recipe needs --fetch-image"))?;
+                let signed = match self.sign {
+                    Some(key) => Some(Signed { signer: Signer::of(&key)?, ca: self.ca, boot: self.boot }),
+                    None => None,
+                };
+                Programs {
+                    signed,
+                    files: BTreeMap::from([
+                        ("usr/sbin/hostagent".into(), agent),
+                        ("usr/lib/tsubame/domain-resume".into(), helper),
+                    ]),
+                    initrd: BTreeMap::from([("usr/bin/fetch-image".into(), fetch)]),
+                }
             }
             Kind::Guest => {
                 let counter = self.counter.ok_or(Failure::Usage("a guest recipe needs --counter"))?;
-                BTreeMap::from([("usr/bin/guest-counter".into(), counter)])
+                let files = BTreeMap::from([("usr/bin/guest-counter".into(), counter)]);
+                Programs { files, ..Programs::default() }
             }
-            Kind::Initrd => BTreeMap::new(),
+            Kind::Initrd => Programs::default(),
         };
-        Ok((recipe, Programs { files }))
+        Ok((recipe, programs))
     }
 }
 
@@ -199,6 +235,13 @@ fn run(command: Command) -> Result<String, Failure> {
                 counter::verify(&bytes).map_err(|err| Failure::Counter(format!("{}: {err}", disk.display())))?;
             if found.is_good() { Ok(format!("{found:?}")) } else { Err(Failure::Counter(format!("{found:?}"))) }
         }
-        Command::Loaders { out } => Ok(release::loaders(&out)?.display().to_string()),
+        Command::Loaders { out, sign } => {
+            let signer = sign.as_deref().map(Signer::of).transpose()?;
+            Ok(release::loaders(&out, signer.as_ref())?.display().to_string())
+        }
+        Command::Keys { out } => {
+            keys::make(&out)?;
+            Ok(out.join("db.key").display().to_string())
+        }
     }
 }

@@ -40,11 +40,42 @@ pub struct Recipe {
     pub applets: Vec<String>,
     /// Kernel modules.
     pub modules: Vec<String>,
+    /// Kernel modules of network cards: in the image, and in the initrd that fetches it.
+    #[serde(default)]
+    pub network: Vec<String>,
+    /// dom0: what fetches the image.
+    #[serde(default)]
+    pub initrd: Initrd,
+    /// dom0: command lines of the unified image, which nobody can change once it is signed.
+    #[serde(default)]
+    pub unified: Unified,
     /// Directory of own files, beside the recipes' directory.
     pub tree: PathBuf,
 }
 
-/// A recipe that is another one but for its name and its shell.
+/// dom0's first stage: a small archive that the boot loader hands to the kernel.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Initrd {
+    /// Directory of own files, beside the recipes' directory.
+    pub tree: PathBuf,
+    /// Applets of busybox to link.
+    pub applets: Vec<String>,
+    /// Kernel modules beside those of network cards.
+    pub modules: Vec<String>,
+}
+
+/// Command lines that are the same for all hosts.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Unified {
+    /// Xen's.
+    pub xen_args: String,
+    /// dom0's kernel's.
+    pub kernel_args: String,
+}
+
+/// A recipe that is another one but for its name, its shell and its console.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Variant {
@@ -52,6 +83,8 @@ struct Variant {
     extends: PathBuf,
     name: String,
     debug: bool,
+    /// In the place of the other's.
+    unified: Option<Unified>,
 }
 
 /// What an image is for.
@@ -110,15 +143,20 @@ impl Recipe {
             let variant = Self::parse_variant(&text, path)?;
             // One step only: a recipe that extends an extension is refused there as one without packages.
             let other = path.with_file_name(&variant.extends);
-            Self { name: variant.name, debug: variant.debug, ..Self::parse(&read(&other)?, &other)? }
+            let base = Self::parse(&read(&other)?, &other)?;
+            let unified = variant.unified.unwrap_or(base.unified);
+            Self { name: variant.name, debug: variant.debug, unified, ..base }
         } else {
             Self::parse(&text, path)?
         };
         // Trees lie beside the directory that the recipes are in.
         let base = path.parent().and_then(Path::parent).unwrap_or(Path::new("."));
         recipe.tree = base.join(&recipe.tree);
-        if !recipe.tree.is_dir() {
-            return Err(wrong(path, "tree", &recipe.tree.display().to_string(), "a directory beside recipes/"));
+        recipe.initrd.tree = base.join(&recipe.initrd.tree);
+        for (key, tree) in [("tree", &recipe.tree), ("initrd.tree", &recipe.initrd.tree)] {
+            if !tree.is_dir() {
+                return Err(wrong(path, key, &tree.display().to_string(), "a directory beside recipes/"));
+            }
         }
         recipe.read_lock(path)?;
         Ok(recipe)
@@ -154,6 +192,11 @@ impl Recipe {
         for (at, kept) in recipe.keep.iter().enumerate() {
             if !inside(kept) {
                 return Err(wrong(path, &format!("keep[{at}]"), kept, "a path without a leading '/' and without '..'"));
+            }
+        }
+        for (key, args) in [("xen_args", &recipe.unified.xen_args), ("kernel_args", &recipe.unified.kernel_args)] {
+            if !args.bytes().all(|b| (b' '..=b'~').contains(&b)) {
+                return Err(wrong(path, &format!("unified.{key}"), args, "printable ASCII without line breaks"));
             }
         }
         if let Some(link) = recipe.links.keys().find(|link| !inside(link)) {
@@ -211,7 +254,7 @@ mod tests {
         check(
             |r| r.replace("debug:", "debugg:"),
             expect![
-                "r.yaml: unknown field `debugg`, expected one of `name`, `version`, `kind`, `debug`, `suite`, `packages`, `expect`, `lock`, `keep`, `links`, `applets`, `modules`, `tree` at line 4 column 1"
+                "r.yaml: unknown field `debugg`, expected one of `name`, `version`, `kind`, `debug`, `suite`, `packages`, `expect`, `lock`, `keep`, `links`, `applets`, `modules`, `network`, `initrd`, `unified`, `tree` at line 4 column 1"
             ],
         );
         check(
@@ -243,7 +286,9 @@ mod tests {
         };
         expect![[r#"r.yaml: extends is "../x.yaml", expected the name of a recipe's file beside this one"#]]
             .assert_eq(&refused("extends: ../x.yaml\nname: a\ndebug: true\n"));
-        expect!["r.yaml: unknown field `packages`, expected one of `extends`, `name`, `debug` at line 4 column 1"]
-            .assert_eq(&refused("extends: x.yaml\nname: a\ndebug: true\npackages: []\n"));
+        expect![
+            "r.yaml: unknown field `packages`, expected one of `extends`, `name`, `debug`, `unified` at line 4 column 1"
+        ]
+        .assert_eq(&refused("extends: x.yaml\nname: a\ndebug: true\npackages: []\n"));
     }
 }

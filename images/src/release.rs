@@ -1,7 +1,7 @@
 //! A release: a directory of files that never change, and a manifest that names each by its sha256.
 //!
 //! ```text
-//! OUT/NAME-VERSION-DIGEST/   dom0:  xen xen.efi vmlinuz dom0.img manifest.json
+//! OUT/NAME-VERSION-DIGEST/   dom0:  xen xen.efi vmlinuz initrd dom0.squashfs manifest.json, and unified.efi where it is signed
 //!                            guest: vmlinuz initrd grub-pvh guest-disk.img manifest.json
 //!                            initrd: vmlinuz initrd manifest.json
 //! OUT/NAME                   link to the one built last
@@ -12,13 +12,15 @@
 //! newer one is known by its number.
 
 use crate::cpio::{Entry, Tree};
+use crate::keys::Signer;
 use crate::recipe::{Kind, Recipe};
 use crate::rootfs::{Rootfs, hex};
-use crate::{BuildError, guest_disk, pick};
+use crate::{BuildError, dom0, guest_disk, pick};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::net::SocketAddrV4;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -53,6 +55,21 @@ pub struct FileEntry {
 pub struct Programs {
     /// Path within the image to the file to take.
     pub files: BTreeMap<String, PathBuf>,
+    /// The same for dom0's initrd.
+    pub initrd: BTreeMap<String, PathBuf>,
+    /// dom0: has a signed unified image made as well.
+    pub signed: Option<Signed>,
+}
+
+/// How the unified image is signed, and what its signature covers beside what every release has.
+#[derive(Debug, Clone)]
+pub struct Signed {
+    /// Whose signature.
+    pub signer: Signer,
+    /// The appliance's CA certificate, PEM: hosts obey no other.
+    pub ca: Option<PathBuf>,
+    /// Where the boot server is, for networks where another server gives out the addresses.
+    pub boot: Option<SocketAddrV4>,
 }
 
 /// Builds a release, or finds that it is there already. Returns its directory.
@@ -73,7 +90,7 @@ pub fn build(recipe: &Recipe, programs: &Programs, out: &Path, cache: &Path) -> 
     }
     fs::create_dir_all(&beside).map_err(BuildError::file("making", &beside))?;
     match recipe.kind {
-        Kind::Dom0 => dom0(recipe, programs, &root, &inputs, &beside, cache)?,
+        Kind::Dom0 => dom0::build(recipe, programs, &root, &inputs, &beside)?,
         Kind::Guest => guest(recipe, programs, &root, &beside)?,
         Kind::Initrd => initrd(recipe, programs, &root, &[], &beside)?,
     }
@@ -151,12 +168,15 @@ pub fn verify(recipe: &Recipe, programs: &Programs, work: &Path) -> Result<Vec<S
     Ok(names.into_iter().filter(|name| one.get(*name) != two.get(*name)).cloned().collect())
 }
 
-/// Copies Debian's boot loaders out.
-pub fn loaders(out: &Path) -> Result<PathBuf, BuildError> {
+/// Copies Debian's boot loaders out; the one for UEFI signed, if it is to be.
+pub fn loaders(out: &Path, signer: Option<&Signer>) -> Result<PathBuf, BuildError> {
     let directory = out.join("loaders");
     fs::create_dir_all(&directory).map_err(BuildError::file("making", &directory))?;
     for (from, to) in [("undionly.kpxe", "undionly.kpxe"), ("ipxe.efi", "ipxe.efi")] {
         copy(&Path::new("/usr/lib/ipxe").join(from), &directory.join(to))?;
+    }
+    if let Some(signer) = signer {
+        signer.sign(&directory.join("ipxe.efi"))?;
     }
     Ok(directory)
 }
@@ -168,56 +188,26 @@ pub fn manifest(directory: &Path) -> Option<Manifest> {
 
 /// Digest of all that a build depends on.
 fn inputs(recipe: &Recipe, programs: &Programs, root: &Rootfs) -> Result<String, BuildError> {
-    let mut own = Tree::default();
-    pick::overlay(&recipe.tree, &mut own)?;
-    for (to, from) in &programs.files {
-        own.put(to, Entry::File(fs::read(from).map_err(BuildError::file("reading", from))?, true));
-    }
     let mut digest = Sha256::new();
+    for (tree, programs) in [(&recipe.tree, &programs.files), (&recipe.initrd.tree, &programs.initrd)] {
+        let mut own = Tree::default();
+        if recipe.kind == Kind::Dom0 || tree == &recipe.tree {
+            pick::overlay(tree, &mut own)?;
+        }
+        programs_into(programs, &mut own)?;
+        digest.update(own.archive().map_err(BuildError::file("archiving for", Path::new("its digest")))?);
+    }
     digest.update(format!("{recipe:?}\n{:?}\n", root.versions));
+    if let Some(signed) = &programs.signed {
+        for file in [Some(&signed.signer.certificate), signed.ca.as_ref()].into_iter().flatten() {
+            digest.update(fs::read(file).map_err(BuildError::file("reading", file))?);
+        }
+        digest.update(format!("{:?}\n", signed.boot));
+    }
     // Another builder may make something else of the same recipe.
     let builder = std::env::current_exe().map_err(BuildError::file("finding", Path::new("this program")))?;
     digest.update(fs::read(&builder).map_err(BuildError::file("reading", &builder))?);
-    digest.update(own.archive().map_err(BuildError::file("archiving for", Path::new("its digest")))?);
     Ok(hex(&digest.finalize()))
-}
-
-fn dom0(
-    recipe: &Recipe,
-    programs: &Programs,
-    root: &Rootfs,
-    inputs: &str,
-    out: &Path,
-    cache: &Path,
-) -> Result<(), BuildError> {
-    let boot = root.path.join("boot");
-    let xen = find(&boot, "xen-", ".gz")?;
-    // iPXE's multiboot takes the plain ELF only.
-    let elf = Command::new("gzip").arg("-dc").arg(&xen).output().map_err(BuildError::file("unpacking", &xen))?;
-    write(&out.join("xen"), &elf.stdout)?;
-    copy(&find(&boot, "xen-", ".efi")?, &out.join("xen.efi"))?;
-    copy(&find(&boot, "vmlinuz-", "")?, &out.join("vmlinuz"))?;
-    let mut base = skeleton(recipe, root)?;
-    for path in ["var/lib/xen", "var/lib/xenstored", "etc/iscsi", "run", "tmp", "proc", "sys", "root", "var/lib/iscsi"]
-    {
-        base.put(path, Entry::Directory);
-    }
-    base.put("var/run", Entry::Link("../run".into()));
-    base.put("dev/console", Entry::Device(5, 1));
-    base.put("dev/null", Entry::Device(1, 3));
-    let mut own = Tree::default();
-    pick::overlay(&recipe.tree, &mut own)?;
-    // What the agent tells the server that it runs in.
-    own.put("etc/tsubame/image", Entry::File(format!("{}-{}\n", recipe.name, &inputs[..12]).into_bytes(), false));
-    if recipe.debug {
-        own.put("etc/tsubame-debug", Entry::File(Vec::new(), false));
-    }
-    programs_into(programs, &mut own)?;
-    // Two archives one behind the other, which the kernel unpacks in turn: the large one is compressed once for a list
-    // of packages, and a new agent costs a second.
-    let mut image = compressed(&base, cache)?;
-    image.extend(compressed(&own, cache)?);
-    write(&out.join("dom0.img"), &image)
 }
 
 fn guest(recipe: &Recipe, programs: &Programs, root: &Rootfs, out: &Path) -> Result<(), BuildError> {
@@ -236,19 +226,28 @@ fn initrd(
     out: &Path,
 ) -> Result<(), BuildError> {
     copy(&find(&root.path.join("boot"), "vmlinuz-", "")?, &out.join("vmlinuz"))?;
-    let mut tree = skeleton(recipe, root)?;
+    let parts = Parts { keep: &recipe.keep, links: &recipe.links, applets: &recipe.applets, modules: &recipe.modules };
+    let mut tree = skeleton(&parts, root)?;
     for path in ["proc", "sys", "dev", "run", "tmp"].iter().chain(directories) {
         tree.put(path, Entry::Directory);
     }
     tree.put("dev/console", Entry::Device(5, 1));
     tree.put("dev/null", Entry::Device(1, 3));
     pick::overlay(&recipe.tree, &mut tree)?;
-    programs_into(programs, &mut tree)?;
+    programs_into(&programs.files, &mut tree)?;
     write(&out.join("initrd"), &compress(&tree)?)
 }
 
+/// What is picked of the packages.
+pub(crate) struct Parts<'a> {
+    pub(crate) keep: &'a [String],
+    pub(crate) links: &'a BTreeMap<String, String>,
+    pub(crate) applets: &'a [String],
+    pub(crate) modules: &'a [String],
+}
+
 /// What every image has: the kept files, applets, links and modules, on a merged /usr.
-fn skeleton(recipe: &Recipe, root: &Rootfs) -> Result<Tree, BuildError> {
+pub(crate) fn skeleton(parts: &Parts<'_>, root: &Rootfs) -> Result<Tree, BuildError> {
     let mut tree = Tree::default();
     for (link, target) in [("bin", "usr/bin"), ("sbin", "usr/sbin"), ("lib", "usr/lib"), ("lib64", "usr/lib64")] {
         tree.put(link, Entry::Link(target.into()));
@@ -256,12 +255,12 @@ fn skeleton(recipe: &Recipe, root: &Rootfs) -> Result<Tree, BuildError> {
     for path in ["usr/bin", "usr/sbin", "usr/lib", "usr/lib64"] {
         tree.put(path, Entry::Directory);
     }
-    pick::keep(&root.path, &recipe.keep, &mut tree)?;
-    pick::modules(&root.path, &recipe.modules, &mut tree)?;
+    pick::keep(&root.path, parts.keep, &mut tree)?;
+    pick::modules(&root.path, parts.modules, &mut tree)?;
     let busybox = root.path.join("usr/bin/busybox");
     let known = Command::new(&busybox).arg("--list").output().map_err(BuildError::file("running", &busybox))?.stdout;
     let known = String::from_utf8_lossy(&known).into_owned();
-    for applet in &recipe.applets {
+    for applet in parts.applets {
         if !known.lines().any(|line| line == applet) {
             return Err(BuildError::Missing { what: format!("busybox applet {applet}"), root: root.path.clone() });
         }
@@ -270,33 +269,20 @@ fn skeleton(recipe: &Recipe, root: &Rootfs) -> Result<Tree, BuildError> {
             tree.put(&format!("usr/bin/{applet}"), Entry::Link("busybox".into()));
         }
     }
-    for (link, target) in &recipe.links {
+    for (link, target) in parts.links {
         tree.put(link, Entry::Link(target.clone()));
     }
     Ok(tree)
 }
 
-fn programs_into(programs: &Programs, tree: &mut Tree) -> Result<(), BuildError> {
-    for (to, from) in &programs.files {
+pub(crate) fn programs_into(programs: &BTreeMap<String, PathBuf>, tree: &mut Tree) -> Result<(), BuildError> {
+    for (to, from) in programs {
         tree.put(to, Entry::File(fs::read(from).map_err(BuildError::file("reading", from))?, true));
     }
     Ok(())
 }
 
-/// The archive compressed, from the cache when it was so before.
-fn compressed(tree: &Tree, cache: &Path) -> Result<Vec<u8>, BuildError> {
-    let archive = tree.archive().map_err(BuildError::file("archiving for", cache))?;
-    let kept = cache.join(format!("cpio-{}.zst", &hex(&Sha256::digest(&archive))[..16]));
-    if let Ok(bytes) = fs::read(&kept) {
-        return Ok(bytes);
-    }
-    let bytes = zstd(&archive)?;
-    write(&kept.with_extension("new"), &bytes)?;
-    fs::rename(kept.with_extension("new"), &kept).map_err(BuildError::file("keeping", &kept))?;
-    Ok(bytes)
-}
-
-fn compress(tree: &Tree) -> Result<Vec<u8>, BuildError> {
+pub(crate) fn compress(tree: &Tree) -> Result<Vec<u8>, BuildError> {
     zstd(&tree.archive().map_err(BuildError::file("archiving for", Path::new("zstd")))?)
 }
 
@@ -333,7 +319,7 @@ fn digests(directory: &Path) -> Result<BTreeMap<String, FileEntry>, BuildError> 
     Ok(files)
 }
 
-fn find(directory: &Path, prefix: &str, suffix: &str) -> Result<PathBuf, BuildError> {
+pub(crate) fn find(directory: &Path, prefix: &str, suffix: &str) -> Result<PathBuf, BuildError> {
     let missing = || BuildError::Missing { what: format!("{prefix}*{suffix}"), root: directory.to_owned() };
     let list = fs::read_dir(directory).map_err(BuildError::file("reading", directory))?;
     let mut found: Vec<PathBuf> = list
@@ -346,11 +332,11 @@ fn find(directory: &Path, prefix: &str, suffix: &str) -> Result<PathBuf, BuildEr
     found.pop().ok_or_else(missing)
 }
 
-fn copy(from: &Path, to: &Path) -> Result<(), BuildError> {
+pub(crate) fn copy(from: &Path, to: &Path) -> Result<(), BuildError> {
     fs::copy(from, to).map(|_| ()).map_err(BuildError::file("copying", from))
 }
 
-fn write(path: &Path, bytes: &[u8]) -> Result<(), BuildError> {
+pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), BuildError> {
     fs::write(path, bytes).map_err(BuildError::file("writing", path))
 }
 

@@ -180,9 +180,13 @@ pub enum BootStepKind {
     Xen,
     /// dom0's kernel.
     Kernel,
+    /// dom0's initrd, which fetches the image.
+    Initrd,
+    /// Initrd sent to the image's first byte: Xen and dom0's kernel start.
+    Linux,
     /// dom0's image.
     Image,
-    /// Image sent to the agent's first call: Xen and dom0 start.
+    /// Image sent to the agent's first call: dom0 starts from it.
     Start,
     /// First call to acceptance.
     Join,

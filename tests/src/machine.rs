@@ -39,6 +39,8 @@ pub struct Hardware {
     pub memory_mib: u32,
     /// Boots these files at once instead of from the network: kernel (Xen), its arguments, modules with arguments.
     pub direct: Option<Direct>,
+    /// UEFI's variables with keys of one's own: its firmware enforces Secure Boot by them.
+    pub variables: Option<PathBuf>,
 }
 
 /// What the firmware tries first.
@@ -135,10 +137,21 @@ impl Machine {
         }
         if hardware.firmware == Firmware::Uefi && hardware.direct.is_none() {
             let variables = dir.join("variables.fd");
+            let (code, from) = match &hardware.variables {
+                None => ("OVMF_CODE_4M.fd", Path::new("/usr/share/OVMF/OVMF_VARS_4M.fd")),
+                // Variables are protected by system management mode, which this chipset has.
+                Some(own) => {
+                    qemu.args(["-machine", "q35,smm=on", "-global", "driver=cfi.pflash01,property=secure,value=on"]);
+                    // For S3 this firmware reserves memory where Linux 6.1 as dom0 wants its kernel ("conflicts with E820 map").
+                    qemu.args(["-global", "ICH9-LPC.disable_s3=1"]);
+                    ("OVMF_CODE_4M.secboot.fd", own.as_path())
+                }
+            };
             if !variables.exists() {
-                fs::copy("/usr/share/OVMF/OVMF_VARS_4M.fd", &variables).context("copying OVMF's variables")?;
+                fs::copy(from, &variables)
+                    .with_context(|| format!("copying firmware's variables, {}", from.display()))?;
             }
-            qemu.args(["-drive", "if=pflash,format=raw,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd"]);
+            qemu.args(["-drive", &format!("if=pflash,format=raw,readonly=on,file=/usr/share/OVMF/{code}")]);
             qemu.arg("-drive").arg(format!("if=pflash,format=raw,file={}", variables.display()));
         }
         let said = File::create(dir.join("qemu.log"))?;

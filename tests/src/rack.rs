@@ -236,7 +236,7 @@ impl Guest {
 
 /// The machine of a place in the rack, of a size that holds dom0 and a few small guests.
 pub fn hardware(number: u8, firmware: Firmware) -> Hardware {
-    Hardware { number, firmware, memory_mib: 1152, direct: None }
+    Hardware { number, firmware, memory_mib: 1152, direct: None, variables: None }
 }
 
 /// The server's refusal in an error, if it is one.

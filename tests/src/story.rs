@@ -131,6 +131,8 @@ pub fn name(step: BootStepKind) -> &'static str {
         BootStepKind::Script => "script",
         BootStepKind::Xen => "Xen",
         BootStepKind::Kernel => "kernel",
+        BootStepKind::Initrd => "initrd",
+        BootStepKind::Linux => "Linux",
         BootStepKind::Image => "image",
         BootStepKind::Start => "start",
         BootStepKind::Join => "join",

@@ -4,11 +4,13 @@
 //! script that asks again; so nothing is held open for it, and who goes away is soon forgotten.
 //!
 //! ```text
-//! asks ──a place is free, and nobody who waits goes first──> has a place ──its image has gone out──> gone
-//!   │  ^                                                       │
-//!   │  └── asks again ── waits <── no place                    ├── nothing fetched for 10 s ──> gone
-//!   └────────────────────> │ has not asked for 20 s: forgotten └── a minute over: it goes on, its place is another's
+//! asks ──a place is free, and nobody who waits goes first──> has a place ──its initrd has gone out──> gone, while Linux starts
+//!   │  ^                                                       │  ^                                       │
+//!   │  └── asks again ── waits <── no place                    │  └──── has a place, free or not <── fetches its image
+//!   └────────────────────> │ has not asked for 20 s: forgotten ├── its image has gone out, or nothing fetched for 10 s ──> gone
+//!                                                              └── a minute over: it goes on, its place is another's
 //! ```
+//! Who fetches its image is not held up: it is the nearest to its end. Those that ask wait for it.
 
 use crate::event::Now;
 use proto::HostId;
@@ -94,14 +96,17 @@ impl Admission {
         Err(Wait { before, again_s: again_s.min(AGAIN_S_MAX) })
     }
 
-    /// A host has fetched something.
-    pub(crate) fn fetched(&mut self, host: &HostId, now: Now) {
+    /// A host has fetched something; of its image it takes a place by that.
+    pub(crate) fn fetched(&mut self, host: &HostId, image: bool, now: Now) {
+        let mono_ms = now.mono_ms;
         if let Some(place) = self.places.get_mut(host) {
-            place.seen_mono_ms = now.mono_ms;
+            place.seen_mono_ms = mono_ms;
+        } else if image {
+            self.places.insert(host.clone(), Place { since_mono_ms: mono_ms, seen_mono_ms: mono_ms });
         }
     }
 
-    /// A host has all that it needs.
+    /// A host has all that it needs for now.
     pub(crate) fn done(&mut self, host: &HostId) {
         self.places.remove(host);
     }
@@ -142,11 +147,11 @@ mod tests {
     fn who_is_silent_or_slow_keeps_nobody_waiting() {
         let mut admission = Admission::default();
         assert_eq!(admission.ask(&host(1), Rank::Unknown, 1, at(0)), Ok(()));
-        admission.fetched(&host(1), at(5_000));
+        admission.fetched(&host(1), false, at(5_000));
         assert!(admission.ask(&host(2), Rank::Unknown, 1, at(14_999)).is_err());
         assert_eq!(admission.ask(&host(2), Rank::Unknown, 1, at(15_000)), Ok(()), "the first is silent");
         for ms in (15_000..75_000).step_by(1000) {
-            admission.fetched(&host(2), at(ms));
+            admission.fetched(&host(2), false, at(ms));
             assert!(admission.ask(&host(3), Rank::Unknown, 1, at(ms)).is_err());
         }
         assert_eq!(admission.ask(&host(3), Rank::Unknown, 1, at(75_000)), Ok(()), "the second is slow");
@@ -155,6 +160,20 @@ mod tests {
         admission.done(&host(3));
         assert!(admission.ask(&host(5), Rank::Unknown, 1, at(94_999)).is_err());
         assert_eq!(admission.ask(&host(5), Rank::Unknown, 1, at(95_000)), Ok(()));
+    }
+
+    #[test]
+    fn who_fetches_its_image_counts_and_is_not_held_up() {
+        let mut admission = Admission::default();
+        assert_eq!(admission.ask(&host(1), Rank::Unknown, 1, at(0)), Ok(()));
+        admission.done(&host(1));
+        admission.fetched(&host(3), false, at(1));
+        assert_eq!(admission.ask(&host(2), Rank::Unknown, 1, at(2)), Ok(()), "while Linux starts on the first");
+        admission.fetched(&host(1), true, at(3));
+        admission.done(&host(2));
+        assert!(admission.ask(&host(3), Rank::Unknown, 1, at(4)).is_err(), "the first fetches its image");
+        admission.done(&host(1));
+        assert_eq!(admission.ask(&host(3), Rank::Unknown, 1, at(5)), Ok(()));
     }
 
     proptest! {

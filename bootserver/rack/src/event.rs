@@ -159,6 +159,8 @@ pub enum ScriptKind {
     IpxeUefi,
     /// `xen.cfg` for Xen's EFI loader.
     XenCfg,
+    /// What a unified image's initrd asks for: the words that are on the command line otherwise.
+    Words,
 }
 
 /// Files that a booting machine fetches.
@@ -170,6 +172,10 @@ pub enum BootFile {
     Xen,
     /// dom0's kernel.
     Kernel,
+    /// dom0's initrd.
+    Initrd,
+    /// Xen, kernel and initrd in one.
+    Unified,
     /// dom0's image.
     Image,
 }

@@ -12,12 +12,14 @@ pub fn tftp_file(name: &str) -> String {
     name.strip_prefix('/').unwrap_or(&name).to_owned()
 }
 
-/// The script that a path below `/boot/` means: `MAC.ipxe`, `MAC-efi.ipxe` or `MAC/xen.cfg`.
+/// The script that a path below `/boot/` means: `MAC.ipxe`, `MAC-efi.ipxe`, `MAC/xen.cfg` or `MAC/words`.
 pub fn script(path: &str) -> Option<(Mac, ScriptKind)> {
     let (mac, kind) = if let Some(mac) = path.strip_suffix("-efi.ipxe") {
         (mac, ScriptKind::IpxeUefi)
     } else if let Some(mac) = path.strip_suffix(".ipxe") {
         (mac, ScriptKind::IpxeBios)
+    } else if let Some(mac) = path.strip_suffix("/words") {
+        (mac, ScriptKind::Words)
     } else {
         (path.strip_suffix("/xen.cfg")?, ScriptKind::XenCfg)
     };
@@ -51,6 +53,7 @@ mod tests {
             ("52-54-00-aa-bb-01-efi.ipxe", Some((mac, ScriptKind::IpxeUefi))),
             ("52-54-00-aa-bb-01/xen.cfg", Some((mac, ScriptKind::XenCfg))),
             ("52:54:00:AA:BB:01/xen.cfg", Some((mac, ScriptKind::XenCfg))),
+            ("52:54:00:aa:bb:01/words", Some((mac, ScriptKind::Words))),
             ("52-54-00-aa-bb.ipxe", None),
             ("52-54-00-aa-bb-01/../xen.cfg", None),
             ("52-54-00-aa-bb-01", None),

@@ -192,8 +192,10 @@ pub struct Release {
     pub xen_efi: String,
     /// Path of dom0's kernel.
     pub kernel: String,
-    /// Path of dom0's image.
-    pub image: String,
+    /// Path of dom0's initrd, which names the image by its digest.
+    pub initrd: String,
+    /// Path of all of these in one signed file, for machines whose Secure Boot takes nothing else.
+    pub unified: Option<String>,
     /// Xen's arguments, such as `dom0_mem=512M,max:512M`.
     pub xen_args: String,
     /// dom0's kernel arguments that are the same for all hosts.

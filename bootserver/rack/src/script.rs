@@ -68,6 +68,16 @@ fn dashed(mac: Mac) -> String {
 
 /// dom0's kernel command line.
 fn dom0_args(policy: &Policy, boot: Boot<'_>) -> String {
+    let mut args = dom0_words(policy, boot);
+    if !policy.release.kernel_args.is_empty() {
+        args.push(' ');
+        args.push_str(&policy.release.kernel_args);
+    }
+    args
+}
+
+/// What of it is this boot's.
+fn dom0_words(policy: &Policy, boot: Boot<'_>) -> String {
     let subnet = policy.subnet_at(boot.address);
     let mut args = String::with_capacity(BIOS_BYTES_MAX);
     let mut add = |name: &str, value: &dyn std::fmt::Display| {
@@ -87,10 +97,6 @@ fn dom0_args(policy: &Policy, boot: Boot<'_>) -> String {
     add("boot", &format_args!("{}:{}", subnet.server, subnet.boot_port));
     add("ca", &subnet.ca_digest);
     add("join", &boot.nonce);
-    if !policy.release.kernel_args.is_empty() {
-        args.push(' ');
-        args.push_str(&policy.release.kernel_args);
-    }
     args
 }
 
@@ -129,28 +135,47 @@ pub(crate) fn ipxe_bios(policy: &Policy, boot: Boot<'_>) -> String {
         release.xen,
         release.xen_args,
         release.kernel,
-        release.image,
+        release.initrd,
         ending(policy, boot.mac, Firmware::Bios)
     )
 }
 
-/// The iPXE script for a machine under UEFI: Xen's EFI loader, which reads the rest from files that iPXE shows it.
+/// The iPXE script for a machine under UEFI: Xen's EFI loader, which reads the rest from files that iPXE shows it. Where Secure Boot refuses that
+/// loader, `kernel` fails, and the unified image is tried.
 pub(crate) fn ipxe_uefi(policy: &Policy, mac: Mac) -> String {
     let (base, release) = (base(&policy.subnet), &policy.release);
+    let refused = if release.unified.is_some() { "unified" } else { "again" };
+    let unified = release.unified.as_ref().map_or_else(String::new, |path| {
+        format!(
+            ":unified\necho Trying the signed image\nimgfree\nkernel {base}{path} || goto again\nboot || goto again\n"
+        )
+    });
     format!(
-        "#!ipxe\nkernel --name xen.efi {base}{} || goto again\ninitrd --name xen.cfg {base}/boot/{}/xen.cfg || goto again\ninitrd --name vmlinuz {base}{} || goto again\ninitrd --name dom0.img {base}{} || goto again\nboot || goto again\n{}",
+        "#!ipxe\nkernel --name xen.efi {base}{} || goto {refused}\ninitrd --name xen.cfg {base}/boot/{}/xen.cfg || goto again\ninitrd --name vmlinuz {base}{} || goto again\ninitrd --name initrd {base}{} || goto again\nboot || goto {refused}\n{unified}{}",
         release.xen_efi,
         dashed(mac),
         release.kernel,
-        release.image,
+        release.initrd,
         ending(policy, mac, Firmware::Uefi)
     )
+}
+
+/// What a unified image's initrd is told, whose command line is the same for all: a line.
+pub(crate) fn words(policy: &Policy, boot: Boot<'_>) -> String {
+    let mut words = dom0_words(policy, boot);
+    words.push('\n');
+    words
+}
+
+/// Where it asks for that.
+pub(crate) fn words_url(subnet: &Subnet, mac: Mac) -> String {
+    format!("{}/boot/{}/words", base(subnet), dashed(mac))
 }
 
 /// Xen's configuration under UEFI (Xen docs/misc/efi.pandoc).
 pub(crate) fn xen_cfg(policy: &Policy, boot: Boot<'_>) -> String {
     format!(
-        "[global]\ndefault=tsubame\n\n[tsubame]\noptions={}\nkernel=vmlinuz {}\nramdisk=dom0.img\n",
+        "[global]\ndefault=tsubame\n\n[tsubame]\noptions={}\nkernel=vmlinuz {}\nramdisk=initrd\n",
         policy.release.xen_args,
         dom0_args(policy, boot)
     )
@@ -167,7 +192,7 @@ pub fn bios_budget(policy: &Policy) -> Result<(), BudgetError> {
         ("path of Xen", &release.xen),
         ("path of Xen's EFI binary", &release.xen_efi),
         ("path of dom0's kernel", &release.kernel),
-        ("path of dom0's image", &release.image),
+        ("path of dom0's initrd", &release.initrd),
         ("CA digest", &policy.subnet.ca_digest),
     ] {
         if !printable(given) {
@@ -188,7 +213,7 @@ pub fn bios_budget(policy: &Policy) -> Result<(), BudgetError> {
     let args = [(&release.xen, release.xen_args.len()), (&release.kernel, kernel_args)];
     let bytes = args.iter().map(|(path, args)| base + path.len() + 1 + args + 1).sum::<usize>()
         + base
-        + release.image.len()
+        + release.initrd.len()
         + 1;
     if bytes > BIOS_BYTES_MAX {
         return Err(BudgetError::TooLong {
@@ -215,7 +240,7 @@ mod tests {
             #!ipxe
             kernel http://10.77.0.1:8080/b/0123456789abcdef/xen dom0_mem=512M,max:512M || goto again
             module http://10.77.0.1:8080/b/2123456789abcdef/vmlinuz tsubame.host=h525400aabb01 tsubame.mac=52:54:00:aa:bb:01 tsubame.ip=10.77.0.60/24 tsubame.server=10.77.0.1:7443 tsubame.boot=10.77.0.1:8080 tsubame.ca=ccccccccccccccccccccccccccccccccccccccccccc tsubame.join=NNNNNNNNNNNNNNNNNNNNNN console=hvc0 || goto again
-            module http://10.77.0.1:8080/b/3123456789abcdef/dom0.img || goto again
+            module http://10.77.0.1:8080/b/3123456789abcdef/initrd || goto again
             boot || goto again
             :again
             echo Boot failed, trying again in 5 seconds
@@ -228,7 +253,7 @@ mod tests {
             kernel --name xen.efi http://10.77.0.1:8080/b/1123456789abcdef/xen.efi || goto again
             initrd --name xen.cfg http://10.77.0.1:8080/boot/52-54-00-aa-bb-01/xen.cfg || goto again
             initrd --name vmlinuz http://10.77.0.1:8080/b/2123456789abcdef/vmlinuz || goto again
-            initrd --name dom0.img http://10.77.0.1:8080/b/3123456789abcdef/dom0.img || goto again
+            initrd --name initrd http://10.77.0.1:8080/b/3123456789abcdef/initrd || goto again
             boot || goto again
             :again
             echo Boot failed, trying again in 5 seconds
@@ -252,8 +277,39 @@ mod tests {
             [tsubame]
             options=dom0_mem=512M,max:512M
             kernel=vmlinuz tsubame.host=h525400aabb01 tsubame.mac=52:54:00:aa:bb:01 tsubame.ip=10.77.0.60/24 tsubame.server=10.77.0.1:7443 tsubame.boot=10.77.0.1:8080 tsubame.ca=ccccccccccccccccccccccccccccccccccccccccccc tsubame.join=NNNNNNNNNNNNNNNNNNNNNN console=hvc0
-            ramdisk=dom0.img
+            ramdisk=initrd
         "#]].assert_eq(&xen_cfg(&policy, boot));
+    }
+
+    #[test]
+    fn where_there_is_a_signed_image() {
+        let (mut policy, mac) = (policy(), "52:54:00:aa:bb:01".parse().expect("a MAC"));
+        policy.release.unified = Some("/b/4123456789abcdef/unified.efi".to_owned());
+        expect![[r#"
+            #!ipxe
+            kernel --name xen.efi http://10.77.0.1:8080/b/1123456789abcdef/xen.efi || goto unified
+            initrd --name xen.cfg http://10.77.0.1:8080/boot/52-54-00-aa-bb-01/xen.cfg || goto again
+            initrd --name vmlinuz http://10.77.0.1:8080/b/2123456789abcdef/vmlinuz || goto again
+            initrd --name initrd http://10.77.0.1:8080/b/3123456789abcdef/initrd || goto again
+            boot || goto unified
+            :unified
+            echo Trying the signed image
+            imgfree
+            kernel http://10.77.0.1:8080/b/4123456789abcdef/unified.efi || goto again
+            boot || goto again
+            :again
+            echo Boot failed, trying again in 5 seconds
+            sleep 5
+            imgfree
+            chain --replace http://10.77.0.1:8080/boot/52-54-00-aa-bb-01-efi.ipxe || goto again
+        "#]]
+        .assert_eq(&ipxe_uefi(&policy, mac));
+        let host = HostId::of(mac);
+        let boot = Boot { host: &host, mac, address: Ipv4Addr::new(10, 77, 0, 60), nonce: "NNNNNNNNNNNNNNNNNNNNNN" };
+        expect![[r#"
+            tsubame.host=h525400aabb01 tsubame.mac=52:54:00:aa:bb:01 tsubame.ip=10.77.0.60/24 tsubame.server=10.77.0.1:7443 tsubame.boot=10.77.0.1:8080 tsubame.ca=ccccccccccccccccccccccccccccccccccccccccccc tsubame.join=NNNNNNNNNNNNNNNNNNNNNN
+        "#]].assert_eq(&words(&policy, boot));
+        assert_eq!(words_url(&policy.subnet, mac), "http://10.77.0.1:8080/boot/52-54-00-aa-bb-01/words");
     }
 
     #[test]
@@ -276,7 +332,7 @@ mod tests {
         let mut policy = policy();
         assert_eq!(bios_budget(&policy), Ok(()));
         policy.release.xen_args = "x".repeat(200);
-        expect!["boot URLs and command lines take up to 589 bytes under BIOS, of which iPXE holds 512; shorten dom0.xen_args (now 200) or dom0.kernel_args (now 12)"].assert_eq(&bios_budget(&policy).expect_err("too long").to_string());
+        expect!["boot URLs and command lines take up to 587 bytes under BIOS, of which iPXE holds 512; shorten dom0.xen_args (now 200) or dom0.kernel_args (now 12)"].assert_eq(&bios_budget(&policy).expect_err("too long").to_string());
         policy.release.xen_args = "a\nboot".to_owned();
         expect![[r#"dom0.xen_args is "a\nboot", expected printable ASCII without line breaks"#]]
             .assert_eq(&bios_budget(&policy).expect_err("a line break").to_string());

@@ -14,7 +14,9 @@ use std::path::{Path, PathBuf};
 /// Names under which loaders are handed out; the first two must be there.
 const LOADERS: [&str; 4] = ["undionly.kpxe", "ipxe.efi", "snponly.efi", "autoexec.ipxe"];
 /// The release's files, in the order of [`Config::release`].
-const RELEASE: [&str; 4] = ["xen", "xen.efi", "vmlinuz", "dom0.img"];
+const RELEASE: [&str; 5] = ["xen", "xen.efi", "vmlinuz", "initrd", "dom0.squashfs"];
+/// And what one has whose builder had a key.
+const UNIFIED: &str = "unified.efi";
 
 pub(super) fn check(file: &Path, text: &str) -> Result<Config, ConfigError> {
     let form: Form = serde_yaml::from_str(text).map_err(|err| {
@@ -277,7 +279,8 @@ impl Checker<'_> {
             Err(err) => return self.wrong("release", format!("manifest.json of {}: {err}", release_dir.display())),
         };
         let mut release = Vec::new();
-        for name in RELEASE {
+        let signed = Some(UNIFIED).filter(|name| release_dir.join(name).is_file());
+        for name in RELEASE.into_iter().chain(signed) {
             let file = self.served("release", release_dir.join(name))?;
             if manifest.as_ref().is_some_and(|m| !m.fits(name, &file)) {
                 return self.wrong(
@@ -290,11 +293,12 @@ impl Checker<'_> {
             }
             release.push(file);
         }
+        let unified = release.get(RELEASE.len()).map(|file: &ServedFile| format!("/b/{}/{UNIFIED}", file.short()));
         let url = |at: usize| format!("/b/{}/{}", release[at].short(), RELEASE[at]);
         let of_dir = || release_dir.file_name().map_or_else(|| "release".into(), |n| n.to_string_lossy().into_owned());
         let release_name = manifest.as_ref().map_or_else(of_dir, Manifest::release_name);
         let xen_args = format!("dom0_mem={0}M,max:{0}M {1}", form.dom0.memory_mib, form.dom0.xen_args);
-        let (xen, xen_efi, kernel, image) = (url(0), url(1), url(2), url(3));
+        let (xen, xen_efi, kernel, initrd) = (url(0), url(1), url(2), url(3));
 
         let loaders_dir = self.path(&form.loaders);
         let mut loaders = BTreeMap::new();
@@ -329,7 +333,8 @@ impl Checker<'_> {
                 xen,
                 xen_efi,
                 kernel,
-                image,
+                initrd,
+                unified,
                 xen_args: xen_args.trim_end().to_owned(),
                 kernel_args: form.dom0.kernel_args,
             },

@@ -30,7 +30,8 @@ fn directory() -> TempDir {
         ("dom0-1/xen", "xen"),
         ("dom0-1/xen.efi", "xen.efi"),
         ("dom0-1/vmlinuz", "vmlinuz"),
-        ("dom0-1/dom0.img", "dom0.img"),
+        ("dom0-1/initrd", "initrd"),
+        ("dom0-1/dom0.squashfs", "dom0.squashfs"),
         ("loaders/undionly.kpxe", "u"),
         ("loaders/ipxe.efi", "e"),
         ("k", "kernel"),
@@ -63,8 +64,8 @@ fn a_good_one() {
     let policy = config.policy("x".repeat(43));
     assert_eq!(policy.release.name, "dom0-1");
     assert_eq!(policy.release.xen_args, "dom0_mem=512M,max:512M");
-    assert_eq!(config.release.len(), 4);
-    assert_eq!(policy.release.image, format!("/b/{}/dom0.img", config.release[3].short()));
+    assert_eq!(config.release.len(), 5);
+    assert_eq!(policy.release.initrd, format!("/b/{}/initrd", config.release[3].short()));
     assert_eq!(config.blobs.len(), 3);
     assert_eq!(config.template_images, BTreeMap::from([("own".to_owned(), dir.path().join("d"))]));
     assert_eq!(policy.portal.to_string(), "127.0.0.1:3260");
@@ -270,7 +271,7 @@ fn values_at_odds() {
         "listen:",
         &long,
         expect![
-            "DIR/c.yaml:13: dom0: boot URLs and command lines take up to 699 bytes under BIOS, of which iPXE holds 512; shorten dom0.xen_args (now 22) or dom0.kernel_args (now 300)"
+            "DIR/c.yaml:13: dom0: boot URLs and command lines take up to 697 bytes under BIOS, of which iPXE holds 512; shorten dom0.xen_args (now 22) or dom0.kernel_args (now 300)"
         ],
     );
     check(
@@ -447,4 +448,19 @@ fn the_budget_of_boots() {
     expect!["boot.at_once: is 0, expected 1 to 1000 machines"].assert_eq(&said("{ at_once: 0 }"));
     expect!["boot.rate_mbit: is 2000000, expected 0 to 1000000 Mbit/s, 0 for no limit"]
         .assert_eq(&said("{ rate_mbit: 2000000 }"));
+}
+
+#[test]
+fn a_release_with_a_signed_image() {
+    let dir = directory();
+    let read = || load(dir.path(), GOOD).expect("it is right");
+    assert_eq!(read().policy(String::new()).release.unified, None);
+    fs::write(dir.path().join("dom0-1/unified.efi"), "unified").expect("written");
+    let config = read();
+    let unified = config.release.last().expect("it has files");
+    assert_eq!(
+        config.policy(String::new()).release.unified,
+        Some(format!("/b/{}/unified.efi", unified.short())),
+        "{unified:?}"
+    );
 }

@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const HERE: Ipv4Addr = Ipv4Addr::LOCALHOST;
 /// What the harness puts into the image.
-const IMAGE: &[u8] = b"dom0-1/dom0.img";
+const IMAGE: &[u8] = b"dom0-1/dom0.squashfs";
 
 async fn check(
     server: &Server,
@@ -27,15 +27,15 @@ async fn files() {
     let server = start(directory()).await;
     let header = |headers: &HeaderMap, name: &str| headers.get(name).map(|v| v.to_str().expect("text").to_owned());
     let whole = check(&server, Method::GET, &[], StatusCode::OK, IMAGE).await;
-    assert_eq!(header(&whole, "content-length").as_deref(), Some("15"));
+    assert_eq!(header(&whole, "content-length").as_deref(), Some("20"));
     assert_eq!(header(&whole, "accept-ranges").as_deref(), Some("bytes"));
     let etag = header(&whole, "etag").expect("an ETag");
     let head = check(&server, Method::HEAD, &[], StatusCode::OK, b"").await;
-    assert_eq!(header(&head, "content-length").as_deref(), Some("15"));
+    assert_eq!(header(&head, "content-length").as_deref(), Some("20"));
     let part = check(&server, Method::GET, &[("range", "bytes=7-10")], StatusCode::PARTIAL_CONTENT, b"dom0").await;
-    assert_eq!(header(&part, "content-range").as_deref(), Some("bytes 7-10/15"));
-    let none = check(&server, Method::GET, &[("range", "bytes=15-")], StatusCode::RANGE_NOT_SATISFIABLE, b"").await;
-    assert_eq!(header(&none, "content-range").as_deref(), Some("bytes */15"));
+    assert_eq!(header(&part, "content-range").as_deref(), Some("bytes 7-10/20"));
+    let none = check(&server, Method::GET, &[("range", "bytes=20-")], StatusCode::RANGE_NOT_SATISFIABLE, b"").await;
+    assert_eq!(header(&none, "content-range").as_deref(), Some("bytes */20"));
     check(&server, Method::GET, &[("if-none-match", &etag)], StatusCode::NOT_MODIFIED, b"").await;
     let other = [("range", "bytes=7-10"), ("if-range", "\"other\"")];
     check(&server, Method::GET, &other, StatusCode::OK, IMAGE).await;
@@ -53,7 +53,7 @@ async fn files() {
     let (status, _, pem) = server.fetch(HERE, Method::GET, "/ca.pem", &[]).await;
     assert_eq!((status, &pem[..]), (StatusCode::OK, server.ca.pem().as_bytes()));
     // A file that changes under the server is not served as what it was.
-    let image = server.state().with_file_name("dom0-1").join("dom0.img");
+    let image = server.state().with_file_name("dom0-1").join("dom0.squashfs");
     std::fs::write(image, "another length").expect("written");
     assert_eq!(server.fetch(HERE, Method::GET, "/b/image", &[]).await.0, StatusCode::INTERNAL_SERVER_ERROR);
     server.stop().await;

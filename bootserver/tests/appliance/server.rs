@@ -60,7 +60,7 @@ pub(crate) fn directory() -> TempDir {
     for sub in ["dom0-1", "loaders", "state"] {
         fs::create_dir(dir.path().join(sub)).expect("made");
     }
-    for name in ["dom0-1/xen", "dom0-1/xen.efi", "dom0-1/vmlinuz", "dom0-1/dom0.img"] {
+    for name in ["dom0-1/xen", "dom0-1/xen.efi", "dom0-1/vmlinuz", "dom0-1/initrd", "dom0-1/dom0.squashfs"] {
         fs::write(dir.path().join(name), name).expect("written");
     }
     for name in ["loaders/undionly.kpxe", "loaders/ipxe.efi"] {
@@ -100,7 +100,7 @@ pub(crate) async fn start(dir: TempDir) -> Server {
 
     let (listener, boot) = listen().await;
     let mut shelf = Shelf::default();
-    let image: &ServedFile = &config.release[3];
+    let image: &ServedFile = &config.release[4];
     shelf.put("/b/image".to_owned(), image, Some(BootFile::Image));
     let (pacer, subnet) = (Pacer::new(0), config.policy(ca.digest()).subnet);
     let (ca_pem, limits) = (ca.pem().to_owned(), boot_http::LIMITS);

@@ -130,6 +130,8 @@ fn step(step: BootStepKind) -> &'static str {
         BootStepKind::Script => "script",
         BootStepKind::Xen => "xen",
         BootStepKind::Kernel => "kernel",
+        BootStepKind::Initrd => "initrd",
+        BootStepKind::Linux => "linux",
         BootStepKind::Image => "image",
         BootStepKind::Start => "start",
         BootStepKind::Join => "join",

@@ -4,7 +4,7 @@
 //! use would take the guest for a stray. Exit codes: 0 every clause holds, 1 not, 2 it was called wrongly.
 
 use hostagent::agent::{AgentEvent, Guest};
-use hostagent::boot::Boot;
+use hostagent::boot::{Boot, WORDS};
 use hostagent::hypervisor::contract::{CLAUSES, Given, Host, nobodys_disk};
 use hostagent::hypervisor::xl::Xl;
 use hostagent::hypervisor::{Job, Op, OpResult};
@@ -37,7 +37,7 @@ fn main() -> ExitCode {
 }
 
 fn run(kernel: &str, initrd: &str) -> Result<bool, Box<dyn Error>> {
-    let boot = Boot::parse(&std::fs::read_to_string("/proc/cmdline")?)?;
+    let boot = Boot::parse(&std::fs::read_to_string(WORDS)?)?;
     let host = boot.host.clone();
     let spec = VmSpec {
         name: "contract".parse()?,

@@ -30,6 +30,9 @@ struct Args {
     /// Directory of a dom0 release with a debug shell.
     #[arg(long)]
     release: PathBuf,
+    /// Directory of the keys that it is signed by, with firmware's variables that hold them.
+    #[arg(long)]
+    keys: PathBuf,
     /// Directory of the test guest.
     #[arg(long)]
     guest: PathBuf,
@@ -45,7 +48,7 @@ struct Args {
     /// Ends after this case; all before it are run as it needs them.
     #[arg(long)]
     until: Option<String>,
-    /// Begins with this case. Only those about failures of hosts can be begun with: they make for themselves what they need.
+    /// Begins with this case. Only those about failures of hosts and Secure Boot can be begun with: they make for themselves what they need.
     #[arg(long)]
     from: Option<String>,
     /// Which cases.
@@ -90,6 +93,8 @@ fn run(args: &Args) -> Result<bool> {
     let with = With {
         tsubame: args.tsubame.clone(),
         contract: args.contract.clone(),
+        release: args.release.clone(),
+        keys: args.keys.clone(),
         guest: args.guest.clone(),
         web: args.web.clone(),
         keep: args.keep.clone(),

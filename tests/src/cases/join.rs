@@ -33,8 +33,8 @@ fn steps_are_timed(view: &HostView) -> Result<()> {
     let mut sorted = kinds.clone();
     sorted.sort();
     ensure!(kinds == sorted, "the steps are out of order: {kinds:?}");
-    use BootStepKind::{Dhcp, Image, Join, Kernel, Script, Start, Xen};
-    for needed in [Dhcp, Script, Xen, Kernel, Image, Start, Join] {
+    use BootStepKind::{Dhcp, Image, Initrd, Join, Kernel, Linux, Script, Start, Xen};
+    for needed in [Dhcp, Script, Xen, Kernel, Initrd, Linux, Image, Start, Join] {
         ensure!(kinds.contains(&needed), "step {needed:?} was not seen, but {kinds:?}");
     }
     for step in &view.boot {
@@ -138,7 +138,7 @@ fn first_host(trial: &Trial) -> Result<HostId> {
 
 /// The one-time nonce of a host's boot, as a thief would read it off its console.
 fn nonce_of(trial: &Trial, host: &HostId) -> Result<String> {
-    let line = trial.rack.machine_of(host)?.shell("cat /proc/cmdline", &trial.rack.guard)?;
+    let line = trial.rack.machine_of(host)?.shell("cat /etc/tsubame/words", &trial.rack.guard)?;
     let (_, rest) = line.split_once("tsubame.join=").with_context(|| format!("no nonce in {line:?}"))?;
     Ok(rest.split_whitespace().next().unwrap_or_default().to_owned())
 }

@@ -10,6 +10,7 @@ mod join;
 mod life;
 mod moves;
 mod power;
+mod secure;
 mod store;
 
 use crate::oracle::Oracle;
@@ -55,6 +56,11 @@ pub const CASES: &[Case] = &[
     Case { name: "a_host_loses_its_way_to_the_storage", run: fault::storage_path_is_cut },
     Case { name: "the_appliance_is_away_with_its_storage", run: fault::appliance_is_away },
     Case { name: "no_write_was_lost_or_doubled_by_failures", run: life::disks_are_whole },
+    Case { name: "secure_boot_refuses_what_is_altered", run: secure::refuses_what_is_altered },
+    Case {
+        name: "secure_boot_takes_what_is_signed_and_goes_on_after_a_cut",
+        run: secure::takes_what_is_signed_and_goes_on_after_a_cut,
+    },
 ];
 
 /// Cases that take long and are run when asked for: `make trial-faults`.
@@ -91,6 +97,10 @@ pub struct With {
     pub tsubame: PathBuf,
     /// `hypervisor-contract`, static.
     pub contract: PathBuf,
+    /// Directory of the dom0 release.
+    pub release: PathBuf,
+    /// Directory of the keys that it is signed by, with firmware's variables that hold them.
+    pub keys: PathBuf,
     /// Directory of the test guest.
     pub guest: PathBuf,
     /// The page's sources with their test.

@@ -19,6 +19,8 @@ pub enum Client {
     Ipxe(Firmware),
     /// UEFI HTTP Boot.
     Http,
+    /// dom0's initrd within a unified image, which asks where its words are.
+    Dom0,
     /// Wants to boot, and there is no image for it.
     NoImage {
         /// The first that it named in option 93.
@@ -67,6 +69,9 @@ pub fn name(architecture: u16) -> &'static str {
     ARCHITECTURES.iter().find(|a| a.number == architecture).map_or("unknown", |a| a.name)
 }
 
+/// Option 60 of dom0's initrd.
+const DOM0_CLASS: &[u8] = b"tsubame-dom0";
+
 /// What is peculiar to a kind of client when it is told what to boot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quirks {
@@ -95,6 +100,9 @@ impl Client {
     /// Tells them apart by options 77 and 175 (iPXE), 60 and 93.
     pub fn of(request: &BootRequest) -> Self {
         let class = request.class.as_deref().unwrap_or_default();
+        if class == DOM0_CLASS {
+            return Self::Dom0;
+        }
         let boots = class.starts_with(b"PXEClient") || class.starts_with(b"HTTPClient");
         let own = |number: &u16| ARCHITECTURES.iter().find(|a| a.number == *number).and_then(|a| a.client);
         // A client that can boot several names the best first; any that there is an image for will do.
@@ -115,7 +123,7 @@ impl Client {
     /// The firmware that this client runs under, if it boots from us.
     pub fn firmware(self) -> Option<Firmware> {
         match self {
-            Self::Plain | Self::NoImage { .. } => None,
+            Self::Plain | Self::Dom0 | Self::NoImage { .. } => None,
             Self::Pxe(firmware) | Self::Ipxe(firmware) => Some(firmware),
             Self::Http => Some(Firmware::Uefi),
         }
@@ -125,7 +133,9 @@ impl Client {
     pub fn quirks(self, proxy: bool) -> Quirks {
         let pxe = Some("PXEClient");
         match self {
-            Self::Plain => Quirks { class: None, vendor: Vendor::Absent, tftp_server: false, loader: None },
+            Self::Plain | Self::Dom0 => {
+                Quirks { class: None, vendor: Vendor::Absent, tftp_server: false, loader: None }
+            }
             // Without 43.6 a ROM may look for boot servers by broadcast and multicast first (PXE 2.1 §2.3).
             Self::Pxe(Firmware::Bios) => {
                 Quirks { class: pxe, vendor: Vendor::TakeFile, tftp_server: true, loader: Some(LOADER_BIOS) }
@@ -200,6 +210,7 @@ mod tests {
         check(&[999], "PXEClient", b"", expect!["NoImage { architecture: 999 }"]);
         check(&[], "PXEClient", b"", expect!["Pxe(Bios)"]);
         check(&[], "udhcp 1.35.0", b"", expect!["Plain"]);
+        check(&[], "tsubame-dom0", b"", expect!["Dom0"]);
         check(&[], "", b"", expect!["Plain"]);
     }
 

@@ -5,7 +5,7 @@
 use super::clients::{self, Client, Vendor};
 use super::{BootRequest, Destination, DhcpReply, Port};
 use crate::policy::{Serves, Subnet};
-use crate::script::script_url;
+use crate::script::{script_url, words_url};
 use dhcproto::v4::{DhcpOption, Flags, Message, MessageType, Opcode, OptionCode, UnknownOption};
 use dhcproto::{Encodable, Encoder};
 use std::net::Ipv4Addr;
@@ -114,6 +114,7 @@ fn boot(message: &mut Message, request: &BootRequest, subnet: &Subnet, client: C
     let quirks = client.quirks(proxy);
     let file = match (client, quirks.loader) {
         (Client::Plain, _) => return,
+        (Client::Dom0, _) => Some(words_url(subnet, request.mac)),
         (Client::Ipxe(firmware), _) => Some(script_url(subnet, request.mac, firmware)),
         (Client::Http, Some(loader)) => Some(format!("http://{}:{}/loader/{loader}", subnet.server, subnet.boot_port)),
         (_, loader) => loader.map(str::to_owned),

@@ -120,15 +120,16 @@ impl Rack {
         self.live(&host).asked_mono_ms = Some(now.mono_ms);
         let firmware = match kind {
             ScriptKind::IpxeBios => Firmware::Bios,
-            ScriptKind::IpxeUefi | ScriptKind::XenCfg => Firmware::Uefi,
+            ScriptKind::IpxeUefi | ScriptKind::XenCfg | ScriptKind::Words => Firmware::Uefi,
         };
         if self.hosts.get(&host).is_some_and(|h| h.firmware != Some(firmware))
             && let Some(record) = self.hosts.edit(&host)
         {
             record.firmware = Some(firmware);
         }
-        // What a script names may be fetched by those that have one; Xen's configuration is a part of that.
-        if kind != ScriptKind::XenCfg {
+        // What a script names may be fetched by those that have one; Xen's configuration and dom0's words are a part of that.
+        let asks = matches!(kind, ScriptKind::IpxeBios | ScriptKind::IpxeUefi);
+        if asks {
             let (rank, places) = (self.rank(&host), self.policy.boots_at_once);
             if let Err(wait) = self.admission.ask(&host, rank, places, now) {
                 // It waits for its turn: that is no standstill.
@@ -138,9 +139,9 @@ impl Rack {
             }
         }
         let nonce = self.nonce_for_script(&host, entropy, now);
-        // Xen reads its configuration after it was loaded itself: that is no new beginning, unless nothing came before.
+        // Xen and dom0 ask after they were loaded themselves: that is no new beginning, unless nothing came before.
         let began = self.hosts.get(&host).is_some_and(|h| h.steps.iter().any(|s| s.step == BootStepKind::Script));
-        if kind != ScriptKind::XenCfg || !began {
+        if asks || !began {
             self.script_step(&host, now);
         }
         self.note_host_state(&host, now);
@@ -149,6 +150,7 @@ impl Rack {
             ScriptKind::IpxeBios => script::ipxe_bios(&self.policy, boot),
             ScriptKind::IpxeUefi => script::ipxe_uefi(&self.policy, mac),
             ScriptKind::XenCfg => script::xen_cfg(&self.policy, boot),
+            ScriptKind::Words => script::words(&self.policy, boot),
         })
     }
 
@@ -226,12 +228,16 @@ impl Rack {
         }
         let step = match file {
             BootFile::Loader => BootStepKind::Loader,
-            BootFile::Xen => BootStepKind::Xen,
+            BootFile::Xen | BootFile::Unified => BootStepKind::Xen,
             BootFile::Kernel => BootStepKind::Kernel,
+            BootFile::Initrd => BootStepKind::Initrd,
             BootFile::Image => BootStepKind::Image,
         };
         self.live(&host).seen_mono_ms = now.mono_ms;
-        self.admission.fetched(&host, now);
+        self.admission.fetched(&host, file == BootFile::Image, now);
+        if file == BootFile::Image {
+            self.step_ends(&host, BootStepKind::Linux, now);
+        }
         self.step_begins(&host, step, now);
         if let Some(record) = self.hosts.edit_unkept(&host)
             && let Some(s) = record.steps.iter_mut().find(|s| s.step == step)
@@ -245,10 +251,13 @@ impl Rack {
         self.version += 1;
         if bytes >= bytes_total {
             self.step_ends(&host, step, now);
-            if step == BootStepKind::Image {
-                self.admission.done(&host);
-                self.step_begins(&host, BootStepKind::Start, now);
-            }
+            let next = match file {
+                BootFile::Initrd | BootFile::Unified => BootStepKind::Linux,
+                BootFile::Image => BootStepKind::Start,
+                BootFile::Loader | BootFile::Xen | BootFile::Kernel => return,
+            };
+            self.admission.done(&host);
+            self.step_begins(&host, next, now);
         }
     }
 }

@@ -65,7 +65,7 @@ impl At {
 const STOPPED: &str = "the download stopped: it may have been switched off, lost its link or be short of memory";
 
 /// The first that fits counts.
-const RULES: [Rule; 15] = [
+const RULES: [Rule; 17] = [
     rule(
         At::In(BootStepKind::Dhcp),
         15_000,
@@ -108,17 +108,23 @@ const RULES: [Rule; 15] = [
     ),
     rule(At::In(BootStepKind::Xen), 45_000, STOPPED),
     rule(At::In(BootStepKind::Kernel), 45_000, STOPPED),
+    rule(At::In(BootStepKind::Initrd), 45_000, STOPPED),
     rule(At::In(BootStepKind::Image), 45_000, STOPPED),
     rule(At::After(BootStepKind::Xen), 45_000, "it has Xen and fetches nothing more: it may be short of memory"),
     rule(
         At::After(BootStepKind::Kernel),
         45_000,
-        "it has dom0's kernel and fetches no image: it may be short of memory",
+        "it has dom0's kernel and fetches nothing more: it may be short of memory",
+    ),
+    rule(
+        At::In(BootStepKind::Linux),
+        120_000,
+        "its loader has all that it boots, and dom0 never asked for its image: Xen or Linux did not come up, or there is no driver for this network card; look at its console",
     ),
     rule(
         At::In(BootStepKind::Start),
         240_000,
-        "its image was sent and its agent never called: Xen or dom0 did not come up, dom0 has no driver for this network card, or its clock is so wrong that TLS fails; look at its console",
+        "its image was sent and its agent never called: dom0 did not come up from it, or its clock is so wrong that TLS fails; look at its console",
     ),
     rule(At::After(BootStepKind::Join), 60_000, "its agent was accepted and does not report: look at its console"),
 ];
@@ -170,12 +176,14 @@ mod tests {
 
     const ROM: Client = Client::Pxe(Firmware::Uefi);
     const IPXE: Client = Client::Ipxe(Firmware::Bios);
-    const KINDS: [BootStepKind; 8] = [
+    const KINDS: [BootStepKind; 10] = [
         BootStepKind::Dhcp,
         BootStepKind::Loader,
         BootStepKind::Script,
         BootStepKind::Xen,
         BootStepKind::Kernel,
+        BootStepKind::Initrd,
+        BootStepKind::Linux,
         BootStepKind::Image,
         BootStepKind::Start,
         BootStepKind::Join,
@@ -233,18 +241,30 @@ mod tests {
             in Kernel, Pxe(Uefi): the download stopped: it may have been switched off, lost its link or 
             in Kernel, Http: the download stopped: it may have been switched off, lost its link or 
             in Kernel, Ipxe(Bios): the download stopped: it may have been switched off, lost its link or 
-            after Kernel, Pxe(Uefi): it has dom0's kernel and fetches no image: it may be short of memory
-            after Kernel, Http: it has dom0's kernel and fetches no image: it may be short of memory
-            after Kernel, Ipxe(Bios): it has dom0's kernel and fetches no image: it may be short of memory
+            after Kernel, Pxe(Uefi): it has dom0's kernel and fetches nothing more: it may be short of memo
+            after Kernel, Http: it has dom0's kernel and fetches nothing more: it may be short of memo
+            after Kernel, Ipxe(Bios): it has dom0's kernel and fetches nothing more: it may be short of memo
+            in Initrd, Pxe(Uefi): the download stopped: it may have been switched off, lost its link or 
+            in Initrd, Http: the download stopped: it may have been switched off, lost its link or 
+            in Initrd, Ipxe(Bios): the download stopped: it may have been switched off, lost its link or 
+            after Initrd, Pxe(Uefi): -
+            after Initrd, Http: -
+            after Initrd, Ipxe(Bios): -
+            in Linux, Pxe(Uefi): its loader has all that it boots, and dom0 never asked for its image: 
+            in Linux, Http: its loader has all that it boots, and dom0 never asked for its image: 
+            in Linux, Ipxe(Bios): its loader has all that it boots, and dom0 never asked for its image: 
+            after Linux, Pxe(Uefi): -
+            after Linux, Http: -
+            after Linux, Ipxe(Bios): -
             in Image, Pxe(Uefi): the download stopped: it may have been switched off, lost its link or 
             in Image, Http: the download stopped: it may have been switched off, lost its link or 
             in Image, Ipxe(Bios): the download stopped: it may have been switched off, lost its link or 
             after Image, Pxe(Uefi): -
             after Image, Http: -
             after Image, Ipxe(Bios): -
-            in Start, Pxe(Uefi): its image was sent and its agent never called: Xen or dom0 did not com
-            in Start, Http: its image was sent and its agent never called: Xen or dom0 did not com
-            in Start, Ipxe(Bios): its image was sent and its agent never called: Xen or dom0 did not com
+            in Start, Pxe(Uefi): its image was sent and its agent never called: dom0 did not come up fr
+            in Start, Http: its image was sent and its agent never called: dom0 did not come up fr
+            in Start, Ipxe(Bios): its image was sent and its agent never called: dom0 did not come up fr
             after Start, Pxe(Uefi): -
             after Start, Http: -
             after Start, Ipxe(Bios): -

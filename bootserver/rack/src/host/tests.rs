@@ -78,6 +78,8 @@ fn a_boot_is_timed_step_by_step() {
     let nonce = nonce(&bench.after(200).script(mac(1), address, 1).expect("a script"));
     serve(&mut bench, BootFile::Xen, 50);
     serve(&mut bench, BootFile::Kernel, 70);
+    serve(&mut bench, BootFile::Initrd, 60);
+    bench.after(4_000);
     serve(&mut bench, BootFile::Image, 900);
     bench.after(12_000).join(mac(1), address, &nonce, "k");
     bench.after(5_000).operator(Command::AcceptHost { host: HostId::of(mac(1)) }).expect("accepted");
@@ -94,9 +96,11 @@ fn a_boot_is_timed_step_by_step() {
         Script at 420 took Some(1200)
         Xen at 1620 took Some(50)
         Kernel at 1670 took Some(70)
-        Image at 1740 took Some(900)
-        Start at 2640 took Some(12000)
-        Join at 14640 took Some(5000)"#]]
+        Initrd at 1740 took Some(60)
+        Linux at 1800 took Some(4000)
+        Image at 5800 took Some(900)
+        Start at 6700 took Some(12000)
+        Join at 18700 took Some(5000)"#]]
     .assert_eq(&steps.join("\n"));
     // A new start from power-on begins a new time line.
     bench.after(60_000).lease(mac(1), rom);

@@ -645,7 +645,7 @@ export interface components {
          * @description Steps of a boot in their order.
          * @enum {string}
          */
-        BootStepKind: "dhcp" | "loader" | "script" | "xen" | "kernel" | "image" | "start" | "join";
+        BootStepKind: "dhcp" | "loader" | "script" | "xen" | "kernel" | "initrd" | "linux" | "image" | "start" | "join";
         /** @description A guest's console, or a host's log. */
         ConsoleText: {
             /** @description The end of its log. */

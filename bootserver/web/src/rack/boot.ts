@@ -31,14 +31,16 @@ export const KINDS: Readonly<Record<BootStepKind, Kind>> = {
   script: { label: "Script", does: "fetches its boot script" },
   xen: { label: "Xen", does: "fetches Xen" },
   kernel: { label: "Kernel", does: "fetches dom0's kernel" },
+  initrd: { label: "Initrd", does: "fetches dom0's initrd" },
+  linux: { label: "Linux", does: "starts Xen and Linux" },
   image: { label: "Image", does: "fetches dom0's image" },
-  start: { label: "Start", does: "starts Xen and dom0" },
+  start: { label: "Start", does: "starts dom0" },
   join: { label: "Join", does: "joins" },
 };
 
 export const ORDER = Object.keys(KINDS) as BootStepKind[];
 
-/** The eight steps at the given moment of the server's clock. */
+/** All steps at the given moment of the server's clock. */
 export function lanes(host: HostView, now_ms: number): Lane[] {
   const steps = new Map(host.boot.map((step) => [step.step, step]));
   const last = host.boot.at(-1);

@@ -171,7 +171,7 @@ impl Bench {
             for _ in 0..self.rounds {
                 for (side, figures) in sides.into_iter().zip(&mut figures) {
                     let server = self.start(side)?;
-                    let url = self.parts.url(side, "dom0.img")?;
+                    let url = self.parts.url(side, "dom0.squashfs")?;
                     self.compare_image(&url)?;
                     server.forget_peak()?;
                     let before = server.cost()?;

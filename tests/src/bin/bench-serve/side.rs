@@ -20,7 +20,8 @@ use tests::process::{Process, in_namespace};
 pub(super) const IMAGE_BYTES: u64 = 64 << 20;
 /// The loader, bytes: about what Debian's `ipxe.efi` has.
 pub(super) const LOADER_BYTES: u64 = 1 << 20;
-/// Kernel's and Xen's.
+/// The initrd's, kernel's and Xen's.
+pub(super) const INITRD_BYTES: u64 = 5 << 20;
 pub(super) const KERNEL_BYTES: u64 = 8 << 20;
 pub(super) const XEN_BYTES: u64 = 3 << 20;
 /// Name of the loader.
@@ -63,7 +64,8 @@ impl Parts {
     /// Makes the files to serve: random, of real sizes.
     pub(super) fn make(bootserver: &Path, peers: &Path, files: &Path) -> Result<Self> {
         for (name, bytes) in [
-            ("release/dom0.img", IMAGE_BYTES),
+            ("release/dom0.squashfs", IMAGE_BYTES),
+            ("release/initrd", INITRD_BYTES),
             ("release/vmlinuz", KERNEL_BYTES),
             ("release/xen", XEN_BYTES),
             ("release/xen.efi", XEN_BYTES),
@@ -79,7 +81,7 @@ impl Parts {
     }
 
     pub(super) fn image(&self) -> PathBuf {
-        self.files.join("release/dom0.img")
+        self.files.join("release/dom0.squashfs")
     }
 
     pub(super) fn loader(&self) -> PathBuf {
