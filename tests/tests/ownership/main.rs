@@ -132,6 +132,20 @@ fn a_move_to_a_fenced_host_holds() {
 }
 
 #[test]
+#[ignore = "millions of states, minutes: cargo test -p tests --test ownership -- --ignored --nocapture"]
+fn a_move_to_a_fenced_host_and_the_server_restarted_hold() {
+    let bounds = Bounds { moves: 1, fences: 1, server_restarts: 1, ..NOTHING };
+    holds("a move to a silent host, the server restarted", bounds, 1);
+}
+
+#[test]
+#[ignore = "millions of states, minutes: cargo test -p tests --test ownership -- --ignored --nocapture"]
+fn a_move_to_a_fenced_host_and_an_agent_restarted_hold() {
+    let bounds = Bounds { moves: 1, fences: 1, agent_restarts: 1, ..NOTHING };
+    holds("a move to a silent host, an agent restarted", bounds, 1);
+}
+
+#[test]
 fn two_moves_and_an_agent_restarted_hold() {
     holds("two moves, an agent restarted", Bounds { moves: 2, agent_restarts: 1, ..NOTHING }, 0);
 }

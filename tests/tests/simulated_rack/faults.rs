@@ -19,12 +19,13 @@ pub(crate) const LOST_POWER: &str = "hosts in use that lost power, or were reset
 pub(crate) const RESET: &str = "hosts reset by their watchdogs";
 
 /// Kinds that every set of runs must have had.
-pub(crate) const KINDS: [&str; 6] = [
+pub(crate) const KINDS: [&str; 7] = [
     LOST_POWER,
     RESET,
     "partitions from the storage",
     "partitions from the server, of what the host is told",
     "jumps of the server's clock",
+    "jumps of a host's clock",
     "guests slow in the making",
 ];
 
@@ -68,6 +69,7 @@ impl Rack {
         for host in 0..self.hosts.len() {
             self.world.set_storage(&self.hosts[host].id, true);
             self.world.set_slow(&self.hosts[host].id, 0);
+            self.world.set_clock(&self.hosts[host].id, 0);
             self.agent_goes_on(host);
         }
         self.server.clock_off_ms = 0;
@@ -145,6 +147,14 @@ impl Rack {
                 self.note(|| format!("the server's clock is wrong by {off_ms} ms"));
                 self.counts.add("jumps of the server's clock");
                 self.server.clock_off_ms = off_ms;
+            }
+            // What it hears from the server sets it right, after a while.
+            16 => {
+                let off_ms = i64::try_from(self.random.below(4 * CLOCK_MS as usize)).unwrap_or(0) - 2 * CLOCK_MS as i64;
+                self.note(|| format!("the clock of host {host} is wrong by {off_ms} ms"));
+                self.counts.add("jumps of a host's clock");
+                self.world.set_clock(&self.hosts[host].id, off_ms);
+                self.after(2_000, 60_000, Due::ClockRight { host });
             }
             // A guest crashes by itself; it is to be started again.
             _ => {

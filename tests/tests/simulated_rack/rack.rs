@@ -94,6 +94,10 @@ pub(crate) enum Due {
         host: usize,
         boots: u64,
     },
+    /// A host's wall clock is right again.
+    ClockRight {
+        host: usize,
+    },
     /// A host makes guests as fast as ever.
     Fast {
         host: usize,
@@ -338,6 +342,7 @@ impl Rack {
             }
             Due::Link { a, b } => self.world.set_link(&a, &b, true),
             Due::Storage { host } => self.world.set_storage(&self.hosts[host].id, true),
+            Due::ClockRight { host } => self.world.set_clock(&self.hosts[host].id, 0),
             Due::Fast { host, boots } => {
                 if self.hosts[host].boots == boots {
                     self.world.set_slow(&self.hosts[host].id, 0);

@@ -128,6 +128,8 @@ pub struct World {
     stubborn: BTreeSet<VmId>,
     /// What a creation takes longer on a host, milliseconds.
     slow_ms: BTreeMap<HostId, u64>,
+    /// Hosts whose wall clocks are wrong, and by how much.
+    clock_off_ms: BTreeMap<HostId, i64>,
     /// Raised with every change of a domain or of a way to a disk.
     changes: u64,
     beats: BTreeMap<HostId, Beat>,
@@ -152,6 +154,7 @@ impl World {
             dirty: BTreeMap::new(),
             stubborn: BTreeSet::new(),
             slow_ms: BTreeMap::new(),
+            clock_off_ms: BTreeMap::new(),
             changes: 0,
             beats: BTreeMap::new(),
             slots: BTreeMap::new(),
@@ -237,6 +240,11 @@ impl World {
     /// How much longer a host takes to create a domain, milliseconds.
     pub fn set_slow(&mut self, host: &HostId, ms: u64) {
         self.slow_ms.insert(host.clone(), ms);
+    }
+
+    /// How wrong a host's wall clock is, milliseconds: permits end by it.
+    pub fn set_clock(&mut self, host: &HostId, off_ms: i64) {
+        self.clock_off_ms.insert(host.clone(), off_ms);
     }
 
     /// Rises whenever a domain or a way to a disk may have changed: who has looked since need not look again.

@@ -58,7 +58,8 @@ impl World {
             self.end(id, agent, job, Err(stream_failure("replaced by another reception")));
         }
         let r#move = permit.r#move;
-        self.push(permit.expires_ms, Due::PermitEnds { r#move, job });
+        let off_ms = self.clock_off_ms.get(id).copied().unwrap_or_default();
+        self.push(permit.expires_ms.saturating_add_signed(-off_ms), Due::PermitEnds { r#move, job });
         let stream = Stream {
             permit,
             receiver: (agent, job),
