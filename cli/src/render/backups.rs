@@ -45,8 +45,8 @@ mod tests {
         view.backups =
             BackupView { directory: "/b".to_owned(), files: vec![file], late: true, ..BackupView::default() };
         expect![[r#"
-            BACKUP            AGE    SIZE
-            tsubame-1.backup   2h  40 KiB
+            BACKUP            AGE                    SIZE
+            tsubame-1.backup   2h               40.00 KiB
             on the server, in /b
             late: the newest is 2h old
         "#]]

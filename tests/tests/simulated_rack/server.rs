@@ -35,11 +35,14 @@ pub(crate) enum Asker {
     Operator(u64),
 }
 
+/// What the store holds: version and text of each record.
+type Records = BTreeMap<Key, (u64, String)>;
+
 pub(crate) struct Server {
     /// None while it is down.
     rack: Option<Rack>,
     policy: Policy,
-    store: BTreeMap<Key, (u64, String)>,
+    store: Records,
     asked: BTreeMap<ReplyTo, Asker>,
     replies: u64,
     /// Which process it is; storage jobs of an earlier one have nobody to report to.
@@ -49,7 +52,7 @@ pub(crate) struct Server {
     at_work: BTreeSet<DiskId>,
     pub(crate) out: Vec<Out>,
     /// The newest copy of the store that was put by, and when.
-    backup: Option<(BTreeMap<Key, (u64, String)>, u64)>,
+    backup: Option<(Records, u64)>,
     pub(crate) restores: u64,
     pub(crate) crashes: u64,
     /// The step at which it has crashed just now.
