@@ -20,7 +20,7 @@ pub(crate) const RESET: &str = "hosts reset by their watchdogs";
 pub(crate) const RESTORED: &str = "restores of the server from a backup";
 
 /// Kinds that every set of runs must have had.
-pub(crate) const KINDS: [&str; 7] = [
+pub(crate) const KINDS: [&str; 8] = [
     LOST_POWER,
     RESET,
     RESTORED,
