@@ -11,7 +11,6 @@
 //! ```
 
 pub mod agents;
-pub mod backup;
 mod body;
 pub mod boot_http;
 pub mod ca;

@@ -15,7 +15,6 @@ mod session;
 pub use openapi::document;
 pub use session::{Sessions, new_setup_code};
 
-use crate::backup::Asker;
 use crate::body;
 use crate::connections::{Limits, Peer};
 use crate::host_logs::HostLogs;
@@ -60,8 +59,6 @@ pub struct Operators {
     pub logs: HostLogs,
     /// The time, for sessions.
     pub clock: Clock,
-    /// Takes backups.
-    pub backup: Asker,
 }
 
 /// One request, read.
@@ -182,10 +179,6 @@ impl Operators {
                 Ok(json(&ConsoleText { text: self.logs.text(&host) }))
             }
             Act::OpenApi => Ok(json(&document())),
-            Act::Backup => match self.backup.now().await {
-                Ok(file) => Ok(json(&file)),
-                Err(detail) => Err(Refusal::Unavailable { detail }),
-            },
             Act::Command(to) => self.command(to(&given)?).await,
         }
     }

@@ -8,7 +8,6 @@
 //! DHCP comes last, so that a machine is promised nothing that is not there yet.
 
 use crate::agents::{self, Agents};
-use crate::backup::Backups;
 use crate::boot_http::{self, BootHttp, Pacer, Shelf};
 use crate::ca::{Ca, CaError};
 use crate::config::Config;
@@ -32,9 +31,13 @@ use rack::event::{BootFile, Event};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+
+/// How often the store is copied.
+const BACKUP_EVERY: Duration = Duration::from_secs(3600);
 
 /// Why the server cannot start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -90,16 +93,12 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<(), RunE
     let (store, records) = Store::open(&config.state)?;
     let kept = records.len();
     let clock = Clock::start();
-    let (mut rack, mut restored) = Rack::restore(config.policy(ca.digest()), records, clock.now())?;
+    let (rack, restored) = Rack::restore(config.policy(ca.digest()), records, clock.now())?;
     tracing::info!(records = kept, "the store is sound");
 
     let disks = config.state.join("disks");
     state_dir::make(&disks)?;
     let storage = Arc::new(Storage::start(config.storage_config(disks)).await?);
-    if rack.surveying() {
-        tracing::warn!("the record was restored from a backup: hosts are asked what they run before anything is done");
-        restored.extend(rack.apply(Event::StorageFound(storage.found()?), clock.now()));
-    }
     let (task, rack) =
         RackTask::new(rack, restored, clock, store.clone(), ca.clone(), perform(storage.clone())).await?;
 
@@ -148,9 +147,7 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<(), RunE
     let to_operators = listener(listen.operator, "the operators' port").await?;
     let tls = tls::operators(own()?).map_err(tls_failed)?;
     let sessions = Sessions::open(&config.state, clock.now().unix_ms)?;
-    let (backups, backup) = Backups::new(config.state.clone(), config.backup.clone(), rack.clone());
-    let filter =
-        warp::service(operators::filter(Arc::new(Operators { sessions, logs, rack: rack.clone(), clock, backup })));
+    let filter = warp::service(operators::filter(Arc::new(Operators { sessions, logs, rack: rack.clone(), clock })));
     let hold = connections::tls(tls, operators::LIMITS, filter);
     let serving = connections::serve("operators", to_operators, operators::LIMITS, hold, stop.clone());
     service(
@@ -228,12 +225,23 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<(), RunE
         }),
     );
 
-    let stopped = stop.clone();
+    let mut backups = store.clone();
+    let backup = async move {
+        loop {
+            match backup_once(&mut backups).await {
+                Ok(()) => tokio::time::sleep(BACKUP_EVERY).await,
+                Err(what) => return Err(what),
+            }
+        }
+    };
+    let mut stopped = stop.clone();
     service(
         "backup",
         Box::pin(async move {
-            backups.run(stopped).await;
-            Ok(())
+            tokio::select! {
+                result = backup => result,
+                _ = stopped.wait_for(|&stop| stop) => Ok(()),
+            }
         }),
     );
 
@@ -284,6 +292,16 @@ fn flatten(result: Result<Result<(), RackError>, tokio::task::JoinError>) -> Res
         Ok(result) => Ok(result?),
         Err(err) => Err(RunError::Ended { name: "rack", what: err.to_string() }),
     }
+}
+
+/// A backup that fails is a warning: the store itself is whole. A store whose writer has ended is not.
+async fn backup_once(store: &mut Store) -> Result<(), String> {
+    match store.backup().await {
+        Ok(path) => tracing::info!(path = %path.display(), "the store was backed up"),
+        Err(err @ StoreError::Ended) => return Err(err.to_string()),
+        Err(err) => tracing::warn!(%err, "no backup was taken"),
+    }
+    Ok(())
 }
 
 fn perform(storage: Arc<Storage>) -> Perform {

@@ -14,4 +14,4 @@ pub mod power;
 pub mod view;
 pub mod vm;
 
-pub use ids::{DiskId, Epoch, HostId, IdError, Mac, MoveId, OrderId, Term, VmId};
+pub use ids::{DiskId, Epoch, HostId, IdError, Mac, MoveId, OrderId, VmId};

@@ -3,14 +3,14 @@
 use crate::Rack;
 use crate::dhcp::{BootRequest, DhcpReply, MessageKind};
 use crate::effect::{Answer, Effect, JoinDecision, Reply, ScriptRefusal, StorageOp};
-use crate::event::{Caller, Command, Entropy, Event, Now, ReplyTo, ScriptKind};
+use crate::event::{Command, Entropy, Event, Now, ReplyTo, ScriptKind};
 use crate::ha::is_heartbeat;
 use crate::policy::{Ha, JoinMode, Policy, Release, Serves, Subnet, Template};
 use proto::agent::{DomainState, DomainSurvey, HostStats, JoinRequest, LeaseState, Part, Report};
 use proto::api::Refusal;
 use proto::host::{Cpu, Firmware, Inventory};
 use proto::vm::Boot;
-use proto::{Epoch, HostId, Mac, Term};
+use proto::{Epoch, HostId, Mac};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
@@ -156,9 +156,8 @@ impl Bench {
     }
 
     pub(crate) fn report(&mut self, mac: Mac, key: &str, report: Report) -> (ReplyTo, Vec<Effect>) {
-        let from = self.rack.leases.address_of(mac).unwrap_or(Ipv4Addr::UNSPECIFIED);
-        let (host, caller) = (HostId::of(mac), Caller { key: key.to_owned(), issued_ms: 0, from });
-        self.ask(|reply| Event::Report { reply, host, caller, report })
+        let (host, key) = (HostId::of(mac), key.to_owned());
+        self.ask(|reply| Event::Report { reply, host, key, report })
     }
 
     pub(crate) fn operator(&mut self, command: Command) -> Result<Reply, Refusal> {
@@ -209,8 +208,6 @@ pub(crate) fn alive(boot: &str, seq: u64) -> Report {
         outcomes: Vec::new(),
         underway: Vec::new(),
         lease: LeaseState::Valid,
-        term: Term(0),
-        survey: None,
     }
 }
 

@@ -104,7 +104,6 @@ impl Rack {
             templates: self.policy.templates.keys().cloned().collect(),
             ha: self.ha_shown(),
             expected: u32::try_from(self.expected.len()).unwrap_or(u32::MAX),
-            backups: self.backups.clone(),
         }
     }
 

@@ -172,7 +172,7 @@ impl Rack {
         self.vms.put(VmRecord {
             spec,
             owner: None,
-            epoch: self.counters.get(&()).map_or(Epoch(0), |counters| counters.epochs).max(Epoch(self.term().0)),
+            epoch: self.counters.get(&()).map_or(Epoch(0), |counters| counters.epochs),
             phase: VmPhase::Creating,
             r#move: None,
             doing: None,

@@ -38,24 +38,6 @@ pub(super) struct Form {
     pub(super) balancing: Balancing,
     #[serde(default)]
     pub(super) boot: Boot,
-    #[serde(default)]
-    pub(super) backup: Backup,
-}
-
-/// Copies of the record and the keys.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Backup {
-    /// `backups` in the state directory when absent.
-    pub(super) directory: Option<PathBuf>,
-    pub(super) every_s: u64,
-    pub(super) keep: u64,
-}
-
-impl Default for Backup {
-    fn default() -> Self {
-        Self { directory: None, every_s: 3600, keep: 24 }
-    }
 }
 
 /// What machines that boot may take of the link.

@@ -10,7 +10,7 @@ use proto::api::{
 };
 use proto::event::LogEvent;
 use proto::power::{OrderPower, PowerView, SetBmc};
-use proto::view::{BackupFile, PlanView, RackView};
+use proto::view::{PlanView, RackView};
 use rack::event::Command;
 use serde::de::DeserializeOwned;
 use std::borrow::Cow;
@@ -68,7 +68,6 @@ pub(super) enum Act {
     Events,
     HostLog,
     OpenApi,
-    Backup,
     /// Asks the rack.
     Command(fn(&Given<'_>) -> Result<Command, Refusal>),
 }
@@ -167,7 +166,7 @@ impl Route {
 use Verb::{Delete, Get, Post};
 
 /// All routes.
-pub(super) static ROUTES: [Route; 35] = [
+pub(super) static ROUTES: [Route; 34] = [
     route(Get, "/v1/about", "The server's version, and whether it was set up.", of::<About>(), Act::About),
     route(Post, "/v1/setup", "Choose the password by the set-up code.", of::<Session>(), Act::Setup).takes::<Setup>(),
     route(Post, "/v1/login", "Log in.", of::<Session>(), Act::Login).takes::<Login>(),
@@ -266,7 +265,6 @@ pub(super) static ROUTES: [Route; 35] = [
     command(Post, "/v1/thaw", "Say of a frozen rack that the hosts which vanished are dead: each is fenced.", |_| {
         Ok(Command::Thaw)
     }),
-    route(Post, "/v1/backups", "Take a backup of the server's record and keys now.", of::<BackupFile>(), Act::Backup),
     route(Get, "/v1/openapi.json", "This document.", of::<Document>(), Act::OpenApi),
 ];
 

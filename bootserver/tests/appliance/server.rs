@@ -1,7 +1,6 @@
 //! What the tests start: a whole server but DHCP, TFTP and storage, and plain ways to talk to it.
 
 use bootserver::agents::Agents;
-use bootserver::backup::Backups;
 use bootserver::boot_http::{BootHttp, Pacer, Shelf};
 use bootserver::ca::Ca;
 use bootserver::config::Config;
@@ -80,10 +79,7 @@ pub(crate) async fn start(dir: TempDir) -> Server {
     let ca = Arc::new(Ca::open(&config.state).expect("a CA"));
     let (store, records) = Store::open(&config.state).expect("a store");
     let clock = Clock::start();
-    let (mut rack, mut restored) = Rack::restore(config.policy(ca.digest()), records, clock.now()).expect("a rack");
-    if rack.surveying() {
-        restored.extend(rack.apply(Event::StorageFound(Vec::new()), clock.now()));
-    }
+    let (rack, restored) = Rack::restore(config.policy(ca.digest()), records, clock.now()).expect("a rack");
     // The heartbeat disk is made in every rack; beyond it there is no storage in these tests.
     let perform = Box::new(|op: StorageOp| -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> {
         assert_eq!(op.disk().as_str(), proto::heartbeat::DISK, "no storage in this test");
@@ -121,15 +117,12 @@ pub(crate) async fn start(dir: TempDir) -> Server {
 
     let (listener, to_operators) = listen().await;
     let acceptor = tls::operators(own()).expect("TLS");
-    let (backups, backup) = Backups::new(config.state.clone(), config.backup.clone(), rack.clone());
-    tokio::spawn(backups.run(stopped.clone()));
     let sessions = Sessions::open(&config.state, clock.now().unix_ms).expect("sessions");
     let filter = warp::service(operators::filter(Arc::new(Operators {
         sessions,
         logs: HostLogs::default(),
         rack: rack.clone(),
         clock,
-        backup,
     })));
     let hold = connections::tls(acceptor, operators::LIMITS, filter);
     tokio::spawn(connections::serve("operators", listener, operators::LIMITS, hold, stopped));

@@ -20,7 +20,6 @@
 mod always_again;
 mod host;
 mod model;
-mod restore;
 mod server;
 mod state;
 

@@ -8,7 +8,7 @@
 
 use hostagent::agent::{Agent, AgentEvent, KeptLease, Note};
 use proto::host::{Cpu, Firmware, Inventory};
-use proto::{HostId, Mac, Term, VmId};
+use proto::{HostId, Mac, VmId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
@@ -24,10 +24,6 @@ pub(crate) struct Host {
     /// In RAM: survive the agent, not the power.
     pub(crate) notes: BTreeMap<VmId, Note>,
     pub(crate) lease: Option<KeptLease>,
-    pub(crate) term: Term,
-    /// When its certificate was issued, and its address.
-    pub(crate) issued_ms: u64,
-    pub(crate) address: Ipv4Addr,
     /// Nothing that it says reaches the server until then, and nothing that it is told reaches it.
     pub(crate) mute_until_ms: u64,
     pub(crate) deaf_until_ms: u64,
@@ -58,9 +54,6 @@ impl Host {
             agent: None,
             notes: BTreeMap::new(),
             lease: None,
-            term: Term(0),
-            issued_ms: 0,
-            address: Ipv4Addr::UNSPECIFIED,
             mute_until_ms: 0,
             deaf_until_ms: 0,
             dies_after: None,
@@ -75,7 +68,6 @@ impl Host {
         self.agent = None;
         self.notes.clear();
         self.lease = None;
-        self.term = Term(0);
         self.stopped = false;
         self.waiting.clear();
         self.dies_after = None;
@@ -83,8 +75,7 @@ impl Host {
 
     pub(crate) fn start_agent(&mut self) {
         if let Stand::Up { nonce } = &self.stand {
-            let agent = Agent::new(nonce.clone(), self.notes.values().cloned().collect(), self.lease.clone());
-            self.agent = Some(agent.knowing(self.term, Some(inventory(self.mac))));
+            self.agent = Some(Agent::new(nonce.clone(), self.notes.values().cloned().collect(), self.lease.clone()));
         }
     }
 }

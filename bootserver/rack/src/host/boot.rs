@@ -177,13 +177,7 @@ impl Rack {
             return boot.nonce.clone();
         }
         let (nonce, seed) = entropy.0.split_at(16);
-        let boot = BootRecord {
-            nonce: base64url(nonce),
-            key: None,
-            csr_pem: None,
-            chap_seed: Secret(base64url(seed)),
-            term: self.term(),
-        };
+        let boot = BootRecord { nonce: base64url(nonce), key: None, csr_pem: None, chap_seed: Secret(base64url(seed)) };
         debug_assert_eq!(boot.nonce.len(), NONCE_CHARS);
         let nonce = boot.nonce.clone();
         self.live(host).nonce_mono_ms = Some(now.mono_ms);
