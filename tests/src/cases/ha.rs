@@ -127,7 +127,10 @@ pub(super) fn agent_stands_still(trial: &mut Trial) -> Result<()> {
     let said_before = machine.console().len();
     let pinger = Pinger::start(&trial.rack.network, guest.address)?;
     let (stopped, stopped_ms) = (Instant::now(), unix_ms());
-    machine.shell("kill -STOP $(pidof hostagent | tr ' ' '\\n' | sort -n | head -n 1)", &trial.rack.guard)?;
+    // The agent itself has no argument; what else is of its program, as the sender of dom0's log, has.
+    let stop =
+        "for p in $(pidof hostagent); do [ $(tr '\\0' '\\n' </proc/$p/cmdline | wc -l) = 1 ] && kill -STOP $p; done";
+    machine.shell(stop, &trial.rack.guard)?;
     trial.rack.guard.wait("Xen's watchdog to reset the host", || {
         let said = machine.console();
         Ok(said.get(said_before..).is_some_and(|new| new.contains("watchdog rebooting machine")).then_some(()))
