@@ -19,7 +19,7 @@ use crate::Rack;
 use crate::event::Now;
 use crate::orders::Purpose;
 use crate::record::{Counters, MoveRecord};
-use proto::agent::{Permit, Stage};
+use proto::agent::{DomainState, Permit, Stage};
 use proto::api::{Accepted, MigrateVm, Refusal};
 use proto::event::{LogEvent, Topic};
 use proto::view::{MovePhase, MoveView, VmPhase};
@@ -128,6 +128,13 @@ impl Rack {
             if self.hosts.get(host).is_some_and(|record| record.fence.is_some()) {
                 return Err(Refusal::HostFenced { host: host.clone() });
             }
+        }
+        // Held, crashed or gone: what becomes of it is told by how long it is shown so, and a move would begin that time anew.
+        let shown = self.live.get(&source).and_then(|live| live.domain(vm)).map(|domain| domain.state);
+        if shown != Some(DomainState::Running) {
+            let what = shown.map_or_else(|| "is not there".to_owned(), |state| format!("stands {state}"));
+            let detail = format!("{vm} {what}, as {source} shows it; it is seen to first");
+            return Err(Refusal::Unavailable { detail });
         }
         // Two streams on one link would both miss the downtime goal.
         let busy = |m: &&MoveRecord| !m.ended() && (m.view.source == source || m.view.target == *target);

@@ -294,6 +294,26 @@ fn what_may_not_be_moved() {
 }
 
 #[test]
+fn a_guest_that_is_held_is_let_go_on_before_it_moves() {
+    let mut two = Two::new(policy());
+    two.domains[0][0].state = DomainState::Paused;
+    two.report(0, vec![]);
+    two.bench.operator(Command::DrainHost { host: HostId::of(mac(1)) }).expect("it is there");
+    let mut told = Vec::new();
+    for _ in 0..20 {
+        told.extend(two.report(0, vec![]));
+        told.extend(two.report(1, vec![]));
+    }
+    let unpause = orders(&told).into_iter().find(|order| matches!(order.act, Act::Unpause { .. }));
+    let unpause = unpause.expect("it is let go on");
+    assert!(two.bench.rack.view(two.bench.now).moves.is_empty(), "it moves while it stands");
+    two.domains[0][0].state = DomainState::Running;
+    two.report(0, vec![outcome(&unpause, Ok(Done::Ok))]);
+    two.bench.after(3000).apply(Event::Tick);
+    two.check(&[], expect!["move Preparing, a Moving at Some(\"h525400aabb01\") epoch 1"]);
+}
+
+#[test]
 fn draining_empties_a_host() {
     let mut two = Two::new(policy());
     two.bench.operator(Command::DrainHost { host: HostId::of(mac(1)) }).expect("it is there");
