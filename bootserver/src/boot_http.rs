@@ -6,8 +6,8 @@
 //! | path | what |
 //! |---|---|
 //! | `/boot/MAC.ipxe`, `/boot/MAC-efi.ipxe`, `/boot/MAC/xen.cfg`, `/boot/MAC/words` | from the rack, anew for each boot |
-//! | `/b/DIGEST16/FILE` | the release |
-//! | `/blob/SHA256` | kernels, initrds and loaders of guests |
+//! | `/b/DIGEST16/ROLE` | a release's file for hosts |
+//! | `/blob/SHA256` | a release's file for guests |
 //! | `/loader/ipxe.efi` | for UEFI HTTP Boot |
 //! | `/ca.pem` | what `tsubame.ca` pins |
 
@@ -33,6 +33,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 
 /// A whole rack may ask at once; a machine has one connection, a browser a few.
 pub const LIMITS: Limits = Limits {
@@ -44,8 +45,8 @@ pub const LIMITS: Limits = Limits {
 
 /// What the service knows.
 pub struct BootHttp {
-    /// The files.
-    pub shelf: Shelf,
+    /// The files, as they are now.
+    pub shelf: watch::Receiver<Arc<Shelf>>,
     /// How fast they go out.
     pub pacer: Pacer,
     /// Where scripts are fetched from.
@@ -99,7 +100,8 @@ impl BootHttp {
                 None => text(StatusCode::NOT_FOUND, "no such script\n"),
             };
         }
-        let Some(file) = self.shelf.find(path) else {
+        let file = self.shelf.borrow().find(path);
+        let Some(file) = file else {
             return text(StatusCode::NOT_FOUND, "no such file\n");
         };
         let progress = Progress::new(self.rack.clone(), from, file.kind);

@@ -14,8 +14,8 @@ mod line;
 mod storage;
 mod subnets;
 
+use crate::releases::Import;
 use crate::storage::{Files, LioConfig, StorageConfig, TgtConfig};
-use files::ServedFile;
 use rack::policy::{Policy, Serves};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -31,12 +31,10 @@ pub struct Config {
     pub interface: String,
     /// What the rack must know. `subnet.ca_digest` is empty until the CA is loaded: [`Config::policy`] fills it in.
     policy: Policy,
-    /// Files of the release: `xen`, `xen.efi`, `vmlinuz`, `initrd`, `dom0.squashfs`, in this order, and `unified.efi` where there is one.
-    pub release: Vec<ServedFile>,
+    /// Releases to take in: first that of hosts, then one of each template's boot files.
+    pub imports: Vec<Import>,
     /// First-stage loaders by the names they are asked for.
     pub loaders: BTreeMap<String, PathBuf>,
-    /// Kernels, initrds and loaders of guests.
-    pub blobs: Vec<ServedFile>,
     /// Disk images of templates, by the template's name.
     pub template_images: BTreeMap<String, PathBuf>,
     /// Most bytes a second of boot files; 0 for no limit.

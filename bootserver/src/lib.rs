@@ -26,6 +26,7 @@ pub mod operators;
 pub mod power;
 pub mod privileges;
 pub mod rack_task;
+pub mod releases;
 pub mod run;
 pub mod state_dir;
 pub mod storage;

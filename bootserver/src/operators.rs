@@ -19,10 +19,12 @@ use crate::body;
 use crate::connections::{Limits, Peer};
 use crate::host_logs::HostLogs;
 use crate::rack_task::{Clock, Handle, Shown, Stopping};
+use crate::releases;
 use bytes::{Buf, Bytes};
 use futures_util::{Stream, stream};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use proto::api::{About, Accepted, ApiError, ConsoleText, Login, Refusal, Session, Setup};
+use proto::release::PART_BYTES_MAX;
 use rack::effect::{Answer, Reply as RackReply};
 use rack::event::{Command, Event};
 use routes::{Act, Given, Route};
@@ -59,6 +61,8 @@ pub struct Operators {
     pub logs: HostLogs,
     /// The time, for sessions.
     pub clock: Clock,
+    /// Where releases' files go.
+    pub releases: releases::Handle,
 }
 
 /// One request, read.
@@ -112,13 +116,14 @@ impl Operators {
             None if !route.act.is_open() => return refused(Refusal::NotLoggedIn),
             token => token,
         };
-        asked.body = match body::read(body, BODY_BYTES_MAX).await {
+        let bytes_max = if matches!(route.act, Act::File) { PART_BYTES_MAX } else { BODY_BYTES_MAX };
+        asked.body = match body::read(body, bytes_max).await {
             Ok(body) => body,
             Err(status) => {
                 let mut response = refused(Refusal::BadValue {
                     field: "the body".to_owned(),
                     given: "one too long or too slow".to_owned(),
-                    expected: format!("at most {BODY_BYTES_MAX} bytes, within 15 s"),
+                    expected: format!("at most {bytes_max} bytes, within 15 s"),
                 });
                 *response.status_mut() = status;
                 return response;
@@ -179,6 +184,12 @@ impl Operators {
                 Ok(json(&ConsoleText { text: self.logs.text(&host) }))
             }
             Act::OpenApi => Ok(json(&document())),
+            Act::Missing => Ok(json(&self.releases.missing(given.body()?).await?)),
+            Act::File => {
+                let sha256 = given.id.to_owned();
+                Ok(json(&self.releases.part(sha256, offset(&asked.query)?, asked.body.clone()).await?))
+            }
+            Act::Import => Ok(json(&self.releases.add(given.body()?).await?)),
             Act::Command(to) => self.command(to(&given)?).await,
         }
     }
@@ -197,6 +208,7 @@ impl Operators {
             RackReply::Plan(plan) => json(&plan),
             RackReply::Console(console) => json(&console),
             RackReply::Power(power) => json(&power),
+            RackReply::Collected(collected) => json(&collected),
         })
     }
 
@@ -257,6 +269,16 @@ fn log_range(query: &str) -> Result<(u64, usize), Refusal> {
     Ok((after, limit))
 }
 
+/// `offset` of a query; 0 when absent.
+fn offset(query: &str) -> Result<u64, Refusal> {
+    let given = query.strip_prefix("offset=").or_else(|| query.is_empty().then_some("0"));
+    given.and_then(|given| given.parse().ok()).ok_or_else(|| Refusal::BadValue {
+        field: "the query".to_owned(),
+        given: query.chars().take(40).collect(),
+        expected: "offset=N, the byte at which this part begins".to_owned(),
+    })
+}
+
 fn stopping(stopping: Stopping) -> Refusal {
     Refusal::Unavailable { detail: stopping.to_string() }
 }
@@ -308,6 +330,8 @@ fn status(refusal: &Refusal) -> StatusCode {
         | Refusal::NoVm { .. }
         | Refusal::NoDisk { .. }
         | Refusal::NoTemplate { .. }
+        | Refusal::NoRelease { .. }
+        | Refusal::NoPool { .. }
         | Refusal::NoSuchPath => StatusCode::NOT_FOUND,
         Refusal::NotLoggedIn | Refusal::WrongPassword => StatusCode::UNAUTHORIZED,
         Refusal::BadValue { .. } => StatusCode::BAD_REQUEST,
@@ -327,6 +351,9 @@ fn status(refusal: &Refusal) -> StatusCode {
         | Refusal::NoBmc { .. }
         | Refusal::BmcCannot { .. }
         | Refusal::PowerUnderWay { .. }
+        | Refusal::ReleaseInUse { .. }
+        | Refusal::PoolInUse { .. }
+        | Refusal::RolloutUnderWay { .. }
         | Refusal::AlreadySetUp => StatusCode::CONFLICT,
     }
 }

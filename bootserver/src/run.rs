@@ -8,9 +8,10 @@
 //! DHCP comes last, so that a machine is promised nothing that is not there yet.
 
 use crate::agents::{self, Agents};
-use crate::boot_http::{self, BootHttp, Pacer, Shelf};
+use crate::boot_http::{self, BootHttp, Pacer};
 use crate::ca::{Ca, CaError};
 use crate::config::Config;
+use crate::config::files::ServedFile;
 use crate::connections;
 use crate::dhcp::Dhcp;
 use crate::heartbeat;
@@ -20,6 +21,8 @@ use crate::notify::Notify;
 use crate::operators::{self, Operators, Sessions};
 use crate::privileges;
 use crate::rack_task::{Clock, RackError, RackTask};
+use crate::releases::files::{FileError, Files, RESERVE_BYTES};
+use crate::releases::{self, Releases};
 use crate::state_dir::{self, StateError};
 use crate::storage::{Storage, StorageError};
 use crate::storage_jobs::{Perform, describe};
@@ -27,7 +30,7 @@ use crate::store::{Store, StoreError};
 use crate::tftp;
 use crate::tls;
 use rack::Rack;
-use rack::event::{BootFile, Event};
+use rack::event::Event;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -54,6 +57,9 @@ pub enum RunError {
     /// Records that do not fit together.
     #[error("the store's records do not fit together: {0}")]
     Restore(#[from] rack::RestoreError),
+    /// A file of the configuration's releases.
+    #[error("taking in the releases that the configuration names: {0}")]
+    Release(#[from] FileError),
     /// The rack's task has ended.
     #[error(transparent)]
     Rack(#[from] RackError),
@@ -92,6 +98,8 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<(), RunE
     let ca = Arc::new(Ca::open(&config.state)?);
     let (store, records) = Store::open(&config.state)?;
     let kept = records.len();
+    let files = Files::open(&config.state, RESERVE_BYTES)?;
+    releases::take_in(&files, &config.imports)?;
     let clock = Clock::start();
     let (rack, restored) = Rack::restore(config.policy(ca.digest()), records, clock.now())?;
     tracing::info!(records = kept, "the store is sound");
@@ -109,7 +117,17 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<(), RunE
     let (listen, address) = (&config.listen, config.listen.address);
 
     let boot = listener(SocketAddr::from((address, listen.boot_port)), "the boot port").await?;
-    let (shelf, pacer) = (shelf(&config), Pacer::new(config.boot_rate_bytes_s));
+    let loader = config.loaders.get("ipxe.efi").and_then(|path| ServedFile::digest(path).ok());
+    let (following, imports, shelf) = Releases::new(files, rack.clone(), loader);
+    let following = following.run(stop.clone());
+    service(
+        "releases",
+        Box::pin(async move {
+            following.await;
+            Ok(())
+        }),
+    );
+    let pacer = Pacer::new(config.boot_rate_bytes_s);
     let subnet = config.policy(ca.digest()).subnet;
     let (ca_pem, limits) = (ca.pem().to_owned(), boot_http::LIMITS);
     let boot_http = Arc::new(BootHttp { shelf, pacer, subnet, ca_pem, limits, rack: rack.clone() });
@@ -147,7 +165,8 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<(), RunE
     let to_operators = listener(listen.operator, "the operators' port").await?;
     let tls = tls::operators(own()?).map_err(tls_failed)?;
     let sessions = Sessions::open(&config.state, clock.now().unix_ms)?;
-    let filter = warp::service(operators::filter(Arc::new(Operators { sessions, logs, rack: rack.clone(), clock })));
+    let knows = Operators { sessions, logs, rack: rack.clone(), clock, releases: imports };
+    let filter = warp::service(operators::filter(Arc::new(knows)));
     let hold = connections::tls(tls, operators::LIMITS, filter);
     let serving = connections::serve("operators", to_operators, operators::LIMITS, hold, stop.clone());
     service(
@@ -350,22 +369,4 @@ fn ours(config: &Config) -> (Vec<String>, Vec<IpAddr>) {
         addresses.push(operator);
     }
     (names, addresses)
-}
-
-fn shelf(config: &Config) -> Shelf {
-    let mut shelf = Shelf::default();
-    let kinds = [BootFile::Xen, BootFile::Xen, BootFile::Kernel, BootFile::Initrd, BootFile::Image, BootFile::Unified];
-    for (file, kind) in config.release.iter().zip(kinds) {
-        let name = file.path.file_name().unwrap_or_default().to_string_lossy();
-        shelf.put(format!("/b/{}/{name}", file.short()), file, Some(kind));
-    }
-    for blob in &config.blobs {
-        shelf.put(format!("/blob/{}", blob.sha256), blob, None);
-    }
-    if let Some(path) = config.loaders.get("ipxe.efi")
-        && let Ok(file) = crate::config::files::ServedFile::digest(path)
-    {
-        shelf.put("/loader/ipxe.efi".to_owned(), &file, Some(BootFile::Loader));
-    }
-    shelf
 }

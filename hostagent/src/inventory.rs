@@ -15,6 +15,8 @@ pub fn take(root: &Path, xen: &PhysInfo) -> Inventory {
     let version = |name: &str| read(&format!("sys/hypervisor/version/{name}"));
     let product = format!("{} {}", dmi("sys_vendor"), dmi("product_name"));
     let image = read("etc/tsubame/image");
+    let cmdline = read("proc/cmdline");
+    let release = cmdline.split_ascii_whitespace().filter_map(|word| word.strip_prefix("tsubame.release=")).next_back();
     Inventory {
         uuid: dmi("product_uuid").to_ascii_lowercase(),
         serial: dmi("product_serial"),
@@ -27,6 +29,7 @@ pub fn take(root: &Path, xen: &PhysInfo) -> Inventory {
         xen: format!("{}.{}{}", version("major"), version("minor"), version("extra")),
         agent: env!("CARGO_PKG_VERSION").to_owned(),
         image,
+        release: release.unwrap_or_default().to_owned(),
         hardware: hardware(root, &format!("{} {} {}", dmi("bios_vendor"), dmi("bios_version"), dmi("bios_date"))),
     }
 }
@@ -143,6 +146,7 @@ mod tests {
             "proc/cpuinfo",
             "processor\t: 0\nvendor_id\t: AuthenticAMD\nmodel name\t: QEMU Virtual CPU\nflags\t\t: fpu svm\n\n",
         );
+        put("proc/cmdline", "console=hvc0 tsubame.release=0123456789ab quiet\n");
         put("proc/meminfo", "MemTotal:         524288 kB\n");
         let xen = PhysInfo { cpus: 2, total_pages: 262_144, free_pages: 1 };
         let mut inventory = take(root.path(), &xen);
@@ -184,6 +188,7 @@ mod tests {
                 xen: "4.17.7",
                 agent: "X",
                 image: "",
+                release: "0123456789ab",
                 hardware: Hardware {
                     firmware: "1.16",
                     modules: [],

@@ -105,6 +105,13 @@ impl Shell {
             AgentAction::Post(report) => drop(self.reports.send_replace(Some(report))),
             AgentAction::Heartbeat(heartbeat) => self.writer.begin(heartbeat),
             AgentAction::KeepLease(lease) => write_secret(&lease_path(), &serde_json::to_vec(&lease)?)?,
+            AgentAction::Reboot => {
+                tracing::info!("starting anew, as ordered");
+                // Returns only when it failed; the server sees that this boot goes on.
+                if let Err(error) = std::process::Command::new("reboot").arg("-f").status() {
+                    tracing::error!(%error, "reboot -f");
+                }
+            }
             AgentAction::Pet { timeout_s } => {
                 // Not petted is what a host gets whose agent cannot: its guests go on elsewhere.
                 if let Err(error) = self.calls.pet(u32::try_from(timeout_s)?) {

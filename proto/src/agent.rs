@@ -361,6 +361,12 @@ pub enum Act {
         /// Most bytes to return, from the end.
         bytes_max: u32,
     },
+    /// Start the machine anew. Refused while there is any domain but dom0, or another order is under way. Given only to agents whose
+    /// inventory names a release: older ones cannot read it.
+    Reboot {
+        /// The boot that is to end, as in [`Report::boot`]; any other refuses.
+        boot: String,
+    },
 }
 
 /// How a host reaches one disk.

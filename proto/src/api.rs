@@ -2,6 +2,7 @@
 
 use crate::ids::{DiskId, HostId, Mac, MoveId, VmId};
 use crate::power::BmcKind;
+use crate::release::{PoolId, ReleaseId};
 use crate::view::{HostState, VmPhase};
 use crate::vm::Restart;
 use serde::{Deserialize, Serialize};
@@ -308,6 +309,35 @@ pub enum Refusal {
         /// How many.
         count: usize,
     },
+    /// No such release.
+    NoRelease {
+        /// As given.
+        release: ReleaseId,
+    },
+    /// No such pool.
+    NoPool {
+        /// As given.
+        pool: PoolId,
+    },
+    /// The release is used, so it stays.
+    ReleaseInUse {
+        /// Which.
+        release: ReleaseId,
+        /// By what, a few words each.
+        by: Vec<String>,
+    },
+    /// The pool still has hosts.
+    PoolInUse {
+        /// Which.
+        pool: PoolId,
+        /// How many.
+        hosts: u32,
+    },
+    /// A rollout is under way that this would disturb.
+    RolloutUnderWay {
+        /// The pool whose.
+        pool: PoolId,
+    },
     /// A value is out of range.
     BadValue {
         /// Which.
@@ -400,6 +430,13 @@ impl fmt::Display for Refusal {
             Self::AlreadyThere { vm, host } => write!(f, "VM {vm} is on {host} already"),
             Self::DiskInUse { disk, vm } => write!(f, "disk {disk} belongs to VM {vm}"),
             Self::HostHasVms { host, count } => write!(f, "host {host} still has {count} VMs"),
+            Self::NoRelease { release } => write!(f, "there is no release {release}"),
+            Self::NoPool { pool } => write!(f, "there is no pool {pool}"),
+            Self::ReleaseInUse { release, by } => write!(f, "release {release} is used by {}", by.join(", ")),
+            Self::PoolInUse { pool, hosts } => write!(f, "pool {pool} still has {hosts} hosts; put them into another"),
+            Self::RolloutUnderWay { pool } => {
+                write!(f, "a rollout of pool {pool} is under way; wait until it has ended, or stop it")
+            }
             Self::BadValue { field, given, expected } => {
                 write!(f, "{field} is {given:?}, expected {expected}")
             }

@@ -39,7 +39,7 @@ impl fmt::Display for IdError {
 
 impl std::error::Error for IdError {}
 
-fn check_name(given: &str) -> Result<(), IdError> {
+pub(crate) fn check_name(given: &str) -> Result<(), IdError> {
     let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     let bytes = given.as_bytes();
     let fits = !bytes.is_empty()

@@ -11,6 +11,7 @@ pub mod heartbeat;
 pub mod host;
 pub mod ids;
 pub mod power;
+pub mod release;
 pub mod view;
 pub mod vm;
 

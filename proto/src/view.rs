@@ -5,6 +5,7 @@ use crate::event::LogEvent;
 use crate::host::{Firmware, Inventory};
 use crate::ids::{DiskId, Epoch, HostId, Mac, MoveId, VmId};
 use crate::power::PowerView;
+use crate::release::{PoolId, PoolView, ReleaseId, ReleaseView};
 use crate::vm::{Restart, VmSpec};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -37,6 +38,12 @@ pub struct RackView {
     /// Machines that a list named by UUID or serial number and that have not come yet.
     #[serde(default)]
     pub expected: u32,
+    /// Releases, by kind and name, the newest of a name first.
+    #[serde(default)]
+    pub releases: Vec<ReleaseView>,
+    /// Pools, by name.
+    #[serde(default)]
+    pub pools: Vec<PoolView>,
 }
 
 /// High availability, of the rack as a whole.
@@ -96,6 +103,15 @@ pub struct HostView {
     /// Its power; absent while nobody has said how it is switched.
     #[serde(default)]
     pub power: Option<PowerView>,
+    /// The pool that it is in.
+    #[serde(default)]
+    pub pool: PoolId,
+    /// The release that its newest joined boot runs.
+    #[serde(default)]
+    pub release: Option<ReleaseId>,
+    /// That is another than it would boot now.
+    #[serde(default)]
+    pub outdated: bool,
 }
 
 /// How far a host without a sign of life is fenced.

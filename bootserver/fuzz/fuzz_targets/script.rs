@@ -22,12 +22,8 @@ fuzz_target!(|data: &[u8]| {
     mac.0[0] = mac.0[0] & 0xfe | 2;
     let entropy = Entropy([input.byte(); 32]);
     for text in [
-        &mut policy.release.xen_args,
-        &mut policy.release.kernel_args,
-        &mut policy.release.xen,
-        &mut policy.release.xen_efi,
-        &mut policy.release.kernel,
-        &mut policy.release.image,
+        &mut policy.dom0.xen_args,
+        &mut policy.dom0.kernel_args,
         &mut policy.subnet.ca_digest,
     ] {
         *text = input.text();

@@ -1,13 +1,15 @@
 //! What the targets share: a rack to try things on, and input taken apart.
 
 use proto::Mac;
+use proto::release::{Manifest, ReleaseFile};
 use proto::view::RackView;
 use proto::vm::Boot;
 use rack::Rack;
 use rack::dhcp::{BootRequest, MessageKind};
 use rack::effect::{Answer, Effect};
 use rack::event::{Entropy, Event, Now, ReplyTo, ScriptKind};
-use rack::policy::{Ha, JoinMode, Policy, Release, Serves, Subnet, Template};
+use rack::policy::{Dom0, Ha, JoinMode, Policy, Serves, Subnet, Template};
+use rack::release::DOM0_ROLES;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
@@ -63,21 +65,17 @@ pub fn policy(near: Serves, far: Serves) -> Policy {
         disk_image: false,
         bridge: "xenbr0".to_owned(),
     };
+    let file = ReleaseFile { sha256: "0".repeat(64), bytes: 1 };
+    let files = DOM0_ROLES.map(|role| (role.to_owned(), file.clone())).into();
     Policy {
         subnet: subnet(77, near),
         relayed: vec![subnet(78, far)],
         join: JoinMode::All,
         accept: Vec::new(),
-        release: Release {
-            name: "dom0-1".to_owned(),
-            xen: "/b/0/xen".to_owned(),
-            xen_efi: "/b/1/xen.efi".to_owned(),
-            kernel: "/b/2/vmlinuz".to_owned(),
-            initrd: "/b/3/initrd".to_owned(),
-            unified: None,
-            xen_args: "dom0_mem=512M".to_owned(),
-            kernel_args: "console=hvc0".to_owned(),
-        },
+        release: Manifest { name: "dom0".to_owned(), version: 1, files, ..Manifest::default() },
+        guests: Vec::new(),
+        release_keep_ms: 0,
+        dom0: Dom0 { xen_args: "dom0_mem=512M".to_owned(), kernel_args: "console=hvc0".to_owned() },
         templates: BTreeMap::from([("tiny".to_owned(), template)]),
         report_ms: 2000,
         lost_ms: 15_000,

@@ -8,6 +8,7 @@ use crate::record::Change;
 use proto::agent::{JoinRefusal, ReportAnswer, Secret};
 use proto::api::{Accepted, ConsoleText, Refusal};
 use proto::power::PowerView;
+use proto::release::Collected;
 use proto::view::PlanView;
 use proto::{DiskId, HostId};
 use serde::{Deserialize, Serialize};
@@ -75,6 +76,8 @@ pub enum Reply {
     Console(ConsoleText),
     /// A host's power, as its controller has just said.
     Power(PowerView),
+    /// Releases that were removed.
+    Collected(Collected),
 }
 
 /// Why there is no script.

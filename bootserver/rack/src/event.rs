@@ -6,6 +6,7 @@ use proto::agent::{JoinRequest, Report};
 use proto::api::{Balance, CreateDisk, CreateVm, DescribeHost, GrowDisk, MigrateVm, RegisterHost};
 use proto::heartbeat::Slot;
 use proto::power::{OrderPower, SetBmc};
+use proto::release::{CollectReleases, CreatePool, Manifest, PoolId, ReleaseId, StartRollout};
 use proto::{DiskId, HostId, Mac, VmId};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -276,4 +277,27 @@ pub enum Command {
     Balance(Balance),
     /// The rack is frozen, and the hosts that vanished are truly dead.
     Thaw,
+    /// Its files are all in the store.
+    AddRelease {
+        manifest: Manifest,
+    },
+    DeleteRelease {
+        release: ReleaseId,
+    },
+    CollectReleases(CollectReleases),
+    CreatePool(CreatePool),
+    DeletePool {
+        pool: PoolId,
+    },
+    SetPool {
+        host: HostId,
+        pool: PoolId,
+    },
+    StartRollout {
+        pool: PoolId,
+        request: StartRollout,
+    },
+    StopRollout {
+        pool: PoolId,
+    },
 }

@@ -33,6 +33,7 @@ use proto::agent::{DomainSurvey, JoinRefusal, Report};
 use proto::api::{Accepted, DescribeHost, Refusal, RegisterHost};
 use proto::event::Topic;
 use proto::heartbeat::Slot;
+use proto::release::PoolId;
 use proto::view::{BootStepKind, HostState, VmPhase};
 use proto::{HostId, Mac, OrderId, VmId};
 use std::collections::BTreeMap;
@@ -79,6 +80,8 @@ pub(crate) struct Live {
     pub(crate) client: Option<Client>,
     /// Beginnings in a row that got no further than this step.
     pub(crate) rounds: Option<(BootStepKind, u32)>,
+    /// Since when its present boot has reported with a valid lease, without a break.
+    pub(crate) healthy_mono_ms: Option<u64>,
     /// Why its boot stands still.
     pub(crate) stall: Option<String>,
     /// When steps of its boot that are under way began.
@@ -122,6 +125,7 @@ impl HostRecord {
             fence: None,
             bmc: None,
             power: None,
+            pool: PoolId::default(),
         }
     }
 

@@ -27,8 +27,10 @@ mod moves;
 pub mod names;
 mod orders;
 pub mod policy;
+pub mod pool;
 pub mod power;
 pub mod record;
+pub mod release;
 pub mod script;
 mod table;
 #[cfg(test)]
@@ -46,8 +48,8 @@ use policy::{Policy, Serves};
 use proto::api::{Accepted, Refusal};
 use proto::{HostId, Mac, MoveId, OrderId, VmId};
 use record::{
-    Counters, DiskRecord, ExpectedRecord, HostRecord, LeaseRecord, Loaded, MoveRecord, QuarantineRecord, Record,
-    VmRecord,
+    Counters, DiskRecord, ExpectedRecord, HostRecord, LeaseRecord, Loaded, MoveRecord, PoolRecord, QuarantineRecord,
+    Record, ReleaseRecord, VmRecord,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use table::{Kept, Table};
@@ -64,6 +66,8 @@ pub struct Rack {
     cards: BTreeMap<Mac, HostId>,
     /// Machines of a list that have not come yet.
     expected: Table<ExpectedRecord>,
+    releases: Table<ReleaseRecord>,
+    pools: Table<PoolRecord>,
     hosts: Table<HostRecord>,
     disks: Table<DiskRecord>,
     vms: Table<VmRecord>,
@@ -108,7 +112,7 @@ impl Rack {
     /// Takes up where the records left off; an empty list is a new rack. The effects are to be done like those of
     /// [`Rack::apply`]: storage that must be seen to, above all.
     pub fn restore(policy: Policy, records: Vec<Loaded>, now: Now) -> Result<(Self, Vec<Effect>), RestoreError> {
-        script::bios_budget(&policy)
+        script::bios_budget(&policy, &policy.release)
             .map_err(|err| RestoreError { key: "(configuration)".to_owned(), what: err.to_string() })?;
         let mut rack = Self {
             leases: Leases::new(policy.subnets().filter(|s| s.serves == Serves::Full).map(|s| s.pool)),
@@ -116,6 +120,8 @@ impl Rack {
             cards: BTreeMap::new(),
             policy,
             expected: Table::default(),
+            releases: Table::default(),
+            pools: Table::default(),
             hosts: Table::default(),
             disks: Table::default(),
             vms: Table::default(),
@@ -157,6 +163,8 @@ impl Rack {
             Record::Lease(r) => LeaseRecord::name(&r.id()),
             Record::Quarantine(r) => QuarantineRecord::name(&r.id()),
             Record::Expected(r) => ExpectedRecord::name(&r.id()),
+            Record::Release(r) => ReleaseRecord::name(&r.id()),
+            Record::Pool(r) => PoolRecord::name(&r.id()),
             Record::Host(r) => HostRecord::name(&r.id()),
             Record::Disk(r) => DiskRecord::name(&r.id()),
             Record::Vm(r) => VmRecord::name(&r.id()),
@@ -179,6 +187,8 @@ impl Rack {
             }
             Record::Quarantine(r) => self.leases.quarantine.load(version, r),
             Record::Expected(r) => self.expected.load(version, r),
+            Record::Release(r) => self.releases.load(version, r),
+            Record::Pool(r) => self.pools.load(version, r),
             Record::Host(r) => self.hosts.load(version, r),
             Record::Disk(r) => self.disks.load(version, r),
             Record::Vm(r) => {
@@ -221,6 +231,7 @@ impl Rack {
     /// Sets going again what was under way.
     fn take_up(&mut self, now: Now) {
         self.end_learnt(now);
+        self.take_configured_releases(now);
         for host in self.hosts.ids() {
             let Some(record) = self.hosts.get(&host) else { continue };
             // A full period for everybody: nobody could report while we were away.
@@ -292,6 +303,8 @@ impl Rack {
             self.look_again(now);
             self.find_stalls(now);
             self.power_tick(now);
+            self.step_pools(now);
+            self.collect_by_itself(now);
         }
         self.balance_tick(now);
         self.to_answer.extend(self.live.iter().filter(|(_, live)| live.held.is_some()).map(|(id, _)| id.clone()));
@@ -325,6 +338,17 @@ impl Rack {
             Command::GrowDisk { disk, request } => self.grow_disk(&disk, request, now),
             Command::DeleteDisk { disk } => self.delete_disk(&disk, now),
             Command::Thaw => self.thaw(now),
+            Command::AddRelease { manifest } => self.add_release(manifest, now),
+            Command::DeleteRelease { release } => self.delete_release(&release, now),
+            Command::CollectReleases(request) => {
+                let collected = self.collect(request, now);
+                return self.answer(reply, Answer::Operator(Ok(Reply::Collected(collected))));
+            }
+            Command::CreatePool(request) => self.create_pool(request, now),
+            Command::DeletePool { pool } => self.delete_pool(&pool, now),
+            Command::SetPool { host, pool } => self.set_pool(&host, pool, now),
+            Command::StartRollout { pool, request } => self.start_rollout(&pool, request, now),
+            Command::StopRollout { pool } => self.stop_rollout(&pool, now),
             Command::Balance(request) => {
                 let plan = self.balance(request, now);
                 return self.answer(reply, Answer::Operator(plan.map(Reply::Plan)));
@@ -372,6 +396,8 @@ impl Rack {
         self.leases.table.commit(&mut effects);
         self.leases.quarantine.commit(&mut effects);
         self.expected.commit(&mut effects);
+        self.releases.commit(&mut effects);
+        self.pools.commit(&mut effects);
         self.hosts.commit(&mut effects);
         self.disks.commit(&mut effects);
         self.vms.commit(&mut effects);

@@ -39,6 +39,8 @@ pub(crate) enum Purpose {
     Target(MoveId),
     /// A domain that the records prove to be stale is taken away.
     Orphan(VmId),
+    /// A rollout's: its host starts anew.
+    Reboot,
     /// An operator waits for the text.
     Console { reply: ReplyTo, until_mono_ms: u64 },
 }
@@ -91,6 +93,7 @@ impl Rack {
             Purpose::Target(r#move) => self.target_order_ended(r#move, outcome, now),
             // Whether it is gone is for the next survey to say.
             Purpose::Orphan(_) => {}
+            Purpose::Reboot => self.reboot_ended(host, outcome, now),
             Purpose::Console { reply, .. } => {
                 let answer = match outcome.result {
                     Ok(Done::Console { text }) => Ok(Reply::Console(ConsoleText { text })),

@@ -1,6 +1,7 @@
 //! What the operator's configuration says that the rack must know. Parsed and checked by the boot server.
 
 use proto::Mac;
+use proto::release::Manifest;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
@@ -15,8 +16,14 @@ pub struct Policy {
     pub join: JoinMode,
     /// Who is let in all the same, by what it is; the first that fits counts.
     pub accept: Vec<AcceptRule>,
-    /// The dom0 release to boot.
-    pub release: Release,
+    /// The release that the configuration names for hosts. It is imported, and the first one of the pool `default`.
+    pub release: Manifest,
+    /// Boot files of the templates, one release for guests of each.
+    pub guests: Vec<Manifest>,
+    /// A release that nothing uses is removed after so long, milliseconds; 0 for never.
+    pub release_keep_ms: u64,
+    /// How dom0 is booted.
+    pub dom0: Dom0,
     /// What VMs can be made from, by name.
     pub templates: BTreeMap<String, Template>,
     /// How often agents report, milliseconds, 1000 or more.
@@ -181,21 +188,9 @@ pub struct AcceptRule {
     pub labels: BTreeMap<String, String>,
 }
 
-/// Where the dom0 release's files are and how to boot it. URLs are paths on the boot port.
-#[derive(Debug, Clone)]
-pub struct Release {
-    /// Its name and version.
-    pub name: String,
-    /// Path of Xen's ELF, such as `/b/0123456789abcdef/xen`.
-    pub xen: String,
-    /// Path of Xen's EFI binary.
-    pub xen_efi: String,
-    /// Path of dom0's kernel.
-    pub kernel: String,
-    /// Path of dom0's initrd, which names the image by its digest.
-    pub initrd: String,
-    /// Path of all of these in one signed file, for machines whose Secure Boot takes nothing else.
-    pub unified: Option<String>,
+/// How dom0 is booted, whichever release it is of.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Dom0 {
     /// Xen's arguments, such as `dom0_mem=512M,max:512M`.
     pub xen_args: String,
     /// dom0's kernel arguments that are the same for all hosts.

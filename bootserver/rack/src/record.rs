@@ -2,9 +2,11 @@
 
 use crate::effect::CloneSource;
 use crate::power::{Bmc, PowerOrder};
+use crate::pool::Rollout;
 use proto::agent::Secret;
 use proto::event::LogEvent;
 use proto::host::{Firmware, Inventory};
+use proto::release::{Manifest, PoolId, ReleaseId};
 use proto::view::{BootStep, MovePhase, MoveView, VmPhase};
 use proto::vm::{Restart, VmSpec};
 use proto::{DiskId, Epoch, HostId, Mac, MoveId, OrderId, VmId};
@@ -39,6 +41,8 @@ pub enum Kind {
     Lease,
     Quarantine,
     Expected,
+    Release,
+    Pool,
     Host,
     Disk,
     Vm,
@@ -49,10 +53,12 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds, in the order in which they are loaded.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Lease,
         Self::Quarantine,
         Self::Expected,
+        Self::Release,
+        Self::Pool,
         Self::Host,
         Self::Disk,
         Self::Vm,
@@ -67,6 +73,8 @@ impl Kind {
             Self::Lease => "lease",
             Self::Quarantine => "quarantine",
             Self::Expected => "expected",
+            Self::Release => "release",
+            Self::Pool => "pool",
             Self::Host => "host",
             Self::Disk => "disk",
             Self::Vm => "vm",
@@ -85,6 +93,8 @@ pub enum Record {
     Lease(LeaseRecord),
     Quarantine(QuarantineRecord),
     Expected(ExpectedRecord),
+    Release(ReleaseRecord),
+    Pool(PoolRecord),
     Host(HostRecord),
     Disk(DiskRecord),
     Vm(VmRecord),
@@ -158,6 +168,34 @@ pub struct ExpectedRecord {
     pub bmc: Option<Bmc>,
 }
 
+/// A release that was imported; its files are in the shell's store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReleaseRecord {
+    /// Its id.
+    pub id: ReleaseId,
+    /// What is in it.
+    pub manifest: Manifest,
+    /// When it was imported, Unix milliseconds.
+    pub imported_ms: u64,
+    /// Since when nothing uses it, Unix milliseconds.
+    pub unused_ms: Option<u64>,
+}
+
+/// A pool of hosts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolRecord {
+    /// Its name.
+    pub name: PoolId,
+    /// What its hosts boot.
+    pub release: ReleaseId,
+    /// What they booted before.
+    pub previous: Option<ReleaseId>,
+    /// What the configuration named when it was read last; of the pool `default`.
+    pub configured: Option<ReleaseId>,
+    /// The rollout under way, or the last one.
+    pub rollout: Option<Rollout>,
+}
+
 /// A machine.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct HostRecord {
@@ -198,6 +236,9 @@ pub struct HostRecord {
     /// The newest order to switch its power.
     #[serde(default)]
     pub power: Option<PowerOrder>,
+    /// The pool that it is in.
+    #[serde(default)]
+    pub pool: PoolId,
 }
 
 /// How far a host is fenced.
@@ -221,6 +262,9 @@ pub struct BootRecord {
     pub csr_pem: Option<String>,
     /// From which CHAP secrets of this boot are derived.
     pub chap_seed: Secret,
+    /// The release that its script names.
+    #[serde(default)]
+    pub release: Option<ReleaseId>,
 }
 
 /// A disk.

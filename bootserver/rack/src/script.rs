@@ -5,9 +5,11 @@
 
 use crate::effect::ScriptRefusal;
 use crate::policy::{Policy, Subnet};
+use crate::release::UNIFIED_ROLE;
 use proto::HostId;
 use proto::Mac;
 use proto::host::Firmware;
+use proto::release::{Manifest, ReleaseFile, ReleaseId};
 use std::fmt::Write;
 use std::net::Ipv4Addr;
 
@@ -43,6 +45,8 @@ pub enum BudgetError {
 /// What differs from boot to boot.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Boot<'a> {
+    pub(crate) release: &'a ReleaseId,
+    pub(crate) manifest: &'a Manifest,
     pub(crate) host: &'a HostId,
     pub(crate) mac: Mac,
     pub(crate) address: Ipv4Addr,
@@ -66,12 +70,22 @@ fn dashed(mac: Mac) -> String {
     mac.to_string().replace(':', "-")
 }
 
+/// Path of a release's file on the boot port: the first 16 digits of its digest, and its role.
+pub fn file_path(role: &str, file: &ReleaseFile) -> String {
+    format!("/b/{}/{role}", file.sha256.get(..16).unwrap_or_default())
+}
+
+fn path(manifest: &Manifest, role: &str) -> String {
+    // Without the file the machine asks for what is not there, and for its script again.
+    manifest.files.get(role).map_or_else(|| format!("/b/none/{role}"), |file| file_path(role, file))
+}
+
 /// dom0's kernel command line.
 fn dom0_args(policy: &Policy, boot: Boot<'_>) -> String {
     let mut args = dom0_words(policy, boot);
-    if !policy.release.kernel_args.is_empty() {
+    if !policy.dom0.kernel_args.is_empty() {
         args.push(' ');
-        args.push_str(&policy.release.kernel_args);
+        args.push_str(&policy.dom0.kernel_args);
     }
     args
 }
@@ -97,6 +111,7 @@ fn dom0_words(policy: &Policy, boot: Boot<'_>) -> String {
     add("boot", &format_args!("{}:{}", subnet.server, subnet.boot_port));
     add("ca", &subnet.ca_digest);
     add("join", &boot.nonce);
+    add("release", &boot.release);
     args
 }
 
@@ -127,35 +142,40 @@ pub fn retry(subnet: &Subnet, mac: Mac, firmware: Firmware, why: &ScriptRefusal)
 
 /// The iPXE script for a machine under BIOS: Xen by multiboot.
 pub(crate) fn ipxe_bios(policy: &Policy, boot: Boot<'_>) -> String {
-    let (base, release) = (base(&policy.subnet), &policy.release);
+    let (base, xen_args) = (base(&policy.subnet), &policy.dom0.xen_args);
+    let path = |role| path(boot.manifest, role);
     let args = dom0_args(policy, boot);
-    let space = if release.xen_args.is_empty() { "" } else { " " };
+    let space = if xen_args.is_empty() { "" } else { " " };
     format!(
-        "#!ipxe\nkernel {base}{}{space}{} || goto again\nmodule {base}{} {args} || goto again\nmodule {base}{} || goto again\nboot || goto again\n{}",
-        release.xen,
-        release.xen_args,
-        release.kernel,
-        release.initrd,
+        "#!ipxe\nkernel {base}{}{space}{xen_args} || goto again\nmodule {base}{} {args} || goto again\nmodule {base}{} || goto again\nboot || goto again\n{}",
+        path("xen"),
+        path("vmlinuz"),
+        path("initrd"),
         ending(policy, boot.mac, Firmware::Bios)
     )
 }
 
 /// The iPXE script for a machine under UEFI: Xen's EFI loader, which reads the rest from files that iPXE shows it. Where Secure Boot refuses that
-/// loader, `kernel` fails, and the unified image is tried.
-pub(crate) fn ipxe_uefi(policy: &Policy, mac: Mac) -> String {
-    let (base, release) = (base(&policy.subnet), &policy.release);
-    let refused = if release.unified.is_some() { "unified" } else { "again" };
-    let unified = release.unified.as_ref().map_or_else(String::new, |path| {
-        format!(
-            ":unified\necho Trying the signed image\nimgfree\nkernel {base}{path} || goto again\nboot || goto again\n"
-        )
-    });
+/// loader, `kernel` fails, and the release's unified image is tried, if it has one.
+pub(crate) fn ipxe_uefi(policy: &Policy, mac: Mac, manifest: &Manifest) -> String {
+    let base = base(&policy.subnet);
+    let path = |role| path(manifest, role);
+    let (refused, unified) = match manifest.files.get(UNIFIED_ROLE) {
+        Some(file) => {
+            let path = file_path(UNIFIED_ROLE, file);
+            let unified = format!(
+                ":unified\necho Trying the signed image\nimgfree\nkernel {base}{path} || goto again\nboot || goto again\n"
+            );
+            ("unified", unified)
+        }
+        None => ("again", String::new()),
+    };
     format!(
         "#!ipxe\nkernel --name xen.efi {base}{} || goto {refused}\ninitrd --name xen.cfg {base}/boot/{}/xen.cfg || goto again\ninitrd --name vmlinuz {base}{} || goto again\ninitrd --name initrd {base}{} || goto again\nboot || goto {refused}\n{unified}{}",
-        release.xen_efi,
+        path("xen.efi"),
         dashed(mac),
-        release.kernel,
-        release.initrd,
+        path("vmlinuz"),
+        path("initrd"),
         ending(policy, mac, Firmware::Uefi)
     )
 }
@@ -176,32 +196,31 @@ pub(crate) fn words_url(subnet: &Subnet, mac: Mac) -> String {
 pub(crate) fn xen_cfg(policy: &Policy, boot: Boot<'_>) -> String {
     format!(
         "[global]\ndefault=tsubame\n\n[tsubame]\noptions={}\nkernel=vmlinuz {}\nramdisk=initrd\n",
-        policy.release.xen_args,
+        policy.dom0.xen_args,
         dom0_args(policy, boot)
     )
 }
 
-/// Checks that every machine of the subnet can be booted under BIOS, whatever its address. Called by
-/// [`crate::Rack::restore`], and by the boot server when it reads its configuration.
-pub fn bios_budget(policy: &Policy) -> Result<(), BudgetError> {
-    let release = &policy.release;
+/// Checks that every machine of the subnet can be booted by a release under BIOS, whatever its address. Called by
+/// [`crate::Rack::restore`] and at each import, and by the boot server when it reads its configuration.
+pub fn bios_budget(policy: &Policy, manifest: &Manifest) -> Result<(), BudgetError> {
+    let dom0 = &policy.dom0;
     let printable = |text: &str| text.bytes().all(|b| (b' '..=b'~').contains(&b));
     for (field, given) in [
-        ("dom0.xen_args", &release.xen_args),
-        ("dom0.kernel_args", &release.kernel_args),
-        ("path of Xen", &release.xen),
-        ("path of Xen's EFI binary", &release.xen_efi),
-        ("path of dom0's kernel", &release.kernel),
-        ("path of dom0's initrd", &release.initrd),
+        ("dom0.xen_args", &dom0.xen_args),
+        ("dom0.kernel_args", &dom0.kernel_args),
         ("CA digest", &policy.subnet.ca_digest),
     ] {
         if !printable(given) {
             return Err(BudgetError::Characters { field, given: given.clone() });
         }
     }
+    let release = &crate::release::id_of(manifest);
     let mac = Mac([0; 6]);
     let nonce = "x".repeat(crate::host::NONCE_CHARS);
-    let longest = |address| dom0_args(policy, Boot { host: &HostId::of(mac), mac, address, nonce: &nonce }).len();
+    let longest = |address| {
+        dom0_args(policy, Boot { release, manifest, host: &HostId::of(mac), mac, address, nonce: &nonce }).len()
+    };
     let kernel_args = policy
         .subnets()
         .flat_map(|subnet| [subnet.pool.0, subnet.pool.1].into_iter().chain(subnet.reservations.values().copied()))
@@ -210,17 +229,13 @@ pub fn bios_budget(policy: &Policy) -> Result<(), BudgetError> {
         .unwrap_or(BIOS_BYTES_MAX);
     let base = base(&policy.subnet).len();
     // Each is kept as its URL, a space, its arguments and an end.
-    let args = [(&release.xen, release.xen_args.len()), (&release.kernel, kernel_args)];
+    let args = [(path(manifest, "xen"), dom0.xen_args.len()), (path(manifest, "vmlinuz"), kernel_args)];
     let bytes = args.iter().map(|(path, args)| base + path.len() + 1 + args + 1).sum::<usize>()
         + base
-        + release.initrd.len()
+        + path(manifest, "initrd").len()
         + 1;
     if bytes > BIOS_BYTES_MAX {
-        return Err(BudgetError::TooLong {
-            bytes,
-            xen_args: release.xen_args.len(),
-            kernel_args: release.kernel_args.len(),
-        });
+        return Err(BudgetError::TooLong { bytes, xen_args: dom0.xen_args.len(), kernel_args: dom0.kernel_args.len() });
     }
     Ok(())
 }
@@ -235,11 +250,19 @@ mod tests {
     fn texts() {
         let (policy, mac) = (policy(), "52:54:00:aa:bb:01".parse().expect("a MAC"));
         let host = HostId::of(mac);
-        let boot = Boot { host: &host, mac, address: Ipv4Addr::new(10, 77, 0, 60), nonce: "NNNNNNNNNNNNNNNNNNNNNN" };
+        let release = crate::release::id_of(&policy.release);
+        let boot = Boot {
+            release: &release,
+            manifest: &policy.release,
+            host: &host,
+            mac,
+            address: Ipv4Addr::new(10, 77, 0, 60),
+            nonce: "NNNNNNNNNNNNNNNNNNNNNN",
+        };
         expect![[r#"
             #!ipxe
             kernel http://10.77.0.1:8080/b/0123456789abcdef/xen dom0_mem=512M,max:512M || goto again
-            module http://10.77.0.1:8080/b/2123456789abcdef/vmlinuz tsubame.host=h525400aabb01 tsubame.mac=52:54:00:aa:bb:01 tsubame.ip=10.77.0.60/24 tsubame.server=10.77.0.1:7443 tsubame.boot=10.77.0.1:8080 tsubame.ca=ccccccccccccccccccccccccccccccccccccccccccc tsubame.join=NNNNNNNNNNNNNNNNNNNNNN console=hvc0 || goto again
+            module http://10.77.0.1:8080/b/2123456789abcdef/vmlinuz tsubame.host=h525400aabb01 tsubame.mac=52:54:00:aa:bb:01 tsubame.ip=10.77.0.60/24 tsubame.server=10.77.0.1:7443 tsubame.boot=10.77.0.1:8080 tsubame.ca=ccccccccccccccccccccccccccccccccccccccccccc tsubame.join=NNNNNNNNNNNNNNNNNNNNNN tsubame.release=a375c0d79861 console=hvc0 || goto again
             module http://10.77.0.1:8080/b/3123456789abcdef/initrd || goto again
             boot || goto again
             :again
@@ -261,7 +284,7 @@ mod tests {
             imgfree
             chain --replace http://10.77.0.1:8080/boot/52-54-00-aa-bb-01-efi.ipxe || goto again
         "#]]
-        .assert_eq(&ipxe_uefi(&policy, mac));
+        .assert_eq(&ipxe_uefi(&policy, mac, &policy.release));
         expect![[r#"
             #!ipxe
             echo Waiting to boot: 17 machines go first
@@ -276,15 +299,18 @@ mod tests {
 
             [tsubame]
             options=dom0_mem=512M,max:512M
-            kernel=vmlinuz tsubame.host=h525400aabb01 tsubame.mac=52:54:00:aa:bb:01 tsubame.ip=10.77.0.60/24 tsubame.server=10.77.0.1:7443 tsubame.boot=10.77.0.1:8080 tsubame.ca=ccccccccccccccccccccccccccccccccccccccccccc tsubame.join=NNNNNNNNNNNNNNNNNNNNNN console=hvc0
+            kernel=vmlinuz tsubame.host=h525400aabb01 tsubame.mac=52:54:00:aa:bb:01 tsubame.ip=10.77.0.60/24 tsubame.server=10.77.0.1:7443 tsubame.boot=10.77.0.1:8080 tsubame.ca=ccccccccccccccccccccccccccccccccccccccccccc tsubame.join=NNNNNNNNNNNNNNNNNNNNNN tsubame.release=a375c0d79861 console=hvc0
             ramdisk=initrd
         "#]].assert_eq(&xen_cfg(&policy, boot));
     }
 
     #[test]
     fn where_there_is_a_signed_image() {
-        let (mut policy, mac) = (policy(), "52:54:00:aa:bb:01".parse().expect("a MAC"));
-        policy.release.unified = Some("/b/4123456789abcdef/unified.efi".to_owned());
+        let (policy, mac) = (policy(), "52:54:00:aa:bb:01".parse().expect("a MAC"));
+        let mut manifest = policy.release.clone();
+        let signed = ReleaseFile { sha256: format!("5123456789abcdef{}", "0".repeat(48)), bytes: 1005 };
+        manifest.files.insert(UNIFIED_ROLE.to_owned(), signed);
+        let release = crate::release::id_of(&manifest);
         expect![[r#"
             #!ipxe
             kernel --name xen.efi http://10.77.0.1:8080/b/1123456789abcdef/xen.efi || goto unified
@@ -295,7 +321,7 @@ mod tests {
             :unified
             echo Trying the signed image
             imgfree
-            kernel http://10.77.0.1:8080/b/4123456789abcdef/unified.efi || goto again
+            kernel http://10.77.0.1:8080/b/5123456789abcdef/unified.efi || goto again
             boot || goto again
             :again
             echo Boot failed, trying again in 5 seconds
@@ -303,11 +329,18 @@ mod tests {
             imgfree
             chain --replace http://10.77.0.1:8080/boot/52-54-00-aa-bb-01-efi.ipxe || goto again
         "#]]
-        .assert_eq(&ipxe_uefi(&policy, mac));
+        .assert_eq(&ipxe_uefi(&policy, mac, &manifest));
         let host = HostId::of(mac);
-        let boot = Boot { host: &host, mac, address: Ipv4Addr::new(10, 77, 0, 60), nonce: "NNNNNNNNNNNNNNNNNNNNNN" };
+        let boot = Boot {
+            release: &release,
+            manifest: &manifest,
+            host: &host,
+            mac,
+            address: Ipv4Addr::new(10, 77, 0, 60),
+            nonce: "NNNNNNNNNNNNNNNNNNNNNN",
+        };
         expect![[r#"
-            tsubame.host=h525400aabb01 tsubame.mac=52:54:00:aa:bb:01 tsubame.ip=10.77.0.60/24 tsubame.server=10.77.0.1:7443 tsubame.boot=10.77.0.1:8080 tsubame.ca=ccccccccccccccccccccccccccccccccccccccccccc tsubame.join=NNNNNNNNNNNNNNNNNNNNNN
+            tsubame.host=h525400aabb01 tsubame.mac=52:54:00:aa:bb:01 tsubame.ip=10.77.0.60/24 tsubame.server=10.77.0.1:7443 tsubame.boot=10.77.0.1:8080 tsubame.ca=ccccccccccccccccccccccccccccccccccccccccccc tsubame.join=NNNNNNNNNNNNNNNNNNNNNN tsubame.release=a4d196a7ce74
         "#]].assert_eq(&words(&policy, boot));
         assert_eq!(words_url(&policy.subnet, mac), "http://10.77.0.1:8080/boot/52-54-00-aa-bb-01/words");
     }
@@ -330,11 +363,11 @@ mod tests {
     #[test]
     fn budget() {
         let mut policy = policy();
-        assert_eq!(bios_budget(&policy), Ok(()));
-        policy.release.xen_args = "x".repeat(200);
-        expect!["boot URLs and command lines take up to 587 bytes under BIOS, of which iPXE holds 512; shorten dom0.xen_args (now 200) or dom0.kernel_args (now 12)"].assert_eq(&bios_budget(&policy).expect_err("too long").to_string());
-        policy.release.xen_args = "a\nboot".to_owned();
+        assert_eq!(bios_budget(&policy, &policy.release), Ok(()));
+        policy.dom0.xen_args = "x".repeat(200);
+        expect!["boot URLs and command lines take up to 616 bytes under BIOS, of which iPXE holds 512; shorten dom0.xen_args (now 200) or dom0.kernel_args (now 12)"].assert_eq(&bios_budget(&policy, &policy.release).expect_err("too long").to_string());
+        policy.dom0.xen_args = "a\nboot".to_owned();
         expect![[r#"dom0.xen_args is "a\nboot", expected printable ASCII without line breaks"#]]
-            .assert_eq(&bios_budget(&policy).expect_err("a line break").to_string());
+            .assert_eq(&bios_budget(&policy, &policy.release).expect_err("a line break").to_string());
     }
 }

@@ -4,10 +4,11 @@
 
 use crate::effect::Effect;
 use crate::record::{
-    Change, Counters, DiskRecord, ExpectedRecord, HostRecord, Key, Kind, LeaseRecord, MoveRecord, QuarantineRecord,
-    Record, VmRecord,
+    Change, Counters, DiskRecord, ExpectedRecord, HostRecord, Key, Kind, LeaseRecord, MoveRecord, PoolRecord,
+    QuarantineRecord, Record, ReleaseRecord, VmRecord,
 };
 use proto::event::LogEvent;
+use proto::release::{PoolId, ReleaseId};
 use proto::{DiskId, HostId, Mac, MoveId, VmId};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -46,6 +47,8 @@ macro_rules! kept {
 kept!(LeaseRecord, Lease, Mac, |r| r.mac, |id| id.to_string());
 kept!(QuarantineRecord, Quarantine, Ipv4Addr, |r| r.address, |id| id.to_string());
 kept!(ExpectedRecord, Expected, u64, |r| r.id, |id| format!("{id:020}"));
+kept!(ReleaseRecord, Release, ReleaseId, |r| r.id.clone(), |id| id.to_string());
+kept!(PoolRecord, Pool, PoolId, |r| r.name.clone(), |id| id.to_string());
 kept!(HostRecord, Host, HostId, |r| r.id.clone(), |id| id.to_string());
 kept!(DiskRecord, Disk, DiskId, |r| r.name.clone(), |id| id.to_string());
 kept!(VmRecord, Vm, VmId, |r| r.spec.name.clone(), |id| id.to_string());

@@ -5,10 +5,12 @@ use crate::dhcp::{BootRequest, DhcpReply, MessageKind};
 use crate::effect::{Answer, Effect, JoinDecision, Reply, ScriptRefusal, StorageOp};
 use crate::event::{Command, Entropy, Event, Now, ReplyTo, ScriptKind};
 use crate::ha::is_heartbeat;
-use crate::policy::{Ha, JoinMode, Policy, Release, Serves, Subnet, Template};
+use crate::policy::{Dom0, Ha, JoinMode, Policy, Serves, Subnet, Template};
+use crate::release::DOM0_ROLES;
 use proto::agent::{DomainState, DomainSurvey, HostStats, JoinRequest, LeaseState, Part, Report};
 use proto::api::Refusal;
 use proto::host::{Cpu, Firmware, Inventory};
+use proto::release::{Manifest, ReleaseFile, ReleaseKind};
 use proto::vm::Boot;
 use proto::{Epoch, HostId, Mac};
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,6 +33,14 @@ pub(crate) fn subnet() -> Subnet {
     }
 }
 
+/// A release for hosts; the digests of its files differ by role and version.
+pub(crate) fn release(name: &str, version: u64) -> Manifest {
+    let file =
+        |digit: u64| ReleaseFile { sha256: format!("{digit}123456789abcdef{version:048x}"), bytes: 1000 + digit };
+    let files = DOM0_ROLES.iter().zip(0..).map(|(role, digit)| ((*role).to_owned(), file(digit))).collect();
+    Manifest { name: name.to_owned(), version, kind: ReleaseKind::Dom0, files, ..Manifest::default() }
+}
+
 pub(crate) fn policy() -> Policy {
     let template = Template {
         boot: Boot::Kernel { kernel: "a".repeat(64), initrd: None, cmdline: "quiet".to_owned() },
@@ -45,16 +55,10 @@ pub(crate) fn policy() -> Policy {
         relayed: Vec::new(),
         join: JoinMode::All,
         accept: Vec::new(),
-        release: Release {
-            name: "dom0-1".to_owned(),
-            xen: "/b/0123456789abcdef/xen".to_owned(),
-            xen_efi: "/b/1123456789abcdef/xen.efi".to_owned(),
-            kernel: "/b/2123456789abcdef/vmlinuz".to_owned(),
-            initrd: "/b/3123456789abcdef/initrd".to_owned(),
-            unified: None,
-            xen_args: "dom0_mem=512M,max:512M".to_owned(),
-            kernel_args: "console=hvc0".to_owned(),
-        },
+        release: release("dom0", 1),
+        guests: Vec::new(),
+        release_keep_ms: 0,
+        dom0: Dom0 { xen_args: "dom0_mem=512M,max:512M".to_owned(), kernel_args: "console=hvc0".to_owned() },
         templates: BTreeMap::from([("tiny".to_owned(), template)]),
         report_ms: 2000,
         lost_ms: 15_000,
@@ -224,6 +228,7 @@ pub(crate) fn inventory() -> Inventory {
         xen: "4.17.7".to_owned(),
         agent: "1".to_owned(),
         image: "i".to_owned(),
+        release: String::new(),
         hardware: proto::host::Hardware::default(),
     }
 }

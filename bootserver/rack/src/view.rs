@@ -53,6 +53,9 @@ impl Rack {
                 fence: self.fence_shown(record),
                 fence_at_ms: self.fence_at_ms(record, now),
                 power: self.power_shown(record),
+                pool: record.pool.clone(),
+                release: self.runs_release(record),
+                outdated: self.outdated(record),
             }
         });
         let vms = self.vms.values().map(|record| {
@@ -104,6 +107,8 @@ impl Rack {
             templates: self.policy.templates.keys().cloned().collect(),
             ha: self.ha_shown(),
             expected: u32::try_from(self.expected.len()).unwrap_or(u32::MAX),
+            releases: self.releases_shown(),
+            pools: self.pools_shown(),
         }
     }
 

@@ -49,7 +49,7 @@ impl Pacer {
 }
 
 /// All files by path.
-#[derive(Default)]
+#[derive(Default, Clone)]
 pub struct Shelf(HashMap<String, Arc<Entry>>);
 
 /// One file.
@@ -125,7 +125,7 @@ impl Entry {
             if file.metadata()?.len() == bytes {
                 Ok(file)
             } else {
-                Err(io::Error::other("it has changed since the server started; restart the server"))
+                Err(io::Error::other("it has changed since it was taken in; import its release again"))
             }
         };
         tokio::task::spawn_blocking(open).await.map_err(io::Error::other)?

@@ -1,11 +1,14 @@
 //! From the form to the domain type: every check that takes more than one value, the machine or the disk.
 
-use super::files::{Manifest, ServedFile};
+use super::files::{ServedFile, built_manifest};
 use super::form::{Form, Join, Network, Template, Timing};
 use super::line::line_of;
 use super::{Config, ConfigError, Listen};
+use crate::releases::Import;
+use proto::release::{BuiltManifest, Manifest, ReleaseKind};
 use rack::policy::{self, AcceptRule, JoinMode, Policy};
-use std::collections::BTreeMap;
+use rack::release::{DOM0_ROLES, UNIFIED_ROLE};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -13,10 +16,6 @@ use std::path::{Path, PathBuf};
 
 /// Names under which loaders are handed out; the first two must be there.
 const LOADERS: [&str; 4] = ["undionly.kpxe", "ipxe.efi", "snponly.efi", "autoexec.ipxe"];
-/// The release's files, in the order of [`Config::release`].
-const RELEASE: [&str; 5] = ["xen", "xen.efi", "vmlinuz", "initrd", "dom0.squashfs"];
-/// And what one has whose builder had a key.
-const UNIFIED: &str = "unified.efi";
 
 pub(super) fn check(file: &Path, text: &str) -> Result<Config, ConfigError> {
     let form: Form = serde_yaml::from_str(text).map_err(|err| {
@@ -69,6 +68,42 @@ impl Checker<'_> {
         match ServedFile::digest(&path) {
             Ok(file) => Ok(file),
             Err(err) => self.wrong(key, format!("{} cannot be read: {err}; expected a file", path.display())),
+        }
+    }
+
+    /// The release of hosts: what its manifest names, or without one the files that no host boots without.
+    fn release(&self, dir: PathBuf) -> Result<Import, ConfigError> {
+        let built = match built_manifest(&dir) {
+            Ok(built) => built,
+            Err(err) => return self.wrong("release", format!("manifest.json of {}: {err}", dir.display())),
+        };
+        let mut roles: BTreeSet<String> = DOM0_ROLES.map(str::to_owned).into();
+        roles.extend(built.iter().flat_map(|built| built.files.keys().cloned()));
+        if dir.join(UNIFIED_ROLE).is_file() {
+            roles.insert(UNIFIED_ROLE.to_owned());
+        }
+        let mut files = BTreeMap::new();
+        for role in roles {
+            let file = self.served("release", dir.join(&role))?;
+            let said = built.as_ref().and_then(|built| built.files.get(&role));
+            if said.is_some_and(|said| said.sha256 != file.sha256) {
+                let what = "is not what manifest.json says by its sha256; build the release again";
+                return self.wrong("release", format!("{} {what}", file.path.display()));
+            }
+            files.insert(role, file);
+        }
+        let named = files.iter().map(|(role, file)| (role.clone(), file.named())).collect();
+        let of_dir = || dir.file_name().map_or_else(|| "release".into(), |n| n.to_string_lossy().into_owned());
+        let built = built.unwrap_or_else(|| BuiltManifest {
+            name: of_dir(),
+            version: 0,
+            files: BTreeMap::new(),
+            packages: BTreeMap::new(),
+        });
+        let manifest = built.release(named, None);
+        match manifest.check() {
+            Ok(()) => Ok(Import { manifest, files }),
+            Err(err) => self.wrong("release", format!("{}: {err}", dir.display())),
         }
     }
 
@@ -158,7 +193,7 @@ impl Checker<'_> {
         &self,
         name: &str,
         given: &Template,
-        blobs: &mut Vec<ServedFile>,
+        files: &mut BTreeMap<String, ServedFile>,
     ) -> Result<policy::Template, ConfigError> {
         let key = |field: &str| format!("templates/{name}/{field}");
         if name.parse::<proto::VmId>().is_err() {
@@ -175,7 +210,7 @@ impl Checker<'_> {
         let mut blob = |field: &str, path: &Path| {
             let file = self.served(&key(field), self.path(path))?;
             let sha256 = file.sha256.clone();
-            blobs.push(file);
+            files.insert(field.to_owned(), file);
             Ok(sha256)
         };
         let boot = match (&given.kernel, &given.loader) {
@@ -273,32 +308,10 @@ impl Checker<'_> {
 
         let storage = self.storage(&form)?;
 
-        let release_dir = self.path(&form.release);
-        let manifest = match Manifest::read(&release_dir) {
-            Ok(manifest) => manifest,
-            Err(err) => return self.wrong("release", format!("manifest.json of {}: {err}", release_dir.display())),
-        };
-        let mut release = Vec::new();
-        let signed = Some(UNIFIED).filter(|name| release_dir.join(name).is_file());
-        for name in RELEASE.into_iter().chain(signed) {
-            let file = self.served("release", release_dir.join(name))?;
-            if manifest.as_ref().is_some_and(|m| !m.fits(name, &file)) {
-                return self.wrong(
-                    "release",
-                    format!(
-                        "{} is not what manifest.json says by its sha256; build the release again",
-                        file.path.display()
-                    ),
-                );
-            }
-            release.push(file);
-        }
-        let unified = release.get(RELEASE.len()).map(|file: &ServedFile| format!("/b/{}/{UNIFIED}", file.short()));
-        let url = |at: usize| format!("/b/{}/{}", release[at].short(), RELEASE[at]);
-        let of_dir = || release_dir.file_name().map_or_else(|| "release".into(), |n| n.to_string_lossy().into_owned());
-        let release_name = manifest.as_ref().map_or_else(of_dir, Manifest::release_name);
+        let keep_days = form.releases.keep_days;
+        self.range("releases/keep_days", keep_days, 0..=36_500, "days, 0 for ever")?;
         let xen_args = format!("dom0_mem={0}M,max:{0}M {1}", form.dom0.memory_mib, form.dom0.xen_args);
-        let (xen, xen_efi, kernel, initrd) = (url(0), url(1), url(2), url(3));
+        let mut imports = vec![self.release(self.path(&form.release))?];
 
         let loaders_dir = self.path(&form.loaders);
         let mut loaders = BTreeMap::new();
@@ -311,9 +324,14 @@ impl Checker<'_> {
             }
         }
 
-        let (mut blobs, mut templates, mut template_images) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
+        let (mut templates, mut template_images) = (BTreeMap::new(), BTreeMap::new());
         for (name, given) in &form.templates {
-            templates.insert(name.clone(), self.template(name, given, &mut blobs)?);
+            let mut files = BTreeMap::new();
+            templates.insert(name.clone(), self.template(name, given, &mut files)?);
+            let named = files.iter().map(|(role, file): (&String, &ServedFile)| (role.clone(), file.named())).collect();
+            let manifest =
+                Manifest { name: name.clone(), kind: ReleaseKind::Guest, files: named, ..Manifest::default() };
+            imports.push(Import { manifest, files });
             if let Some(image) = &given.disk_image {
                 template_images.insert(name.clone(), self.path(image));
             }
@@ -328,16 +346,10 @@ impl Checker<'_> {
                 Join::All => JoinMode::All,
             },
             accept: self.accept(&form)?,
-            release: policy::Release {
-                name: release_name,
-                xen,
-                xen_efi,
-                kernel,
-                initrd,
-                unified,
-                xen_args: xen_args.trim_end().to_owned(),
-                kernel_args: form.dom0.kernel_args,
-            },
+            release: imports[0].manifest.clone(),
+            guests: imports[1..].iter().map(|import| import.manifest.clone()).collect(),
+            release_keep_ms: keep_days * 86_400_000,
+            dom0: policy::Dom0 { xen_args: xen_args.trim_end().to_owned(), kernel_args: form.dom0.kernel_args },
             templates,
             report_ms: timing.report_ms,
             lost_ms: timing.lost_ms,
@@ -353,16 +365,15 @@ impl Checker<'_> {
         let mut longest = policy.clone();
         longest.subnet.ca_digest = "x".repeat(43);
         longest.relayed.iter_mut().for_each(|subnet| subnet.ca_digest = "x".repeat(43));
-        if let Err(err) = rack::script::bios_budget(&longest) {
+        if let Err(err) = rack::script::bios_budget(&longest, &longest.release) {
             return self.wrong("dom0", err);
         }
         Ok(Config {
             state: self.path(&form.state),
             interface: form.interface,
             policy,
-            release,
+            imports,
             loaders,
-            blobs,
             template_images,
             boot_rate_bytes_s: form.boot.rate_mbit * 125_000,
             listen,

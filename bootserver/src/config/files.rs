@@ -1,9 +1,8 @@
 //! Files that are served: found, measured and digested once. They must not change while the server runs; who serves
 //! one checks its length again.
 
-use serde::Deserialize;
+use proto::release::{BuiltManifest, ReleaseFile};
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs::File;
 use std::io::{self, Read};
@@ -42,43 +41,18 @@ impl ServedFile {
         Ok(Self { path: path.to_owned(), sha256: hex(&hasher.finalize()), bytes })
     }
 
-    /// The first 16 digits of the digest, under which it is found at `/b/`.
-    pub fn short(&self) -> &str {
-        &self.sha256[..16]
+    /// As a release names it.
+    pub fn named(&self) -> ReleaseFile {
+        ReleaseFile { sha256: self.sha256.clone(), bytes: self.bytes }
     }
 }
 
-/// What a release says of itself, in `manifest.json`.
-#[derive(Debug, Deserialize)]
-pub(super) struct Manifest {
-    name: String,
-    version: u64,
-    files: BTreeMap<String, ManifestFile>,
-}
-
-#[derive(Debug, Deserialize)]
-struct ManifestFile {
-    sha256: String,
-}
-
-impl Manifest {
-    /// Reads a release's manifest; `None` when it has none.
-    pub(super) fn read(release: &Path) -> io::Result<Option<Self>> {
-        match std::fs::read(release.join("manifest.json")) {
-            Ok(text) => serde_json::from_slice(&text).map(Some).map_err(io::Error::other),
-            Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(err) => Err(err),
-        }
-    }
-
-    /// Name and version, such as `dom0-1`.
-    pub(super) fn release_name(&self) -> String {
-        format!("{}-{}", self.name, self.version)
-    }
-
-    /// Whether a file is what the manifest says, if it says anything of it.
-    pub(super) fn fits(&self, name: &str, file: &ServedFile) -> bool {
-        self.files.get(name).is_none_or(|said| said.sha256 == file.sha256)
+/// Reads what a release says of itself, in `manifest.json`; `None` when it has none.
+pub(super) fn built_manifest(release: &Path) -> io::Result<Option<BuiltManifest>> {
+    match std::fs::read(release.join("manifest.json")) {
+        Ok(text) => serde_json::from_slice(&text).map(Some).map_err(io::Error::other),
+        Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(err) => Err(err),
     }
 }
 

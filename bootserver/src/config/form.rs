@@ -38,6 +38,21 @@ pub(super) struct Form {
     pub(super) balancing: Balancing,
     #[serde(default)]
     pub(super) boot: Boot,
+    #[serde(default)]
+    pub(super) releases: Releases,
+}
+
+/// How long releases are kept that nothing uses.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Releases {
+    pub(super) keep_days: u64,
+}
+
+impl Default for Releases {
+    fn default() -> Self {
+        Self { keep_days: 30 }
+    }
 }
 
 /// What machines that boot may take of the link.

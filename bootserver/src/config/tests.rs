@@ -1,5 +1,6 @@
 use super::*;
 use expect_test::{Expect, expect};
+use rack::release::{UNIFIED_ROLE, id_of};
 use std::fs;
 use std::path::Path;
 use tempfile::TempDir;
@@ -62,11 +63,13 @@ fn a_good_one() {
     let dir = directory();
     let config = load(dir.path(), GOOD).expect("it is right");
     let policy = config.policy("x".repeat(43));
-    assert_eq!(policy.release.name, "dom0-1");
-    assert_eq!(policy.release.xen_args, "dom0_mem=512M,max:512M");
-    assert_eq!(config.release.len(), 5);
-    assert_eq!(policy.release.initrd, format!("/b/{}/initrd", config.release[3].short()));
-    assert_eq!(config.blobs.len(), 3);
+    assert_eq!(policy.release.title(), "dom0-1-0");
+    assert_eq!(policy.dom0.xen_args, "dom0_mem=512M,max:512M");
+    assert_eq!(policy.release.files.len(), 5);
+    let names: Vec<_> =
+        config.imports.iter().map(|import| (import.manifest.name.as_str(), import.files.len())).collect();
+    assert_eq!(names, [("dom0-1", 5), ("own", 1), ("tiny", 2)]);
+    assert_eq!(policy.release_keep_ms, 30 * 86_400_000);
     assert_eq!(config.template_images, BTreeMap::from([("own".to_owned(), dir.path().join("d"))]));
     assert_eq!(policy.portal.to_string(), "127.0.0.1:3260");
     assert_eq!(config.state, dir.path().join("state"));
@@ -79,7 +82,7 @@ fn keys_and_types() {
         "interface: lo",
         "interfaces: lo",
         expect![
-            "DIR/c.yaml:2: unknown field `interfaces`, expected one of `state`, `interface`, `subnet`, `relayed`, `reservations`, `join`, `accept`, `release`, `loaders`, `dom0`, `templates`, `listen`, `storage`, `timing`, `balancing`, `boot`"
+            "DIR/c.yaml:2: unknown field `interfaces`, expected one of `state`, `interface`, `subnet`, `relayed`, `reservations`, `join`, `accept`, `release`, `loaders`, `dom0`, `templates`, `listen`, `storage`, `timing`, `balancing`, `boot`, `releases`"
         ],
     );
     check(
@@ -271,7 +274,7 @@ fn values_at_odds() {
         "listen:",
         &long,
         expect![
-            "DIR/c.yaml:13: dom0: boot URLs and command lines take up to 697 bytes under BIOS, of which iPXE holds 512; shorten dom0.xen_args (now 22) or dom0.kernel_args (now 300)"
+            "DIR/c.yaml:13: dom0: boot URLs and command lines take up to 728 bytes under BIOS, of which iPXE holds 512; shorten dom0.xen_args (now 22) or dom0.kernel_args (now 300)"
         ],
     );
     check(
@@ -401,7 +404,7 @@ fn a_release_that_is_not_what_its_manifest_says() {
         load(dir.path(), GOOD)
     };
     let digest = files::ServedFile::digest(&dir.path().join("dom0-1/xen")).expect("read").sha256;
-    assert_eq!(manifest(&digest).expect("it is right").policy(String::new()).release.name, "dom0-7");
+    assert_eq!(manifest(&digest).expect("it is right").policy(String::new()).release.title(), "dom0-7");
     let err = manifest(&"0".repeat(64)).map(|_| ()).expect_err("another digest").to_string();
     expect![
         "DIR/c.yaml:8: release: DIR/dom0-1/xen is not what manifest.json says by its sha256; build the release again"
@@ -453,14 +456,11 @@ fn the_budget_of_boots() {
 #[test]
 fn a_release_with_a_signed_image() {
     let dir = directory();
-    let read = || load(dir.path(), GOOD).expect("it is right");
-    assert_eq!(read().policy(String::new()).release.unified, None);
+    let read = || load(dir.path(), GOOD).expect("it is right").policy(String::new()).release;
+    let plain = read();
+    assert!(!plain.files.contains_key(UNIFIED_ROLE));
     fs::write(dir.path().join("dom0-1/unified.efi"), "unified").expect("written");
-    let config = read();
-    let unified = config.release.last().expect("it has files");
-    assert_eq!(
-        config.policy(String::new()).release.unified,
-        Some(format!("/b/{}/unified.efi", unified.short())),
-        "{unified:?}"
-    );
+    let signed = read();
+    assert_eq!(signed.files[UNIFIED_ROLE].bytes, 7);
+    assert_ne!(id_of(&plain), id_of(&signed), "it is another release");
 }

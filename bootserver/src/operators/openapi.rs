@@ -1,6 +1,6 @@
 //! The OpenAPI document, from the table of routes and the types' own schemas.
 
-use super::routes::{ROUTES, Route, Type, Verb};
+use super::routes::{Act, ROUTES, Route, Type, Verb};
 use proto::api::ApiError;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -82,6 +82,21 @@ fn operation(route: &Route, error: &RefOr<Schema>, schemas: &mut BTreeMap<String
         let number = |name, what| parameter(name, ParameterIn::Query, JsonType::Integer, what);
         operation = operation.parameter(number("after", "Events above this number; 0 when absent."));
         operation = operation.parameter(number("limit", "At most so many, 1 to 1000; 100 when absent."));
+    }
+    if matches!(route.act, Act::File) {
+        operation = operation.parameter(parameter(
+            "offset",
+            ParameterIn::Query,
+            JsonType::Integer,
+            "The byte at which this part begins; 0 when absent.",
+        ));
+        let bytes = ObjectBuilder::new()
+            .schema_type(JsonType::String)
+            .format(Some(SchemaFormat::KnownFormat(KnownFormat::Binary)));
+        let content = ContentBuilder::new().schema(Some(bytes.build())).build();
+        let body =
+            RequestBodyBuilder::new().required(Some(Required::True)).content("application/octet-stream", content);
+        operation = operation.request_body(Some(body.build()));
     }
     if let Some(body) = route.body {
         let content = ContentBuilder::new().schema(Some(known(body, schemas))).build();

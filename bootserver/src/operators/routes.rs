@@ -10,6 +10,9 @@ use proto::api::{
 };
 use proto::event::LogEvent;
 use proto::power::{OrderPower, PowerView, SetBmc};
+use proto::release::{
+    CollectReleases, Collected, CreatePool, FileProgress, Manifest, MissingFiles, SetPool, StartRollout,
+};
 use proto::view::{PlanView, RackView};
 use rack::event::Command;
 use serde::de::DeserializeOwned;
@@ -68,6 +71,12 @@ pub(super) enum Act {
     Events,
     HostLog,
     OpenApi,
+    /// Announces a release.
+    Missing,
+    /// A part of a release's file, as it is.
+    File,
+    /// Adds an announced release.
+    Import,
     /// Asks the rack.
     Command(fn(&Given<'_>) -> Result<Command, Refusal>),
 }
@@ -166,7 +175,7 @@ impl Route {
 use Verb::{Delete, Get, Post};
 
 /// All routes.
-pub(super) static ROUTES: [Route; 34] = [
+pub(super) static ROUTES: [Route; 44] = [
     route(Get, "/v1/about", "The server's version, and whether it was set up.", of::<About>(), Act::About),
     route(Post, "/v1/setup", "Choose the password by the set-up code.", of::<Session>(), Act::Setup).takes::<Setup>(),
     route(Post, "/v1/login", "Log in.", of::<Session>(), Act::Login).takes::<Login>(),
@@ -265,6 +274,54 @@ pub(super) static ROUTES: [Route; 34] = [
     command(Post, "/v1/thaw", "Say of a frozen rack that the hosts which vanished are dead: each is fenced.", |_| {
         Ok(Command::Thaw)
     }),
+    route(
+        Post,
+        "/v1/releases/missing",
+        "Announce a release: which of its files are to be sent.",
+        of::<MissingFiles>(),
+        Act::Missing,
+    )
+    .takes::<Manifest>(),
+    route(
+        Post,
+        "/v1/releases/files/{id}",
+        "Send a part of an announced file, named by its sha256: up to 1 MiB, in order.",
+        of::<FileProgress>(),
+        Act::File,
+    ),
+    route(
+        Post,
+        "/v1/releases",
+        "Add an announced release, all of whose files were sent.",
+        of::<Accepted>(),
+        Act::Import,
+    )
+    .takes::<Manifest>(),
+    command(Delete, "/v1/releases/{id}", "Delete a release that nothing uses.", |r| {
+        Ok(Command::DeleteRelease { release: r.id()? })
+    }),
+    route(
+        Post,
+        "/v1/releases/collect",
+        "Delete the releases that nothing uses.",
+        of::<Collected>(),
+        Act::Command(|r| Ok(Command::CollectReleases(r.body()?))),
+    )
+    .takes::<CollectReleases>(),
+    command(Post, "/v1/pools", "Make a pool of hosts.", |r| Ok(Command::CreatePool(r.body()?))).takes::<CreatePool>(),
+    command(Delete, "/v1/pools/{id}", "Delete a pool without hosts.", |r| Ok(Command::DeletePool { pool: r.id()? })),
+    command(Post, "/v1/pools/{id}/rollout", "Bring a release to a pool: first to a few hosts, then to all.", |r| {
+        Ok(Command::StartRollout { pool: r.id()?, request: r.body()? })
+    })
+    .takes::<StartRollout>(),
+    command(Post, "/v1/pools/{id}/stop", "Stop a pool's rollout: canaries go back, what was promoted stays.", |r| {
+        Ok(Command::StopRollout { pool: r.id()? })
+    }),
+    command(Post, "/v1/hosts/{id}/pool", "Put a host into another pool.", |r| {
+        let SetPool { pool } = r.body()?;
+        Ok(Command::SetPool { host: r.id()?, pool })
+    })
+    .takes::<SetPool>(),
     route(Get, "/v1/openapi.json", "This document.", of::<Document>(), Act::OpenApi),
 ];
 

@@ -54,6 +54,7 @@ fn inventory() -> Inventory {
         xen: "4.17.7".to_owned(),
         agent: "test".to_owned(),
         image: String::new(),
+        release: String::new(),
         hardware: proto::host::Hardware::default(),
     }
 }

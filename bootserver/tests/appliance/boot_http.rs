@@ -17,7 +17,7 @@ async fn check(
     status: StatusCode,
     body: &[u8],
 ) -> HeaderMap {
-    let (got, answered, content) = server.fetch(HERE, method.clone(), "/b/image", headers).await;
+    let (got, answered, content) = server.fetch(HERE, method.clone(), &server.image, headers).await;
     assert_eq!((got, &content[..]), (status, body), "{method} {headers:?}");
     answered
 }
@@ -42,7 +42,7 @@ async fn files() {
     let ours = [("range", "bytes=7-10"), ("if-range", etag.as_str())];
     check(&server, Method::GET, &ours, StatusCode::PARTIAL_CONTENT, b"dom0").await;
     for (method, path, status) in [
-        (Method::POST, "/b/image", StatusCode::METHOD_NOT_ALLOWED),
+        (Method::POST, server.image.as_str(), StatusCode::METHOD_NOT_ALLOWED),
         (Method::GET, "/b/../state/ca.pem", StatusCode::NOT_FOUND),
         (Method::GET, "/", StatusCode::NOT_FOUND),
         (Method::GET, "/boot/nonsense.ipxe", StatusCode::NOT_FOUND),
@@ -53,9 +53,9 @@ async fn files() {
     let (status, _, pem) = server.fetch(HERE, Method::GET, "/ca.pem", &[]).await;
     assert_eq!((status, &pem[..]), (StatusCode::OK, server.ca.pem().as_bytes()));
     // A file that changes under the server is not served as what it was.
-    let image = server.state().with_file_name("dom0-1").join("dom0.squashfs");
-    std::fs::write(image, "another length").expect("written");
-    assert_eq!(server.fetch(HERE, Method::GET, "/b/image", &[]).await.0, StatusCode::INTERNAL_SERVER_ERROR);
+    let digest = etag.trim_matches('"');
+    std::fs::write(server.state().join("releases/files").join(digest), "another length").expect("written");
+    assert_eq!(server.fetch(HERE, Method::GET, &server.image, &[]).await.0, StatusCode::INTERNAL_SERVER_ERROR);
     server.stop().await;
 }
 

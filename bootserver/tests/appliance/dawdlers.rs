@@ -37,7 +37,7 @@ async fn listen() -> (TcpListener, SocketAddr) {
 async fn plain(server: &Server, stop: watch::Receiver<bool>) -> SocketAddr {
     let (listener, at) = listen().await;
     let service = Arc::new(BootHttp {
-        shelf: Shelf::default(),
+        shelf: tokio::sync::watch::channel(Arc::<Shelf>::default()).1,
         pacer: Pacer::new(0),
         subnet: server.subnet.clone(),
         ca_pem: "served".to_owned(),

@@ -5,4 +5,5 @@ mod agents;
 mod boot_http;
 mod dawdlers;
 mod operators;
+mod releases;
 mod server;

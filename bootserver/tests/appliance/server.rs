@@ -1,13 +1,14 @@
 //! What the tests start: a whole server but DHCP, TFTP and storage, and plain ways to talk to it.
 
 use bootserver::agents::Agents;
-use bootserver::boot_http::{BootHttp, Pacer, Shelf};
+use bootserver::boot_http::{BootHttp, Pacer};
 use bootserver::ca::Ca;
 use bootserver::config::Config;
-use bootserver::config::files::ServedFile;
 use bootserver::host_logs::HostLogs;
 use bootserver::operators::{Operators, Sessions};
 use bootserver::rack_task::{Clock, Handle, RackError, RackTask};
+use bootserver::releases::files::Files;
+use bootserver::releases::{self, Releases};
 use bootserver::store::Store;
 use bootserver::{agents, boot_http, connections, operators, tls};
 use bytes::Bytes;
@@ -21,8 +22,9 @@ use proto::view::RackView;
 use rack::Rack;
 use rack::dhcp::{BootRequest, MessageKind};
 use rack::effect::{Answer, StorageOp};
-use rack::event::{BootFile, Event};
+use rack::event::Event;
 use rack::policy::Subnet;
+use rack::script::file_path;
 use rcgen::KeyPair;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
@@ -47,6 +49,8 @@ pub(crate) struct Server {
     pub(crate) rack: Handle,
     pub(crate) ca: Arc<Ca>,
     pub(crate) subnet: Subnet,
+    /// The path of the configured release's image.
+    pub(crate) image: String,
     pub(crate) boot: SocketAddr,
     pub(crate) agents: SocketAddr,
     pub(crate) operators: SocketAddr,
@@ -78,6 +82,8 @@ pub(crate) async fn start(dir: TempDir) -> Server {
     let config = Config::load(&dir.path().join("c.yaml")).expect("a configuration");
     let ca = Arc::new(Ca::open(&config.state).expect("a CA"));
     let (store, records) = Store::open(&config.state).expect("a store");
+    let files = Files::open(&config.state, 0).expect("files");
+    releases::take_in(&files, &config.imports).expect("taken in");
     let clock = Clock::start();
     let (rack, restored) = Rack::restore(config.policy(ca.digest()), records, clock.now()).expect("a rack");
     // The heartbeat disk is made in every rack; beyond it there is no storage in these tests.
@@ -99,9 +105,10 @@ pub(crate) async fn start(dir: TempDir) -> Server {
     };
 
     let (listener, boot) = listen().await;
-    let mut shelf = Shelf::default();
-    let image: &ServedFile = &config.release[4];
-    shelf.put("/b/image".to_owned(), image, Some(BootFile::Image));
+    let (following, imports, shelf) = Releases::new(files, rack.clone(), None);
+    tokio::spawn(following.run(stopped.clone()));
+    let manifest = &config.imports[0].manifest;
+    let image = file_path("dom0.squashfs", &manifest.files["dom0.squashfs"]);
     let (pacer, subnet) = (Pacer::new(0), config.policy(ca.digest()).subnet);
     let (ca_pem, limits) = (ca.pem().to_owned(), boot_http::LIMITS);
     let service = BootHttp { shelf, pacer, subnet: subnet.clone(), ca_pem, limits, rack: rack.clone() };
@@ -118,15 +125,11 @@ pub(crate) async fn start(dir: TempDir) -> Server {
     let (listener, to_operators) = listen().await;
     let acceptor = tls::operators(own()).expect("TLS");
     let sessions = Sessions::open(&config.state, clock.now().unix_ms).expect("sessions");
-    let filter = warp::service(operators::filter(Arc::new(Operators {
-        sessions,
-        logs: HostLogs::default(),
-        rack: rack.clone(),
-        clock,
-    })));
+    let service = Operators { sessions, logs: HostLogs::default(), rack: rack.clone(), clock, releases: imports };
+    let filter = warp::service(operators::filter(Arc::new(service)));
     let hold = connections::tls(acceptor, operators::LIMITS, filter);
     tokio::spawn(connections::serve("operators", listener, operators::LIMITS, hold, stopped));
-    Server { dir, rack, ca, subnet, boot, agents: to_agents, operators: to_operators, stop, task }
+    Server { dir, rack, ca, subnet, image, boot, agents: to_agents, operators: to_operators, stop, task }
 }
 
 impl Server {

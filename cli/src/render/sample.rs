@@ -41,6 +41,9 @@ fn host(last: u8, state: HostState) -> HostView {
         fence: None,
         fence_at_ms: None,
         power: None,
+        pool: Default::default(),
+        release: None,
+        outdated: false,
     }
 }
 
@@ -126,6 +129,7 @@ pub(crate) fn rack() -> RackView {
         xen: "4.17.7".into(),
         agent: "0.1.0".into(),
         image: "dom0-1".into(),
+        release: String::new(),
         hardware: proto::host::Hardware::default(),
     });
     first.stats = Some(HostStats {

@@ -30,6 +30,9 @@ pub fn rack(phase: VmPhase, since_ms: u64) -> RackView {
         fence: None,
         fence_at_ms: None,
         power: None,
+        pool: Default::default(),
+        release: None,
+        outdated: false,
     };
     let spec = VmSpec {
         name: "web-1".parse().expect("a name"),

@@ -117,7 +117,8 @@ impl Agent {
             | Act::Pause { .. }
             | Act::Release { .. }
             | Act::AbortReceive { .. }
-            | Act::Console { .. } => true,
+            | Act::Console { .. }
+            | Act::Reboot { .. } => true,
         }
     }
 

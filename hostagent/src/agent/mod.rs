@@ -26,6 +26,7 @@
 mod lease;
 mod note;
 mod orders;
+mod reboot;
 mod report;
 #[cfg(test)]
 mod tests;
@@ -37,7 +38,7 @@ pub use orders::{ORDERS_WAITING_MAX, POLL_MS};
 use crate::hypervisor::{Completion, Job, Op, OpResult, Progress, Survey};
 use lease::Lease;
 use orders::{Taken, Work};
-use proto::agent::{Failure, FailureKind, Heartbeat, OrderOutcome, Report, ReportAnswer};
+use proto::agent::{Act, Failure, FailureKind, Heartbeat, OrderOutcome, Report, ReportAnswer};
 use proto::{OrderId, VmId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -106,6 +107,8 @@ pub enum AgentAction {
         /// After so long without another the host is reset, seconds.
         timeout_s: u64,
     },
+    /// Start the machine anew, now.
+    Reboot,
 }
 
 /// The agent's state.
@@ -132,6 +135,7 @@ pub struct Agent {
 enum JobFor {
     Work(VmId),
     Console(OrderId),
+    Reboot(OrderId),
     Report,
     /// The lease has lapsed: a look at what runs, then the pause of everything.
     Look,
@@ -203,9 +207,14 @@ impl Agent {
             let known = self.done.contains(&order.id)
                 || self.waiting.contains_key(&order.id)
                 || self.works.values().any(|w| w.order_id() == Some(order.id))
-                || self.jobs.values().any(|j| *j == JobFor::Console(order.id));
+                || self.jobs.values().any(|j| [JobFor::Console(order.id), JobFor::Reboot(order.id)].contains(j));
             // Beyond the bound an order is passed over: the server repeats it.
-            if !known && self.waiting.len() < ORDERS_WAITING_MAX {
+            if known {
+                continue;
+            }
+            if let Act::Reboot { boot } = &order.act {
+                self.told_to_reboot(order.id, boot);
+            } else if self.waiting.len() < ORDERS_WAITING_MAX {
                 match Taken::read(order) {
                     Ok(taken) => drop(self.waiting.insert(taken.id(), taken)),
                     Err((id, why)) => self.outcome(id, Err(why)),
@@ -224,6 +233,7 @@ impl Agent {
                 });
                 self.outcome(id, result);
             }
+            Some(JobFor::Reboot(id)) => self.looked_to_reboot(id, result),
             Some(JobFor::Work(vm)) => {
                 if let Ok(Completion::Survey(survey)) = &result {
                     self.look(survey, now_ms);

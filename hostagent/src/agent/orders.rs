@@ -145,6 +145,10 @@ impl Taken {
                     return Err((order.id, failure(FailureKind::Permit, format!("reading the permit to send: {e}"))));
                 }
             },
+            // It is about no VM, and is not taken on.
+            Act::Reboot { .. } => {
+                return Err((order.id, failure(FailureKind::Tool, "starting anew is no work on a VM")));
+            }
             Act::Shutdown { vm, .. }
             | Act::Destroy { vm }
             | Act::Pause { vm }
@@ -272,7 +276,7 @@ impl Agent {
                 Ok(stopped_ms) => (Step::Activating { stopped_ms }, Op::Activate { vm: vm.clone() }),
                 Err(failure) => return self.outcome(id, Err(failure)),
             },
-            Act::Console { .. } => return,
+            Act::Console { .. } | Act::Reboot { .. } => return,
         };
         let under = self.lease.user();
         self.works.insert(vm.clone(), Work { cause: Cause::Order(taken), step, job: None, under });

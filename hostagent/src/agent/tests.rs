@@ -16,6 +16,7 @@ struct Host {
     notes: BTreeMap<VmId, Note>,
     report: Option<Report>,
     outcomes: Vec<OrderOutcome>,
+    reboots: usize,
 }
 
 struct Rack {
@@ -105,7 +106,8 @@ impl Rack {
         for name in ["a", "b"] {
             world.add_host(host(name), 4096);
             let agent = Agent::new("boot".into(), vec![], Some(lease()));
-            hosts.insert(host(name), Host { agent, notes: BTreeMap::new(), report: None, outcomes: vec![] });
+            hosts
+                .insert(host(name), Host { agent, notes: BTreeMap::new(), report: None, outcomes: vec![], reboots: 0 });
         }
         Self { world, hosts, now_ms: 0, order_next: 1 }
     }
@@ -118,6 +120,7 @@ impl Rack {
                 AgentAction::DropNote(vm) => drop(h.notes.remove(&vm)),
                 AgentAction::Do { job, op } => self.world.begin(id, job, op, self.now_ms),
                 AgentAction::Heartbeat(_) | AgentAction::KeepLease(_) | AgentAction::Pet { .. } => {}
+                AgentAction::Reboot => h.reboots += 1,
                 AgentAction::Post(report) => {
                     h.outcomes.extend(
                         report
@@ -545,4 +548,25 @@ fn what_waited_for_a_lease_is_void_under_another() {
         assert_eq!(r.run(20_000, |r| r.outcome("a", order).is_some()), begins, "{}", r.show());
         assert_eq!(!r.world.running(&vm()).is_empty(), begins);
     }
+}
+
+#[test]
+fn a_machine_is_started_anew_only_when_it_is_empty_and_meant() {
+    let mut r = Rack::new();
+    let reboot = |boot: &str| Act::Reboot { boot: boot.to_owned() };
+    let reboots = |r: &Rack| r.hosts[&host("a")].reboots;
+    assert_eq!(r.done("a", 1, start()), "Ok");
+    assert_eq!(r.done("a", 0, reboot("boot")), "Tool: starting anew: web is here, of 1 domains");
+    assert_eq!(r.done("a", 1, Act::Destroy { vm: vm() }), "Ok");
+    assert_eq!(r.done("a", 0, reboot("older")), "Tool: starting anew: the order is for another boot of this host");
+    // What is being begun is no time for it either.
+    r.order("a", 2, start());
+    let said = r.done("a", 0, reboot("boot"));
+    assert!(said == "Tool: starting anew: 1 orders are under way" || said.contains("web is here"), "{said}");
+    assert_eq!(reboots(&r), 0);
+    r.run(60_000, |r| r.hosts[&host("a")].report.as_ref().is_some_and(|report| !report.domains.is_empty()));
+    assert_eq!(r.done("a", 2, Act::Destroy { vm: vm() }), "Ok");
+    // The same order twice is done once.
+    assert_eq!(r.done("a", 0, reboot("boot")), "Ok");
+    assert_eq!(reboots(&r), 1);
 }

@@ -98,6 +98,7 @@ pub(crate) fn inventory(mac: Mac) -> Inventory {
         xen: "4.17.7".to_owned(),
         agent: "0".to_owned(),
         image: String::new(),
+        release: String::new(),
         hardware: proto::host::Hardware::default(),
     }
 }

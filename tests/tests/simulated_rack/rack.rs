@@ -518,6 +518,8 @@ impl Rack {
                     self.world.heartbeat(id, given, nonce, now_ms);
                 }
                 AgentAction::KeepLease(lease) => self.hosts[host].lease = Some(lease),
+                // Nobody orders it here: there is one release.
+                AgentAction::Reboot => unreachable!("{} was told to start anew", self.hosts[host].id),
                 AgentAction::Pet { timeout_s } => self.world.pet(&self.hosts[host].id, timeout_s, now_ms),
                 AgentAction::Post(report) => {
                     let boots = self.hosts[host].boots;

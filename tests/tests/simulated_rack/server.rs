@@ -9,13 +9,15 @@
 use crate::random::Random;
 use proto::agent::{JoinRefusal, ReportAnswer};
 use proto::api::Refusal;
+use proto::release::{Manifest, ReleaseFile};
 use proto::view::{HostState, MovePhase, VmPhase};
 use proto::{DiskId, HostId, MoveId, VmId};
 use rack::Rack;
 use rack::effect::{Answer, Effect, JoinDecision, Reply, StorageOp};
 use rack::event::{Event, Now, ReplyTo};
-use rack::policy::{Ha, JoinMode, Policy, Release, Serves, Subnet, Template};
+use rack::policy::{Dom0, Ha, JoinMode, Policy, Serves, Subnet, Template};
 use rack::record::{Fence, HostRecord, Key, Kind, Loaded, Record};
+use rack::release::DOM0_ROLES;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::Ipv4Addr;
 
@@ -295,7 +297,8 @@ fn policy() -> Policy {
         disk_image: false,
         bridge: "xenbr0".to_owned(),
     };
-    let file = |name: &str| format!("/b/0123456789abcdef/{name}");
+    let file = ReleaseFile { sha256: "0".repeat(64), bytes: 1 };
+    let files = DOM0_ROLES.map(|role| (role.to_owned(), file.clone())).into();
     Policy {
         subnet: Subnet {
             serves: Serves::Full,
@@ -314,16 +317,10 @@ fn policy() -> Policy {
         relayed: Vec::new(),
         join: JoinMode::All,
         accept: Vec::new(),
-        release: Release {
-            name: "dom0-1".to_owned(),
-            xen: file("xen"),
-            xen_efi: file("xen.efi"),
-            kernel: file("vmlinuz"),
-            initrd: file("initrd"),
-            unified: None,
-            xen_args: "dom0_mem=512M,max:512M".to_owned(),
-            kernel_args: String::new(),
-        },
+        release: Manifest { name: "dom0".to_owned(), version: 1, files, ..Manifest::default() },
+        guests: Vec::new(),
+        release_keep_ms: 0,
+        dom0: Dom0 { xen_args: "dom0_mem=512M,max:512M".to_owned(), kernel_args: String::new() },
         templates: BTreeMap::from([("tiny".to_owned(), template)]),
         report_ms: 1000,
         lost_ms: 15_000,

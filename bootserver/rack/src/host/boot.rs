@@ -9,10 +9,12 @@ use crate::dhcp::decide::Refusal;
 use crate::effect::ScriptRefusal;
 use crate::event::{BootFile, Entropy, Now, ScriptKind};
 use crate::record::BootRecord;
+use crate::release::id_of;
 use crate::script;
 use proto::agent::Secret;
 use proto::event::Topic;
 use proto::host::Firmware;
+use proto::release::ReleaseId;
 use proto::view::{BootStep, BootStepKind, HostState};
 use proto::{HostId, Mac};
 use std::net::Ipv4Addr;
@@ -138,17 +140,19 @@ impl Rack {
                 return Ok(script::wait(&self.policy, mac, firmware, wait.before, wait.again_s));
             }
         }
-        let nonce = self.nonce_for_script(&host, entropy, now);
+        let (nonce, release) = self.nonce_for_script(&host, kind, entropy, now);
         // Xen and dom0 ask after they were loaded themselves: that is no new beginning, unless nothing came before.
         let began = self.hosts.get(&host).is_some_and(|h| h.steps.iter().any(|s| s.step == BootStepKind::Script));
         if asks || !began {
             self.script_step(&host, now);
         }
         self.note_host_state(&host, now);
-        let boot = script::Boot { host: &host, mac, address: lease, nonce: &nonce };
+        // A release that a boot names is not removed.
+        let manifest = self.releases.get(&release).map_or(&self.policy.release, |record| &record.manifest);
+        let boot = script::Boot { release: &release, manifest, host: &host, mac, address: lease, nonce: &nonce };
         Ok(match kind {
             ScriptKind::IpxeBios => script::ipxe_bios(&self.policy, boot),
-            ScriptKind::IpxeUefi => script::ipxe_uefi(&self.policy, mac),
+            ScriptKind::IpxeUefi => script::ipxe_uefi(&self.policy, mac, manifest),
             ScriptKind::XenCfg => script::xen_cfg(&self.policy, boot),
             ScriptKind::Words => script::words(&self.policy, boot),
         })
@@ -169,15 +173,23 @@ impl Rack {
         }
     }
 
-    fn nonce_for_script(&mut self, host: &HostId, entropy: Entropy, now: Now) -> String {
+    /// The nonce and the release of a boot. Xen's configuration and dom0's words are part of the boot that the script before them began,
+    /// whatever the pool has come to since, and however long ago: the files are that release's.
+    fn nonce_for_script(&mut self, host: &HostId, kind: ScriptKind, entropy: Entropy, now: Now) -> (String, ReleaseId) {
+        let wanted = self.hosts.get(host).map(|record| self.wanted_release(record).0);
+        let wanted = wanted.unwrap_or_else(|| id_of(&self.policy.release));
         let young = self.live(host).nonce_mono_ms.is_some_and(|at| now.mono_ms.saturating_sub(at) < SAME_BOOT_MS);
-        let record = self.hosts.get(host);
-        let newest = record.and_then(|h| h.next_boot.as_ref().or(h.boot.as_ref()));
-        if let Some(boot) = newest.filter(|boot| young && boot.key.is_none()) {
-            return boot.nonce.clone();
+        let newest = self.hosts.get(host).and_then(|h| h.next_boot.as_ref().or(h.boot.as_ref()));
+        let begun = newest.filter(|boot| boot.key.is_none());
+        let goes_on = matches!(kind, ScriptKind::XenCfg | ScriptKind::Words);
+        let named = begun.and_then(|boot| boot.release.clone()).filter(|_| goes_on);
+        let wanted = named.unwrap_or(wanted);
+        if let Some(boot) = begun.filter(|boot| young && boot.release.as_ref() == Some(&wanted)) {
+            return (boot.nonce.clone(), wanted);
         }
         let (nonce, seed) = entropy.0.split_at(16);
-        let boot = BootRecord { nonce: base64url(nonce), key: None, csr_pem: None, chap_seed: Secret(base64url(seed)) };
+        let (chap_seed, release) = (Secret(base64url(seed)), Some(wanted.clone()));
+        let boot = BootRecord { nonce: base64url(nonce), key: None, csr_pem: None, chap_seed, release };
         debug_assert_eq!(boot.nonce.len(), NONCE_CHARS);
         let nonce = boot.nonce.clone();
         self.live(host).nonce_mono_ms = Some(now.mono_ms);
@@ -185,7 +197,7 @@ impl Rack {
             // A boot that has joined stays in force until the newer one joins: a script is easily asked for.
             if record.joined() { record.next_boot = Some(boot) } else { record.boot = Some(boot) }
         }
-        nonce
+        (nonce, wanted)
     }
 
     /// From the end of the step before to the script: iPXE starts, gets its address and asks.

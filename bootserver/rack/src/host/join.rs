@@ -133,6 +133,7 @@ impl Rack {
         live.lost = false;
         live.silent = false;
         live.report = None;
+        live.healthy_mono_ms = None;
         live.beat = None;
         live.cut_mono_ms = None;
         if let Some(held) = live.held.take() {
@@ -166,6 +167,7 @@ fn bounded(mut inventory: Inventory) -> Inventory {
         &mut inventory.xen,
         &mut inventory.agent,
         &mut inventory.image,
+        &mut inventory.release,
     ] {
         cut(text);
     }

@@ -59,6 +59,7 @@ impl Rack {
         for outcome in outcomes {
             self.order_ended(host, outcome, now);
         }
+        self.note_health(host, now);
         self.surveyed(host, now);
         if first {
             self.balance_soon(now);

@@ -242,6 +242,7 @@ impl Host {
     pub(super) fn work(&mut self, id: OrderId, disks: &Disks, luck: u64) {
         let Some(order) = self.queue.get(&id).cloned() else { return };
         let vm = match &order.act {
+            Act::Reboot { .. } => unreachable!("there is one release, and so no rollout"),
             Act::Start { vm, .. } | Act::Receive { vm, .. } => vm.name.clone(),
             Act::Send { permit, .. } => {
                 serde_json::from_str::<Permit>(&permit.permit_json).expect("the rack writes permits as JSON").vm
@@ -386,6 +387,7 @@ impl Host {
                     ok
                 }
             },
+            Act::Reboot { .. } => unreachable!("it is about no VM"),
             Act::Console { .. } => Some(Ok(Done::Console { text: "hello".to_owned() })),
         }
     }
