@@ -2,9 +2,13 @@
 //!
 //! Owns: the commands, their options and their help. Never does: anything with them.
 
+mod release;
+pub(crate) use release::{PoolCommand, ReleaseCommand, ReleaseRef, RolloutArgs};
+
 use crate::fault::EXIT_CODES;
 use crate::trust::Fingerprint;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use proto::release::PoolId;
 use proto::{DiskId, HostId, Mac, VmId};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -60,6 +64,12 @@ pub(crate) enum Command {
     /// Moves of VMs.
     #[command(subcommand)]
     Move(MoveCommand),
+    /// What hosts and guests boot.
+    #[command(subcommand)]
+    Release(ReleaseCommand),
+    /// Pools of hosts, and rollouts of releases to them.
+    #[command(subcommand)]
+    Pool(PoolCommand),
     /// Even out the load by moving VMs; says which moves it makes, and does not wait for them.
     Balance {
         /// Only say what would be done.
@@ -222,6 +232,13 @@ pub(crate) enum HostCommand {
     ///
     /// The password is asked for without echo; where stdin is no terminal, its next line is taken. The server keeps it and shows it nowhere.
     Bmc(BmcArgs),
+    /// Put a machine into a pool: it boots that pool's release from its next boot on.
+    Pool {
+        #[command(flatten)]
+        host: HostRef,
+        /// The pool.
+        pool: PoolId,
+    },
     /// Register a machine before it is seen.
     Add {
         /// The address it boots from, such as 52:54:00:aa:bb:01.

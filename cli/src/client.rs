@@ -98,6 +98,13 @@ impl Server {
         self.read(doing, sent.map_err(|e| self.no_answer(doing, e, true))?)
     }
 
+    /// `POST path` with bytes as they are.
+    pub(crate) fn post_bytes<T: DeserializeOwned>(&self, doing: &str, path: &str, bytes: &[u8]) -> Result<T, Fault> {
+        let asked = self.dress(self.agent.post(self.at(path)));
+        let sent = asked.content_type("application/octet-stream").send(bytes);
+        self.read(doing, sent.map_err(|e| self.no_answer(doing, e, true))?)
+    }
+
     /// `POST path` where the path says it all.
     pub(crate) fn post_empty<T: DeserializeOwned>(&self, doing: &str, path: &str) -> Result<T, Fault> {
         let asked = self.dress(self.agent.post(self.at(path)));

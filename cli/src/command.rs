@@ -8,7 +8,9 @@ mod events;
 mod host;
 mod login;
 mod power;
+mod pool;
 mod rack;
+mod release;
 mod vm;
 
 use crate::args::{Cli, Command, WaitArgs};
@@ -34,6 +36,8 @@ pub(crate) fn run(cli: Cli) -> Result<(), Fault> {
         Command::Host(command) => host::run(&environment, command, out),
         Command::Vm(command) => vm::run(&environment, command, out),
         Command::Disk(command) => disk::run(&environment, command, out),
+        Command::Release(command) => release::run(&environment, command, out),
+        Command::Pool(command) => pool::run(&environment, command, out),
         Command::Move(crate::args::MoveCommand::List) => rack::moves(&open("listing moves", &environment)?, out),
         Command::Balance { dry_run } => rack::balance(&open("balancing", &environment)?, dry_run, out),
         Command::Thaw => rack::thaw(&open("thawing the rack", &environment)?, out),

@@ -8,6 +8,7 @@
 
 use crate::render::names;
 use proto::power::{PowerStage, PowerView};
+use proto::release::{PoolId, RolloutPhase, RolloutView};
 use proto::view::{BootStepKind, HostState, HostView, MovePhase, RackView, VmPhase, VmView};
 use proto::{DiskId, HostId, MoveId, VmId};
 
@@ -51,6 +52,13 @@ pub(crate) enum Goal {
     DiskReady {
         /// Which.
         disk: DiskId,
+    },
+    /// A rollout that all hosts of a pool have taken.
+    RolloutDone {
+        /// Which pool.
+        pool: PoolId,
+        /// When the rollout that was there before began.
+        before: Option<u64>,
     },
     /// A disk that is gone.
     DiskGone {
@@ -107,6 +115,11 @@ impl Goal {
         Self::Power { host: host.clone(), before }
     }
 
+    /// A rollout that is to be begun, told from how `view` shows the pool now.
+    pub(crate) fn rollout(pool: &PoolId, view: &RackView) -> Self {
+        Self::RolloutDone { pool: pool.clone(), before: find_rollout(view, pool).map(|r| r.began_ms) }
+    }
+
     /// What `view` says about it.
     pub(crate) fn look(&self, view: &RackView) -> Look {
         match self {
@@ -128,6 +141,18 @@ impl Goal {
                 Some(d) if d.ready => Look::Met,
                 _ => Look::Waiting(Progress::stage("being made")),
             },
+            Self::RolloutDone { pool, before } => {
+                match find_rollout(view, pool).filter(|r| Some(r.began_ms) != *before) {
+                    None => Look::Waiting(Progress::stage("beginning")),
+                    Some(r) => match r.phase {
+                        RolloutPhase::Done => Look::Met,
+                        RolloutPhase::Stopped | RolloutPhase::RolledBack => {
+                            Look::Failed(with_note(&r.phase.to_string(), &r.note))
+                        }
+                        phase => Look::Waiting(Progress::stage(with_note(&phase.to_string(), &r.note))),
+                    },
+                }
+            }
             Self::DiskGone { disk } => match view.disks.iter().any(|d| d.name == *disk) {
                 false => Look::Met,
                 true => Look::Waiting(Progress::stage("being removed")),
@@ -153,6 +178,10 @@ fn look_at_power(power: &PowerView, before: Option<u64>) -> Look {
 /// The VM of this name.
 pub(crate) fn find_vm<'a>(view: &'a RackView, vm: &VmId) -> Option<&'a VmView> {
     view.vms.iter().find(|v| v.spec.name == *vm)
+}
+
+fn find_rollout<'a>(view: &'a RackView, pool: &PoolId) -> Option<&'a RolloutView> {
+    view.pools.iter().find(|p| p.name == *pool)?.rollout.as_ref()
 }
 
 /// The host of this id.

@@ -10,6 +10,7 @@ pub(crate) mod hosts;
 pub(crate) mod moves;
 pub(crate) mod names;
 pub(crate) mod power;
+pub(crate) mod releases;
 pub(crate) mod status;
 pub(crate) mod table;
 pub(crate) mod vms;

@@ -24,6 +24,9 @@ fn help() {
         "vm create --help",
         "vm migrate --help",
         "disk --help",
+        "release --help",
+        "pool --help",
+        "pool rollout --help",
         "events --help",
     ] {
         let ran = Home::new().run(line);

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { after, afterEach, before, beforeEach, test } from "node:test";
 import { axe, launch, newPage, overflow } from "./browser.mjs";
-import { boot, event, host, move, power, stats, vm } from "./mock/rack.mjs";
+import { boot, event, host, move, power, release, stats, vm } from "./mock/rack.mjs";
 import { CODE, Mock, PASSWORD } from "./mock/server.mjs";
 import { busyScene } from "./scene.mjs";
 
@@ -512,6 +512,57 @@ test("a new VM: slips and refusals beside their fields, empty fields left to the
     start: true,
     restart: { priority: "normal", delay_s: 0 },
   });
+});
+
+test("a release is rolled out, its progress is shown, and it is stopped", async () => {
+  await logIn();
+  const [old, next, spare] = [release("a", 4, ["pool default"]), release("b", 5, []), release("c", 3, [])];
+  const pool = { name: "default", release: old.id, previous: null, hosts: 2, outdated: 0, rollout: null };
+  mock.change((view) => {
+    view.hosts = [host(1, "alpha", "active", { outdated: true, release: old.id, pool: "default" })];
+    view.releases = [next, old, spare];
+    view.pools = [pool];
+  });
+  await unit("alpha").getByText("Outdated").waitFor();
+  const panel = page.getByRole("region", { name: "Releases" });
+  await panel.getByText("used by pool default").waitFor();
+  await panel.getByRole("button", { name: "Roll a release out to default" }).click();
+  const dialog = page.getByRole("dialog", { name: "Roll out to default" });
+  await dialog.getByLabel("Canaries").fill("x");
+  await dialog.getByRole("button", { name: "Begin" }).click();
+  await dialog.getByText("a whole number from 0").waitFor();
+  assert.equal(mock.asked.length, 0);
+  await dialog.getByLabel("Canaries").fill("1");
+  await dialog.getByLabel("Deadline, minutes").fill("20");
+  mock.answer("POST /v1/pools/default/rollout", { did: "begun" });
+  await dialog.getByRole("button", { name: "Begin" }).click();
+  await dialog.waitFor({ state: "detached" });
+  assert.deepEqual(mock.asked.at(-1)?.body, {
+    to: next.id,
+    canary: 1,
+    deadline_s: 1200,
+    healthy_s: 60,
+    at_once: 1,
+    reboot: true,
+  });
+  mock.change((view) => {
+    const rollout = { to: next.id, from: old.id, began_ms: Date.now(), deadline_ms: Date.now() + 60_000 };
+    const hosts = [{ host: "h525400aabb01", what: "starts anew" }];
+    view.pools = [
+      { ...pool, rollout: { ...rollout, phase: "canary", canaries: hosts, turns: hosts, note: "" } },
+    ];
+  });
+  await panel.getByText("Canaries try it").waitFor();
+  await panel.getByText("alpha: starts anew.", { exact: true }).waitFor();
+  mock.answer("POST /v1/pools/default/stop", { did: "done" });
+  await panel.getByRole("button", { name: "Stop the rollout of default" }).click();
+  await panel.getByText("Its canaries go back to the old release.").waitFor();
+  await panel.getByRole("button", { name: "Stop", exact: true }).click();
+  await until("it is asked to stop", () => mock.asked.at(-1)?.path === "/v1/pools/default/stop");
+  mock.answer(`DELETE /v1/releases/${spare.id}`, { did: "done" });
+  await panel.getByRole("button", { name: "Delete dom0-3" }).click();
+  await panel.getByRole("button", { name: "Delete", exact: true }).click();
+  await until("it is deleted", () => mock.asked.at(-1)?.path === `/v1/releases/${spare.id}`);
 });
 
 test("balance shows the plan with its reasons before it is carried out", async () => {

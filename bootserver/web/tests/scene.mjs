@@ -1,6 +1,6 @@
 // A rack with something of everything: for screenshots, and for tests that look at the page as a whole.
 
-import { boot, disk, event, host, move, power, vm } from "./mock/rack.mjs";
+import { boot, disk, event, host, move, power, release, vm } from "./mock/rack.mjs";
 
 /** @import { Mock } from "./mock/server.mjs" */
 
@@ -74,6 +74,31 @@ export function busyScene(mock) {
         failure: "the target did not log in to disk wiki-disk within 10 s",
       }),
     ];
+    view.releases = [
+      release("b", 5, ["the rollout of pool default"]),
+      release("a", 4, ["pool default"]),
+      release("c", 3, []),
+    ];
+    view.pools = [
+      {
+        name: "default",
+        release: "a".repeat(12),
+        previous: null,
+        hosts: 3,
+        outdated: 1,
+        rollout: {
+          to: "b".repeat(12),
+          from: "a".repeat(12),
+          phase: "canary",
+          began_ms: now - 90_000,
+          deadline_ms: now + 1_710_000,
+          canaries: [{ host: alpha.id, what: "runs 2 VMs; none has fewer" }],
+          turns: [{ host: alpha.id, what: "is being emptied: 2 VMs left" }],
+          note: "alpha is being emptied: 2 VMs left",
+        },
+      },
+    ];
+    Object.assign(alpha, { pool: "default", release: "a".repeat(12), outdated: true });
     view.events = [
       event(9, "counter moves from alpha to beta", { topic: "move", vm: "counter", host: alpha.id }),
       event(8, "zeta is lost: no report for 15 s", { level: "error", host: zeta.id }),

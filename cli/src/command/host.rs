@@ -10,6 +10,7 @@ use crate::render::hosts;
 use crate::session::Environment;
 use proto::HostId;
 use proto::api::{Accepted, ConsoleText, DescribeHost, HostList, Refusal, RegisterHost};
+use proto::release::SetPool;
 use proto::view::RackView;
 
 pub(super) fn run(environment: &Environment, command: HostCommand, out: Output) -> Result<(), Fault> {
@@ -24,7 +25,7 @@ pub(super) fn run(environment: &Environment, command: HostCommand, out: Output) 
             let view = rack_view(&open(&doing, environment)?, &doing)?;
             let id = resolve(&view, &doing, &host)?;
             let shown = find_host(&view, &id).ok_or_else(|| no_host(&doing, id))?;
-            out.show(shown, |width| hosts::show(shown, view.at_ms, width))
+            out.show(shown, |width| hosts::show(&view, shown, width))
         }
         HostCommand::Log(HostRef { host }) => {
             let doing = format!("reading the log of host {host}");
@@ -108,6 +109,12 @@ pub(super) fn run(environment: &Environment, command: HostCommand, out: Output) 
             power::switch(environment, &host, what, network, &wait, out)
         }
         HostCommand::Bmc(args) => power::bmc(environment, args, out),
+        HostCommand::Pool { host: HostRef { host }, pool } => {
+            let doing = format!("putting host {host} into pool {pool}");
+            let (server, id) = locate(environment, &doing, &host)?;
+            let accepted = server.post(&doing, &format!("/v1/hosts/{id}/pool"), &SetPool { pool })?;
+            say(out, &accepted, &doing)
+        }
         HostCommand::Add { mac, name } => {
             let doing = format!("adding host {mac}");
             let server = open(&doing, environment)?;

@@ -4,7 +4,7 @@ use super::names;
 use super::table::{Align, Column, age, bytes, columns, fields, mib, span, time};
 use proto::view::{BootStep, BootStepKind, FenceStep, HostView, RackView};
 
-const COLUMNS: [Column; 9] = [
+const COLUMNS: [Column; 10] = [
     ("HOST", Align::Left),
     ("STATE", Align::Left),
     ("FOR", Align::Right),
@@ -13,6 +13,7 @@ const COLUMNS: [Column; 9] = [
     ("CPU", Align::Right),
     ("MEMORY FREE", Align::Right),
     ("VMS", Align::Right),
+    ("RELEASE", Align::Left),
     ("NOTE", Align::Left),
 ];
 
@@ -28,6 +29,7 @@ pub(crate) fn list(view: &RackView, width: Option<u16>) -> String {
             cpu(h),
             memory(h),
             h.vms.len().to_string(),
+            release(view, h),
             h.note.clone(),
         ]
     });
@@ -35,7 +37,8 @@ pub(crate) fn list(view: &RackView, width: Option<u16>) -> String {
 }
 
 /// One machine with its newest boot.
-pub(crate) fn show(host: &HostView, now_ms: u64, width: Option<u16>) -> String {
+pub(crate) fn show(view: &RackView, host: &HostView, width: Option<u16>) -> String {
+    let now_ms = view.at_ms;
     let mut pairs = vec![
         ("Host", host.name.clone()),
         ("Id", host.id.to_string()),
@@ -45,6 +48,8 @@ pub(crate) fn show(host: &HostView, now_ms: u64, width: Option<u16>) -> String {
         ("MAC", host.mac.to_string()),
         ("Address", host.address.map_or_else(String::new, |a| a.to_string())),
         ("Firmware", host.firmware.map_or_else(String::new, |f| names::firmware(f).to_owned())),
+        ("Pool", host.pool.to_string()),
+        ("Release", release(view, host)),
         ("VMs", host.vms.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
         ("Labels", host.labels.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(", ")),
     ];
@@ -136,6 +141,14 @@ fn step(step: BootStepKind) -> &'static str {
         BootStepKind::Start => "start",
         BootStepKind::Join => "join",
     }
+}
+
+/// What it runs.
+fn release(view: &RackView, host: &HostView) -> String {
+    let Some(id) = &host.release else { return String::new() };
+    let known = view.releases.iter().find(|release| release.id == *id);
+    let title = known.map_or_else(|| id.to_string(), |release| release.manifest.title());
+    if host.outdated { format!("{title}, outdated") } else { title }
 }
 
 /// Cores in use of those there are.
@@ -234,7 +247,7 @@ mod tests {
             Agent uses   5120 KiB, 0.004 cores
             Network      2.00 KiB/s in, 0 B/s out
         "#]]
-        .assert_eq(&show(&view.hosts[0], view.at_ms, None));
+        .assert_eq(&show(&view, &view.hosts[0], None));
         expect![[r#"
             Host      h525400aabb02
             Id        h525400aabb02
@@ -248,7 +261,7 @@ mod tests {
             loader     2026-11-21 04:49:54      1.2 s       1.00 MiB, asked 3 times
             image      2026-11-21 04:49:58  under way  20.00 MiB of 70.00 MiB, 28 %
         "#]]
-        .assert_eq(&show(&view.hosts[1], view.at_ms, None));
+        .assert_eq(&show(&view, &view.hosts[1], None));
         expect![[r#"
             no machine was seen yet
         "#]]

@@ -3,6 +3,9 @@
 use proto::agent::{HostStats, Stage};
 use proto::event::{Level, LogEvent, Topic};
 use proto::host::{Cpu, Firmware, Inventory, Nic};
+use proto::release::{
+    Manifest, PoolId, PoolView, ReleaseFile, ReleaseKind, ReleaseView, RolloutHost, RolloutPhase, RolloutView,
+};
 use proto::view::{
     BootStep, BootStepKind, DiskView, HostState, HostView, MovePhase, MoveView, PlanView, PlannedMove, RackView, Stay,
     VmLoad, VmPhase, VmView,
@@ -183,7 +186,44 @@ pub(crate) fn rack() -> RackView {
     (done.total_ms, done.downtime_ms) = (Some(3_210), Some(187));
     let mut aborted = moving(6, MovePhase::Aborted);
     aborted.failure = Some("the stream broke".into());
+    let manifest = |version| Manifest {
+        name: "dom0".into(),
+        version,
+        kind: ReleaseKind::Dom0,
+        files: [("xen".to_owned(), ReleaseFile { sha256: "ab".repeat(32), bytes: 2 << 20 })].into(),
+        xen: "4.17.5".into(),
+        kernel: "6.1.140".into(),
+        built_ms: None,
+    };
+    let release = |digit: &str, version, used_by: &[&str]| ReleaseView {
+        id: digit.repeat(12).parse().expect("an id of the tests"),
+        manifest: manifest(version),
+        imported_ms: NOW_MS - 3_600_000,
+        used_by: used_by.iter().map(|&what| what.into()).collect(),
+    };
+    let releases = vec![release("a", 2, &["the rollout of pool default"]), release("b", 1, &["pool default"])];
+    (first.release, first.outdated) = (Some(releases[1].id.clone()), true);
+    let rollout = RolloutView {
+        to: releases[0].id.clone(),
+        from: releases[1].id.clone(),
+        phase: RolloutPhase::Canary,
+        began_ms: NOW_MS - 60_000,
+        deadline_ms: Some(NOW_MS + 60_000),
+        canaries: vec![RolloutHost { host: host_id(1), what: "runs 1 VM; none has fewer".into() }],
+        turns: vec![RolloutHost { host: host_id(1), what: "is being emptied: 1 VMs left".into() }],
+        note: "node-1 is being emptied: 1 VMs left".into(),
+    };
+    let pool = PoolView {
+        name: PoolId::default(),
+        release: releases[1].id.clone(),
+        previous: None,
+        hosts: 3,
+        outdated: 1,
+        rollout: Some(rollout),
+    };
     RackView {
+        releases,
+        pools: vec![pool],
         version: 5,
         at_ms: NOW_MS,
         hosts: vec![first, second, third],

@@ -12,6 +12,7 @@ import type {
   PowerVerb,
   Refusal,
   RegisterHost,
+  StartRollout,
 } from "./schema";
 
 /** The server said no. `message` is its sentence for a person; `refusal` is what to match on. */
@@ -110,6 +111,9 @@ export const api = {
   createDisk: (body: CreateDisk) => ask("post", "/v1/disks", { body }),
   growDisk: (id: string, size_mib: number) => ask("post", "/v1/disks/{id}/grow", { id, body: { size_mib } }),
   deleteDisk: (id: string) => ask("delete", "/v1/disks/{id}", { id, body: null }),
+  deleteRelease: (id: string) => ask("delete", "/v1/releases/{id}", { id, body: null }),
+  startRollout: (id: string, body: StartRollout) => ask("post", "/v1/pools/{id}/rollout", { id, body }),
+  stopRollout: (id: string) => ask("post", "/v1/pools/{id}/stop", { id, body: null }),
   /** The hosts that vanished are dead. */
   thaw: () => ask("post", "/v1/thaw", { body: null }),
   balance: (dry_run: boolean) => ask("post", "/v1/balance", { body: { dry_run } }),

@@ -8,6 +8,7 @@ export type Open =
   | { dialog: "describe-host"; id: string }
   | { dialog: "create-disk" }
   | { dialog: "grow-disk"; name: string }
+  | { dialog: "rollout"; name: string }
   | { dialog: "balance" };
 
 class Ui {

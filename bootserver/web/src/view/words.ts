@@ -1,6 +1,15 @@
 // Words for the server's states, and the tone each is shown in. The tone is never the only sign.
 
-import type { HostState, HostView, Level, MovePhase, Priority, Stage, VmPhase } from "../api/schema";
+import type {
+  HostState,
+  HostView,
+  Level,
+  MovePhase,
+  Priority,
+  RolloutPhase,
+  Stage,
+  VmPhase,
+} from "../api/schema";
 
 export type Tone = "good" | "busy" | "warn" | "bad" | "calm";
 
@@ -47,6 +56,15 @@ export const MOVE: Readonly<Record<MovePhase, Said>> = {
   done: { text: "Done", tone: "good" },
   aborting: { text: "Calling off", tone: "warn" },
   aborted: { text: "Called off", tone: "bad" },
+};
+
+export const ROLLOUT: Readonly<Record<RolloutPhase, Said>> = {
+  canary: { text: "Canaries try it", tone: "busy" },
+  rolling: { text: "Rolling out", tone: "busy" },
+  done: { text: "Rolled out", tone: "good" },
+  stopped: { text: "Stopped", tone: "warn" },
+  back: { text: "Going back", tone: "warn" },
+  rolled_back: { text: "Rolled back", tone: "bad" },
 };
 
 export const STAGE: Readonly<Record<Stage, string>> = {

@@ -1,7 +1,7 @@
 // Makes views of a rack for the mock server: the shapes are checked against the page's own types.
 
 /**
- * @import { BootStep, BootStepKind, HostState, HostView, LogEvent, MoveView, PowerView, RackView, VmPhase, VmView } from "../../src/api/schema.d.ts"
+ * @import { BootStep, BootStepKind, HostState, HostView, LogEvent, MoveView, PowerView, RackView, ReleaseView, VmPhase, VmView } from "../../src/api/schema.d.ts"
  */
 
 const MIB = 1024 * 1024;
@@ -29,6 +29,28 @@ export function emptyRack() {
     events: [],
     templates: ["tiny", "debian"],
     ha: { failures_borne: 0, room_mib: 0, frozen: null },
+  };
+}
+
+/**
+ * A release for hosts.
+ * @param {string} digit @param {number} version @param {string[]} used_by @returns {ReleaseView}
+ */
+export function release(digit, version, used_by) {
+  const file = { sha256: digit.repeat(64), bytes: 8 * MIB };
+  return {
+    id: digit.repeat(12),
+    manifest: {
+      name: "dom0",
+      version,
+      kind: "dom0",
+      files: { xen: file, "dom0.img": { ...file, bytes: 15 * MIB } },
+      xen: "4.17.5+23-ga4e5191dc0-1+deb12u1",
+      kernel: "6.1.140-1",
+      built_ms: null,
+    },
+    imported_ms: Date.now() - 86_400_000,
+    used_by,
   };
 }
 
