@@ -1,8 +1,8 @@
 //! What is kept: the records whose loss would matter. Loads, surveys and views are not among them.
 
 use crate::effect::CloneSource;
-use crate::power::{Bmc, PowerOrder};
 use crate::pool::Rollout;
+use crate::power::{Bmc, PowerOrder};
 use proto::agent::Secret;
 use proto::event::LogEvent;
 use proto::host::{Firmware, Inventory};

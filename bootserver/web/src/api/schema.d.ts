@@ -223,6 +223,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/hosts/{id}/pool": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Put a host into another pool. */
+        post: operations["postHostsPool"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/hosts/{id}/power": {
         parameters: {
             query?: never;
@@ -326,6 +343,74 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/pools": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Make a pool of hosts. */
+        post: operations["postPools"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/pools/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /** Delete a pool without hosts. */
+        delete: operations["deletePoolsOne"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/pools/{id}/rollout": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Bring a release to a pool: first to a few hosts, then to all. */
+        post: operations["postPoolsRollout"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/pools/{id}/stop": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Stop a pool's rollout: canaries go back, what was promoted stays. */
+        post: operations["postPoolsStop"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/rack": {
         parameters: {
             query?: never;
@@ -337,6 +422,91 @@ export interface paths {
         get: operations["getRack"];
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/releases": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Add an announced release, all of whose files were sent. */
+        post: operations["postReleases"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/releases/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /** Delete a release that nothing uses. */
+        delete: operations["deleteReleasesOne"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/releases/collect": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Delete the releases that nothing uses. */
+        post: operations["postReleasesCollect"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/releases/files/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Send a part of an announced file, named by its sha256: up to 1 MiB, in order. */
+        post: operations["postReleasesFilesOne"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/releases/missing": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Announce a release: which of its files are to be sent. */
+        post: operations["postReleasesMissing"];
         delete?: never;
         options?: never;
         head?: never;
@@ -646,6 +816,21 @@ export interface components {
          * @enum {string}
          */
         BootStepKind: "dhcp" | "loader" | "script" | "xen" | "kernel" | "initrd" | "linux" | "image" | "start" | "join";
+        /** @description Releases that were removed, or would be. */
+        Collected: {
+            /** @description Which. */
+            releases: components["schemas"]["ReleaseId"][];
+        };
+        /** @description Removes releases that nothing uses. */
+        CollectReleases: {
+            /** @description Only say which. */
+            dry_run?: boolean;
+            /**
+             * Format: int64
+             * @description Only those that nothing has used for so many seconds.
+             */
+            unused_s?: number;
+        };
         /** @description A guest's console, or a host's log. */
         ConsoleText: {
             /** @description The end of its log. */
@@ -676,6 +861,13 @@ export interface components {
              * @description Size, MiB.
              */
             size_mib: number;
+        };
+        /** @description Makes a pool. */
+        CreatePool: {
+            /** @description Its name. */
+            name: components["schemas"]["PoolId"];
+            /** @description What its hosts boot. */
+            release: components["schemas"]["ReleaseId"];
         };
         /** @description Makes a VM from a template. */
         CreateVm: {
@@ -749,6 +941,16 @@ export interface components {
          * @enum {string}
          */
         FenceStep: "waiting" | "cutting" | "done";
+        /** @description How far a file is that is being sent. */
+        FileProgress: {
+            /**
+             * Format: int64
+             * @description Bytes that are here.
+             */
+            have: number;
+            /** @description It is whole, and its digest is right. */
+            whole: boolean;
+        };
         /**
          * @description How the machine was started.
          * @enum {string}
@@ -880,7 +1082,12 @@ export interface components {
             name: string;
             /** @description A sentence on what is wrong or awaited; empty when all is well. */
             note: string;
+            /** @description That is another than it would boot now. */
+            outdated?: boolean;
+            /** @description The pool that it is in. */
+            pool?: components["schemas"]["PoolId"];
             power?: components["schemas"]["PowerView"] | null;
+            release?: components["schemas"]["ReleaseId"] | null;
             /**
              * Format: int64
              * @description Since when, Unix milliseconds.
@@ -920,6 +1127,8 @@ export interface components {
             nics: components["schemas"]["Nic"][];
             /** @description Maker and product from SMBIOS. */
             product: string;
+            /** @description The release that it was booted into, as its kernel's command line has it; empty with an agent that does not know releases. */
+            release?: string;
             /** @description SMBIOS serial number; empty when the firmware gives none. */
             serial: string;
             /** @description SMBIOS system UUID in RFC 4122 order and lower case; empty when the firmware gives none. */
@@ -981,6 +1190,31 @@ export interface components {
          * @example 52:54:00:aa:bb:01
          */
         Mac: string;
+        /** @description What is in a release. Nothing of it ever changes: other files, or another name, are another release. */
+        Manifest: {
+            /**
+             * Format: int64
+             * @description When it was built, Unix milliseconds.
+             */
+            built_ms?: number | null;
+            /** @description Its files by their role, such as `xen`, `vmlinuz`, `dom0.img`; 1 to 32. */
+            files: {
+                [key: string]: components["schemas"]["ReleaseFile"];
+            };
+            /** @description Debian's version of the kernel that it was built from; empty when unknown. */
+            kernel?: string;
+            /** @description What boots it. */
+            kind: components["schemas"]["ReleaseKind"];
+            /** @description Its name, 1 to 63 of letters, digits, '.', '_', '+' and '-'. */
+            name: string;
+            /**
+             * Format: int64
+             * @description Its version; of two of one name the newer has the higher.
+             */
+            version: number;
+            /** @description Debian's version of Xen that it was built from; empty when unknown. */
+            xen?: string;
+        };
         /** @description A memory module. */
         MemoryModule: {
             /** @description Its maker. */
@@ -1005,6 +1239,30 @@ export interface components {
         /** @description Asks for a move. */
         MigrateVm: {
             to?: components["schemas"]["HostId"] | null;
+        };
+        /** @description A file that is to be sent. */
+        MissingFile: {
+            /**
+             * Format: int64
+             * @description Bytes of the whole.
+             */
+            bytes: number;
+            /**
+             * Format: int64
+             * @description Bytes that are here already.
+             */
+            have: number;
+            /** @description Its role. */
+            role: string;
+            /** @description Its digest. */
+            sha256: string;
+        };
+        /** @description What the server lacks of a release that is to be imported. */
+        MissingFiles: {
+            /** @description Files to send, by their role, each once. */
+            files: components["schemas"]["MissingFile"][];
+            /** @description The release's id. */
+            release: components["schemas"]["ReleaseId"];
         };
         /**
          * Format: int64
@@ -1114,6 +1372,27 @@ export interface components {
             /** @description VMs that a rule or overload concerns and that stay, with the reason. */
             stays: components["schemas"]["Stay"][];
         };
+        /** @description A pool of hosts: 1 to 63 of a-z, 0-9 and '-'. */
+        PoolId: string;
+        /** @description One pool. */
+        PoolView: {
+            /**
+             * Format: int32
+             * @description Hosts in it.
+             */
+            hosts: number;
+            /** @description Its name. */
+            name: components["schemas"]["PoolId"];
+            /**
+             * Format: int32
+             * @description Of those, how many run another release.
+             */
+            outdated: number;
+            previous?: components["schemas"]["ReleaseId"] | null;
+            /** @description What its hosts boot. */
+            release: components["schemas"]["ReleaseId"];
+            rollout?: components["schemas"]["RolloutView"] | null;
+        };
         /** @description An order to switch a machine's power. */
         PowerOrderView: {
             /**
@@ -1216,6 +1495,10 @@ export interface components {
             hosts: components["schemas"]["HostView"][];
             /** @description Those under way and the newest 50 that ended, newest first. */
             moves: components["schemas"]["MoveView"][];
+            /** @description Pools, by name. */
+            pools?: components["schemas"]["PoolView"][];
+            /** @description Releases, by kind and name, the newest of a name first. */
+            releases?: components["schemas"]["ReleaseView"][];
             /** @description Names of templates that a VM can be made from. */
             templates: string[];
             /**
@@ -1312,6 +1595,38 @@ export interface components {
             /** @enum {string} */
             why: "host_has_vms";
         } | {
+            /** @description As given. */
+            release: components["schemas"]["ReleaseId"];
+            /** @enum {string} */
+            why: "no_release";
+        } | {
+            /** @description As given. */
+            pool: components["schemas"]["PoolId"];
+            /** @enum {string} */
+            why: "no_pool";
+        } | {
+            /** @description By what, a few words each. */
+            by: string[];
+            /** @description Which. */
+            release: components["schemas"]["ReleaseId"];
+            /** @enum {string} */
+            why: "release_in_use";
+        } | {
+            /**
+             * Format: int32
+             * @description How many.
+             */
+            hosts: number;
+            /** @description Which. */
+            pool: components["schemas"]["PoolId"];
+            /** @enum {string} */
+            why: "pool_in_use";
+        } | {
+            /** @description The pool whose. */
+            pool: components["schemas"]["PoolId"];
+            /** @enum {string} */
+            why: "rollout_under_way";
+        } | {
             /** @description What was expected. */
             expected: string;
             /** @description Which. */
@@ -1386,6 +1701,37 @@ export interface components {
             /** @description Why, one sentence. */
             why: string;
         };
+        /** @description One file of a release. */
+        ReleaseFile: {
+            /**
+             * Format: int64
+             * @description Bytes, up to 1 TiB.
+             */
+            bytes: number;
+            /** @description 64 hexadecimal digits. */
+            sha256: string;
+        };
+        /** @description A release, by the first digits of the sha256 of its name, version, kind and files. */
+        ReleaseId: string;
+        /**
+         * @description What boots a release.
+         * @enum {string}
+         */
+        ReleaseKind: "dom0" | "guest";
+        /** @description One release. */
+        ReleaseView: {
+            /** @description Its id. */
+            id: components["schemas"]["ReleaseId"];
+            /**
+             * Format: int64
+             * @description When it was imported, Unix milliseconds.
+             */
+            imported_ms: number;
+            /** @description What is in it. */
+            manifest: components["schemas"]["Manifest"];
+            /** @description What uses it, a few words each; empty when nothing does. */
+            used_by: string[];
+        };
         /** @description How a VM is started again after its host has failed. */
         Restart: {
             /**
@@ -1399,6 +1745,49 @@ export interface components {
              * @default normal
              */
             priority: components["schemas"]["Priority"];
+        };
+        /** @description A host of a rollout. */
+        RolloutHost: {
+            /** @description Which. */
+            host: components["schemas"]["HostId"];
+            /** @description A few words. */
+            what: string;
+        };
+        /**
+         * @description How far a rollout is.
+         *
+         *     ```text
+         *     Canary --all canaries healthy--> Rolling --all hosts run it--> Done
+         *       |                                 +-- a host does not come back in time, or an operator stops it --> Stopped
+         *       +-- deadline, or an operator stops it --> Back --no canary runs it any more--> RolledBack
+         *     ```
+         * @enum {string}
+         */
+        RolloutPhase: "canary" | "rolling" | "done" | "stopped" | "back" | "rolled_back";
+        /** @description A rollout. */
+        RolloutView: {
+            /**
+             * Format: int64
+             * @description When it began, Unix milliseconds.
+             */
+            began_ms: number;
+            /** @description Hosts that try it first, each with why it was chosen. */
+            canaries: components["schemas"]["RolloutHost"][];
+            /**
+             * Format: int64
+             * @description Until when its canaries, or the hosts whose turn it is, must be healthy; absent when nothing is waited for.
+             */
+            deadline_ms?: number | null;
+            /** @description From which. */
+            from: components["schemas"]["ReleaseId"];
+            /** @description One sentence: what is waited for, or how it ended. */
+            note: string;
+            /** @description How far it is. */
+            phase: components["schemas"]["RolloutPhase"];
+            /** @description To which release. */
+            to: components["schemas"]["ReleaseId"];
+            /** @description Hosts whose turn it is, each with what it is at. */
+            turns: components["schemas"]["RolloutHost"][];
         };
         /** @description A text that must not be logged: a CHAP secret, a password. */
         Secret: string;
@@ -1432,6 +1821,11 @@ export interface components {
             /** @description Account; empty for wake. */
             user?: string;
         };
+        /** @description Puts a host into a pool. */
+        SetPool: {
+            /** @description Which. */
+            pool: components["schemas"]["PoolId"];
+        };
         /** @description First use: the set-up code and a password of the operator's choice. */
         Setup: {
             /** @description The one-time code that the server printed. */
@@ -1444,6 +1838,33 @@ export interface components {
          * @enum {string}
          */
         Stage: "preparing" | "listening" | "copying" | "stopped" | "received" | "working";
+        /** @description Brings another release to a pool: first to a few hosts, then to all. */
+        StartRollout: {
+            /**
+             * Format: int32
+             * @description Hosts that are emptied and started anew at a time, 1 to 100.
+             */
+            at_once?: number;
+            /**
+             * Format: int32
+             * @description How many hosts try it first, 0 to 1000; with 0 the pool takes it at once.
+             */
+            canary?: number;
+            /**
+             * Format: int64
+             * @description The canaries must have come up within so many seconds, 30 to 86400; afterwards a host whose turn it is as well.
+             */
+            deadline_s?: number;
+            /**
+             * Format: int64
+             * @description And have been healthy for so many seconds, 0 to 86400.
+             */
+            healthy_s?: number;
+            /** @description Whether hosts are emptied and started anew by the server; else they change when somebody reboots them. */
+            reboot?: boolean;
+            /** @description Which release. */
+            to: components["schemas"]["ReleaseId"];
+        };
         /** @description A VM that stays. */
         Stay: {
             /** @description The VM. */
@@ -1560,9 +1981,12 @@ export type BmcKind = components['schemas']['BmcKind'];
 export type Boot = components['schemas']['Boot'];
 export type BootStep = components['schemas']['BootStep'];
 export type BootStepKind = components['schemas']['BootStepKind'];
+export type Collected = components['schemas']['Collected'];
+export type CollectReleases = components['schemas']['CollectReleases'];
 export type ConsoleText = components['schemas']['ConsoleText'];
 export type Cpu = components['schemas']['Cpu'];
 export type CreateDisk = components['schemas']['CreateDisk'];
+export type CreatePool = components['schemas']['CreatePool'];
 export type CreateVm = components['schemas']['CreateVm'];
 export type DescribeHost = components['schemas']['DescribeHost'];
 export type DiskId = components['schemas']['DiskId'];
@@ -1571,6 +1995,7 @@ export type Document = components['schemas']['Document'];
 export type DomainState = components['schemas']['DomainState'];
 export type Epoch = components['schemas']['Epoch'];
 export type FenceStep = components['schemas']['FenceStep'];
+export type FileProgress = components['schemas']['FileProgress'];
 export type Firmware = components['schemas']['Firmware'];
 export type GrowDisk = components['schemas']['GrowDisk'];
 export type Hardware = components['schemas']['Hardware'];
@@ -1586,8 +2011,11 @@ export type LocalDisk = components['schemas']['LocalDisk'];
 export type LogEvent = components['schemas']['LogEvent'];
 export type Login = components['schemas']['Login'];
 export type Mac = components['schemas']['Mac'];
+export type Manifest = components['schemas']['Manifest'];
 export type MemoryModule = components['schemas']['MemoryModule'];
 export type MigrateVm = components['schemas']['MigrateVm'];
+export type MissingFile = components['schemas']['MissingFile'];
+export type MissingFiles = components['schemas']['MissingFiles'];
 export type MoveId = components['schemas']['MoveId'];
 export type MovePhase = components['schemas']['MovePhase'];
 export type MoveView = components['schemas']['MoveView'];
@@ -1595,6 +2023,8 @@ export type Nic = components['schemas']['Nic'];
 export type OrderPower = components['schemas']['OrderPower'];
 export type PlannedMove = components['schemas']['PlannedMove'];
 export type PlanView = components['schemas']['PlanView'];
+export type PoolId = components['schemas']['PoolId'];
+export type PoolView = components['schemas']['PoolView'];
 export type PowerOrderView = components['schemas']['PowerOrderView'];
 export type PowerStage = components['schemas']['PowerStage'];
 export type PowerState = components['schemas']['PowerState'];
@@ -1605,12 +2035,21 @@ export type RackView = components['schemas']['RackView'];
 export type Refusal = components['schemas']['Refusal'];
 export type RegisterHost = components['schemas']['RegisterHost'];
 export type Rejected = components['schemas']['Rejected'];
+export type ReleaseFile = components['schemas']['ReleaseFile'];
+export type ReleaseId = components['schemas']['ReleaseId'];
+export type ReleaseKind = components['schemas']['ReleaseKind'];
+export type ReleaseView = components['schemas']['ReleaseView'];
 export type Restart = components['schemas']['Restart'];
+export type RolloutHost = components['schemas']['RolloutHost'];
+export type RolloutPhase = components['schemas']['RolloutPhase'];
+export type RolloutView = components['schemas']['RolloutView'];
 export type Secret = components['schemas']['Secret'];
 export type Session = components['schemas']['Session'];
 export type SetBmc = components['schemas']['SetBmc'];
+export type SetPool = components['schemas']['SetPool'];
 export type Setup = components['schemas']['Setup'];
 export type Stage = components['schemas']['Stage'];
+export type StartRollout = components['schemas']['StartRollout'];
 export type Stay = components['schemas']['Stay'];
 export type Topic = components['schemas']['Topic'];
 export type Vif = components['schemas']['Vif'];
@@ -2083,6 +2522,42 @@ export interface operations {
             };
         };
     };
+    postHostsPool: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Its id or name. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SetPool"];
+            };
+        };
+        responses: {
+            /** @description Done or begun. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Accepted"];
+                };
+            };
+            /** @description Refused: 400 the request, 401 the session, 404 what it names, 409 the rack's state, 429 too many attempts, 502 a host, 503 the server. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+        };
+    };
     getHostsPower: {
         parameters: {
             query?: never;
@@ -2307,6 +2782,139 @@ export interface operations {
             };
         };
     };
+    postPools: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CreatePool"];
+            };
+        };
+        responses: {
+            /** @description Done or begun. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Accepted"];
+                };
+            };
+            /** @description Refused: 400 the request, 401 the session, 404 what it names, 409 the rack's state, 429 too many attempts, 502 a host, 503 the server. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+        };
+    };
+    deletePoolsOne: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Its id or name. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done or begun. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Accepted"];
+                };
+            };
+            /** @description Refused: 400 the request, 401 the session, 404 what it names, 409 the rack's state, 429 too many attempts, 502 a host, 503 the server. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+        };
+    };
+    postPoolsRollout: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Its id or name. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["StartRollout"];
+            };
+        };
+        responses: {
+            /** @description Done or begun. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Accepted"];
+                };
+            };
+            /** @description Refused: 400 the request, 401 the session, 404 what it names, 409 the rack's state, 429 too many attempts, 502 a host, 503 the server. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+        };
+    };
+    postPoolsStop: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Its id or name. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done or begun. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Accepted"];
+                };
+            };
+            /** @description Refused: 400 the request, 401 the session, 404 what it names, 409 the rack's state, 429 too many attempts, 502 a host, 503 the server. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+        };
+    };
     getRack: {
         parameters: {
             query?: never;
@@ -2323,6 +2931,176 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["RackView"];
+                };
+            };
+            /** @description Refused: 400 the request, 401 the session, 404 what it names, 409 the rack's state, 429 too many attempts, 502 a host, 503 the server. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+        };
+    };
+    postReleases: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Manifest"];
+            };
+        };
+        responses: {
+            /** @description Done or begun. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Accepted"];
+                };
+            };
+            /** @description Refused: 400 the request, 401 the session, 404 what it names, 409 the rack's state, 429 too many attempts, 502 a host, 503 the server. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+        };
+    };
+    deleteReleasesOne: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Its id or name. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done or begun. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Accepted"];
+                };
+            };
+            /** @description Refused: 400 the request, 401 the session, 404 what it names, 409 the rack's state, 429 too many attempts, 502 a host, 503 the server. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+        };
+    };
+    postReleasesCollect: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CollectReleases"];
+            };
+        };
+        responses: {
+            /** @description Done or begun. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Collected"];
+                };
+            };
+            /** @description Refused: 400 the request, 401 the session, 404 what it names, 409 the rack's state, 429 too many attempts, 502 a host, 503 the server. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+        };
+    };
+    postReleasesFilesOne: {
+        parameters: {
+            query?: {
+                /** @description The byte at which this part begins; 0 when absent. */
+                offset?: number;
+            };
+            header?: never;
+            path: {
+                /** @description Its id or name. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/octet-stream": string;
+            };
+        };
+        responses: {
+            /** @description Done or begun. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["FileProgress"];
+                };
+            };
+            /** @description Refused: 400 the request, 401 the session, 404 what it names, 409 the rack's state, 429 too many attempts, 502 a host, 503 the server. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+        };
+    };
+    postReleasesMissing: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Manifest"];
+            };
+        };
+        responses: {
+            /** @description Done or begun. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["MissingFiles"];
                 };
             };
             /** @description Refused: 400 the request, 401 the session, 404 what it names, 409 the rack's state, 429 too many attempts, 502 a host, 503 the server. */
