@@ -209,18 +209,18 @@ mod tests {
     fn tables() {
         let view = rack();
         expect![[r#"
-            HOST           STATE    FOR  ADDRESS     FIRMWARE    CPU   MEMORY FREE  VMS  NOTE
-            node-1         active   42s  10.77.0.51  UEFI      0.4/2  800/1536 MiB    1
+            HOST           STATE    FOR  ADDRESS     FIRMWARE    CPU   MEMORY FREE  VMS  RELEASE           NOTE
+            node-1         active   42s  10.77.0.51  UEFI      0.4/2  800/1536 MiB    1  dom0-1, outdated
             h525400aabb02  booting  42s  10.77.0.52  UEFI                             0
-            h525400aabb03  waiting  42s  10.77.0.53  UEFI                             0  waits to be accepted: [31mtsubame host accept h525400aabb03
+            h525400aabb03  waiting  42s  10.77.0.53  UEFI                             0                    waits to be accepted: [31mtsubame host accept h525400aabb03
         "#]].assert_eq(&list(&view, None));
         expect![[r#"
-            HOST           STATE    FOR  ADDRESS     FIRMWARE    CPU   MEMORY FREE  VMS  NOTE
-            node-1         active   42s  10.77.0.51  UEFI      0.4/2  800/1536 MiB    1
+            HOST           STATE    FOR  ADDRESS     FIRMWARE    CPU   MEMORY FREE  VMS  RELEASE           NOTE
+            node-1         active   42s  10.77.0.51  UEFI      0.4/2  800/1536 MiB    1  dom0-1, outdated
             h525400aabb02  booting  42s  10.77.0.52  UEFI                             0
-            h525400aabb03  waiting  42s  10.77.0.53  UEFI                             0  waits to be accepted:
-                                                                                         [31mtsubame host
-                                                                                         accept h525400aabb03
+            h525400aabb03  waiting  42s  10.77.0.53  UEFI                             0                    waits to be accepted:
+                                                                                                           [31mtsubame host
+                                                                                                           accept h525400aabb03
         "#]]
         .assert_eq(&list(&view, Some(80)));
         expect![[r#"
@@ -230,6 +230,8 @@ mod tests {
             MAC          52:54:00:aa:bb:01
             Address      10.77.0.51
             Firmware     UEFI
+            Pool         default
+            Release      dom0-1, outdated
             VMs          web-1
             Labels       zone=a
             Product      QEMU Standard PC
@@ -255,6 +257,7 @@ mod tests {
             MAC       52:54:00:aa:bb:02
             Address   10.77.0.52
             Firmware  UEFI
+            Pool      default
 
             BOOT STEP  BEGAN                     TOOK                          SENT
             dhcp       2026-11-21 04:49:53      85 ms

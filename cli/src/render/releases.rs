@@ -132,10 +132,41 @@ mod tests {
     #[test]
     fn tables() {
         let view = rack();
-        expect![[""]].assert_eq(&list(&view, None));
-        expect![[""]].assert_eq(&show(&view.releases[0], None));
-        expect![[""]].assert_eq(&pools(&view, None));
-        expect![[""]].assert_eq(&pool(&view, &view.pools[0], None));
+        expect![[r#"
+            RELEASE       NAME    FOR       SIZE  XEN     IMPORTED             USED BY
+            aaaaaaaaaaaa  dom0-2  dom0  2.00 MiB  4.17.5  2026-11-21 03:50:02  the rollout of pool default
+            bbbbbbbbbbbb  dom0-1  dom0  2.00 MiB  4.17.5  2026-11-21 03:50:02  pool default
+        "#]]
+        .assert_eq(&list(&view, None));
+        expect![[r#"
+            Release   aaaaaaaaaaaa
+            Name      dom0-2
+            For       dom0
+            Xen       4.17.5
+            Kernel    6.1.140
+            Imported  2026-11-21 03:50:02
+            Used by   the rollout of pool default
+
+            FILE      SIZE  SHA256
+            xen   2.00 MiB  abababababababababababababababababababababababababababababababab
+        "#]]
+        .assert_eq(&show(&view.releases[0], None));
+        expect![[r#"
+            POOL     RELEASE                HOSTS  OUTDATED  ROLLOUT                          NOTE
+            default  dom0-1 (bbbbbbbbbbbb)      3         1  canary to dom0-2 (aaaaaaaaaaaa)  node-1 is being emptied: 1 VMs left
+        "#]].assert_eq(&pools(&view, None));
+        expect![[r#"
+            Pool      default
+            Release   dom0-1 (bbbbbbbbbbbb)
+            Hosts     3, 1 of them outdated
+            Rollout   canary to dom0-2 (aaaaaaaaaaaa)
+            Began     2026-11-21 04:49:02
+            Deadline  2026-11-21 04:51:02
+            Canaries  node-1 runs 1 VM; none has fewer
+            Turns     node-1 is being emptied: 1 VMs left
+            Note      node-1 is being emptied: 1 VMs left
+        "#]]
+        .assert_eq(&pool(&view, &view.pools[0], None));
         expect![[r#"
             no release was imported yet
         "#]]
