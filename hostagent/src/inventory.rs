@@ -2,6 +2,7 @@
 //!
 //! Owns: reading SMBIOS, /proc/cpuinfo, /sys/hypervisor, the interfaces and what sysfs says of disks. Never does: opening a disk.
 
+use crate::boot;
 use crate::hypercall::PhysInfo;
 use crate::smbios;
 use proto::host::{Cpu, Firmware, Hardware, Inventory, LocalDisk, Nic};
@@ -15,8 +16,8 @@ pub fn take(root: &Path, xen: &PhysInfo) -> Inventory {
     let version = |name: &str| read(&format!("sys/hypervisor/version/{name}"));
     let product = format!("{} {}", dmi("sys_vendor"), dmi("product_name"));
     let image = read("etc/tsubame/image");
-    let cmdline = read("proc/cmdline");
-    let release = cmdline.split_ascii_whitespace().filter_map(|word| word.strip_prefix("tsubame.release=")).next_back();
+    let words = read(boot::WORDS.trim_start_matches('/'));
+    let release = words.split_ascii_whitespace().filter_map(|word| word.strip_prefix("tsubame.release=")).next_back();
     Inventory {
         uuid: dmi("product_uuid").to_ascii_lowercase(),
         serial: dmi("product_serial"),
@@ -146,7 +147,7 @@ mod tests {
             "proc/cpuinfo",
             "processor\t: 0\nvendor_id\t: AuthenticAMD\nmodel name\t: QEMU Virtual CPU\nflags\t\t: fpu svm\n\n",
         );
-        put("proc/cmdline", "console=hvc0 tsubame.release=0123456789ab quiet\n");
+        put("etc/tsubame/words", "tsubame.host=h525400aabb01 tsubame.release=0123456789ab\n");
         put("proc/meminfo", "MemTotal:         524288 kB\n");
         let xen = PhysInfo { cpus: 2, total_pages: 262_144, free_pages: 1 };
         let mut inventory = take(root.path(), &xen);

@@ -21,7 +21,7 @@ pub const IMAGE: &str = "dom0.squashfs";
 /// Xen, kernel and initrd in one signed file.
 pub const UNIFIED: &str = "unified.efi";
 /// In the initrd: the image's sha256 and its length.
-const WANTED: &str = "etc/tsubame/image.sha256";
+pub const WANTED: &str = "etc/tsubame/image.sha256";
 
 /// Writes a release's files but for its manifest.
 pub(crate) fn build(

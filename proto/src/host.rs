@@ -31,7 +31,7 @@ pub struct Inventory {
     pub agent: String,
     /// Digest of the image that is running, as its manifest says.
     pub image: String,
-    /// The release that it was booted into, as its kernel's command line has it; empty with an agent that does not know releases.
+    /// The release that it was booted into, as this boot's words have it; empty with an agent that does not know releases.
     #[serde(default)]
     pub release: String,
     /// What of it dom0 does not use.

@@ -8,6 +8,7 @@ use proto::api::{
     About, Accepted, ApiError, Balance, ConsoleText, CreateVm, Login, MigrateVm, Refusal, Session, Setup,
 };
 use proto::event::LogEvent;
+use proto::release::ReleaseId;
 use proto::view::{HostView, MoveView, PlanView, RackView, VmView};
 use proto::{HostId, MoveId, VmId};
 use serde::Serialize;
@@ -118,6 +119,11 @@ impl Operator {
     /// Removes a VM.
     pub fn delete_vm(&self, vm: &VmId) -> Result<Accepted> {
         self.ask(Method::DELETE, &format!("/v1/vms/{vm}"), &())
+    }
+
+    /// Deletes a release.
+    pub fn delete_release(&self, release: &ReleaseId) -> Result<Accepted> {
+        self.ask(Method::DELETE, &format!("/v1/releases/{release}"), &())
     }
 
     /// Moves a VM.

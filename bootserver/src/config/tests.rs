@@ -274,7 +274,7 @@ fn values_at_odds() {
         "listen:",
         &long,
         expect![
-            "DIR/c.yaml:13: dom0: boot URLs and command lines take up to 728 bytes under BIOS, of which iPXE holds 512; shorten dom0.xen_args (now 22) or dom0.kernel_args (now 300)"
+            "DIR/c.yaml:13: dom0: boot URLs and command lines take up to 726 bytes under BIOS, of which iPXE holds 512; shorten dom0.xen_args (now 22) or dom0.kernel_args (now 300)"
         ],
     );
     check(
@@ -370,7 +370,7 @@ fn the_machine_and_its_files() {
         "release: dom0-1",
         "release: dom0-2",
         expect![
-            "DIR/c.yaml:8: release: DIR/dom0-2/xen cannot be read: No such file or directory (os error 2); expected a file"
+            "DIR/c.yaml:8: release: DIR/dom0-2/dom0.squashfs cannot be read: No such file or directory (os error 2); expected a file"
         ],
     );
     check(

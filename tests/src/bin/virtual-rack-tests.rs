@@ -48,7 +48,7 @@ struct Args {
     /// Ends after this case; all before it are run as it needs them.
     #[arg(long)]
     until: Option<String>,
-    /// Begins with this case. Only those about failures of hosts and Secure Boot can be begun with: they make for themselves what they need.
+    /// Begins with this case. Only those about releases, failures of hosts and Secure Boot can be begun with: they make for themselves what they need.
     #[arg(long)]
     from: Option<String>,
     /// Which cases.

@@ -10,6 +10,7 @@ mod join;
 mod life;
 mod moves;
 mod power;
+mod release;
 mod secure;
 mod store;
 
@@ -36,6 +37,7 @@ pub const CASES: &[Case] = &[
     Case { name: "xen_keeps_the_contract_that_its_model_keeps", run: contract::xen_keeps_it },
     Case { name: "an_accepted_host_becomes_active", run: join::accepted_becomes_active },
     Case { name: "a_second_copy_of_a_used_join_is_refused", run: join::second_copy_is_refused },
+    Case { name: "a_release_rolls_out_and_a_broken_one_rolls_back", run: release::rolls_out_and_back },
     Case { name: "vms_are_created_and_answer", run: life::vms_answer },
     Case { name: "a_vm_is_paused_shut_down_and_started", run: life::pause_shutdown_start },
     Case { name: "a_guest_boots_its_own_disk", run: life::own_disk },

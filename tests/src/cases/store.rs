@@ -17,37 +17,45 @@ const ROOM_MIB: u64 = 24;
 /// What an operator asks for until the store is full: more than the room that a log in use has left.
 const REQUESTS_MAX: u16 = 2_000;
 
-/// A small file system over the state directory, with everything in it as it was but the disks, which stay where they are.
+/// What is large and no record: it stays where it is.
+const APART: [&str; 2] = ["disks", "releases"];
+
+/// A small file system over the state directory, with everything in it as it was but what is apart.
 struct Small {
     state: PathBuf,
-    disks: PathBuf,
+    aside: PathBuf,
     kept: PathBuf,
 }
 
 impl Small {
     /// The server must not run.
     fn over(state: &Path, aside: &Path) -> Result<Self> {
-        let (disks, kept) = (aside.join("disks-aside"), aside.join("state-aside"));
-        for dir in [&disks, &kept] {
-            fs::create_dir(dir)?;
+        let (aside, kept) = (aside.join("apart"), aside.join("state-aside"));
+        fs::create_dir(&kept)?;
+        let small = Self { state: state.to_owned(), aside, kept };
+        for name in APART {
+            fs::create_dir_all(small.aside.join(name))?;
+            mount(&["--bind"], &state.join(name), &small.aside.join(name))?;
         }
-        let small = Self { state: state.to_owned(), disks, kept };
-        mount(&["--bind"], &state.join("disks"), &small.disks)?;
-        copy_all_but_disks(state, &small.kept)?;
+        copy_records(state, &small.kept)?;
         mount(&["-t", "tmpfs", "-o", &format!("size={ROOM_MIB}m,mode=700")], Path::new("tmpfs"), state)?;
-        copy_all_but_disks(&small.kept, state)?;
-        fs::create_dir(state.join("disks"))?;
-        mount(&["--bind"], &small.disks, &state.join("disks"))?;
+        copy_records(&small.kept, state)?;
+        for name in APART {
+            fs::create_dir(state.join(name))?;
+            mount(&["--bind"], &small.aside.join(name), &state.join(name))?;
+        }
         Ok(small)
     }
 
     /// Takes it away; what was written to it goes to where the state is kept. The server must not run.
     fn away(self) -> Result<()> {
-        copy_all_but_disks(&self.state, &self.kept)?;
-        for path in [self.state.join("disks"), self.state.clone(), self.disks.clone()] {
+        copy_records(&self.state, &self.kept)?;
+        let within = APART.map(|name| self.state.join(name));
+        let aside = APART.map(|name| self.aside.join(name));
+        for path in within.into_iter().chain([self.state.clone()]).chain(aside) {
             run(Command::new("umount").arg(&path))?;
         }
-        copy_all_but_disks(&self.kept, &self.state)
+        copy_records(&self.kept, &self.state)
     }
 }
 
@@ -55,10 +63,11 @@ fn mount(options: &[&str], what: &Path, to: &Path) -> Result<()> {
     run(Command::new("mount").args(options).arg(what).arg(to)).map(drop)
 }
 
-fn copy_all_but_disks(from: &Path, to: &Path) -> Result<()> {
+/// All but what is apart.
+fn copy_records(from: &Path, to: &Path) -> Result<()> {
     for entry in fs::read_dir(from)? {
         let entry = entry?;
-        if entry.file_name() != "disks" {
+        if !APART.iter().any(|name| entry.file_name() == *name) {
             run(Command::new("cp").args(["-a", "--"]).arg(entry.path()).arg(to))?;
         }
     }

@@ -1197,7 +1197,7 @@ export interface components {
              * @description When it was built, Unix milliseconds.
              */
             built_ms?: number | null;
-            /** @description Its files by their role, such as `xen`, `vmlinuz`, `dom0.img`; 1 to 32. */
+            /** @description Its files by their role, such as `xen`, `vmlinuz`, `dom0.squashfs`; 1 to 32. */
             files: {
                 [key: string]: components["schemas"]["ReleaseFile"];
             };
