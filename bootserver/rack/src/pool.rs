@@ -17,6 +17,7 @@ use crate::release::id_of;
 use proto::agent::{Act, OrderOutcome};
 use proto::api::{Accepted, Refusal};
 use proto::event::Topic;
+use proto::power::{OrderPower, PowerVerb};
 use proto::release::{
     CreatePool, Manifest, PoolId, PoolView, ReleaseId, ReleaseKind, RolloutHost, RolloutPhase, RolloutView,
     StartRollout,
@@ -131,6 +132,16 @@ impl Rack {
                 if !self.told(&host, &Purpose::Reboot) {
                     let id = self.order_number();
                     self.tell(&host, id, Epoch(0), Act::Reboot { boot }, Purpose::Reboot);
+                }
+            }
+            Deed::Cycle(host) => {
+                let request = OrderPower { verb: PowerVerb::Cycle, network: true };
+                // Without a controller that can, a person has to: what it boots next is decided all the same.
+                if let Err(refusal) = self.order_power(&host, request, now) {
+                    let text = format!(
+                        "rollout of pool {pool}: {host} does not answer, and somebody must start it anew: {refusal}"
+                    );
+                    self.warn(Topic::Host, now, text, |e| e.host = Some(host));
                 }
             }
             Deed::Promote(release) => {

@@ -167,11 +167,7 @@ fn await_release(trial: &mut Trial, host: &HostId, release: &ReleaseId) -> Resul
 }
 
 /// Makes another release of the rack's own, and imports it by the command.
-fn import(
-    trial: &mut Trial,
-    name: &str,
-    change: impl FnOnce(&Path, &mut Manifest) -> Result<()>,
-) -> Result<ReleaseId> {
+fn import(trial: &mut Trial, name: &str, change: impl FnOnce(&Path, &mut Manifest) -> Result<()>) -> Result<ReleaseId> {
     let (from, dir) = (trial.with.release.clone(), trial.rack.dir().join(name));
     fs::create_dir_all(&dir)?;
     let mut manifest = manifest(&from).with_context(|| format!("{} has no manifest", from.display()))?;

@@ -107,6 +107,8 @@ pub enum Deed {
         /// The boot that is to end.
         boot: String,
     },
+    /// Cut its power and switch it on again, if that can be done: it was told to start anew, and is not heard of since.
+    Cycle(HostId),
     /// The pool's hosts boot this from now on.
     Promote(ReleaseId),
     /// For the log.
@@ -204,7 +206,7 @@ impl Rollout {
     pub fn stop(&mut self, why: &str, seen: &BTreeMap<HostId, Seen>) -> Vec<Deed> {
         let mut deeds = Vec::new();
         match self.phase {
-            RolloutPhase::Canary => self.turn_back(why.to_owned(), &mut deeds),
+            RolloutPhase::Canary => self.turn_back(why.to_owned(), seen, &mut deeds),
             RolloutPhase::Rolling => self.end(RolloutPhase::Stopped, why.to_owned(), &mut deeds),
             RolloutPhase::Back => {
                 self.left = self.one_runs_it(seen);
@@ -219,7 +221,7 @@ impl Rollout {
         let asked = !self.canaries.is_empty();
         self.canaries.retain(|canary| seen.contains_key(&canary.host));
         if asked && self.canaries.is_empty() {
-            return self.turn_back("its canaries were removed".to_owned(), deeds);
+            return self.turn_back("its canaries were removed".to_owned(), seen, deeds);
         }
         let to = self.to.clone();
         let waited = self.canaries.iter().find_map(|canary| {
@@ -237,7 +239,7 @@ impl Rollout {
             )));
         };
         if now_ms >= self.began_ms.saturating_add(self.deadline_s * 1000) {
-            return self.turn_back(format!("after {} s {waited}", self.deadline_s), deeds);
+            return self.turn_back(format!("after {} s {waited}", self.deadline_s), seen, deeds);
         }
         let canaries: Vec<HostId> = self.canaries.iter().map(|canary| canary.host.clone()).collect();
         self.take_turns(canaries, &to, seen, now_ms, deeds);
@@ -385,10 +387,14 @@ impl Rollout {
         };
     }
 
-    fn turn_back(&mut self, why: String, deeds: &mut Vec<Deed>) {
+    fn turn_back(&mut self, why: String, seen: &BTreeMap<HostId, Seen>, deeds: &mut Vec<Deed>) {
+        // It may hang in the release that does not work, and hears nothing there. It was empty when it was told.
+        let away = |turn: &&Turn| turn.boot.is_some() && seen.get(&turn.host).is_some_and(|s| !s.up);
+        let hang: Vec<Deed> = self.turns.iter().filter(away).map(|turn| Deed::Cycle(turn.host.clone())).collect();
         self.end_turns(deeds);
         self.phase = RolloutPhase::Back;
         deeds.push(Deed::Warn(format!("goes back to {}: {why}", self.from)));
+        deeds.extend(hang);
         self.why = why;
     }
 

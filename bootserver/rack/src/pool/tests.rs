@@ -3,14 +3,15 @@
 use super::{Deed, Rollout, Seen};
 use crate::Rack;
 use crate::effect::{Answer, Effect, Reply};
-use crate::event::{Command, Event};
+use crate::event::{Command, Entropy, Event, ScriptKind};
 use crate::record::{Key, Loaded, Record};
-use crate::testing::{Bench, alive, mac, policy, release};
+use crate::testing::{Bench, alive, answer_to, mac, policy, release};
 use expect_test::expect;
 use proptest::prelude::*;
 use proto::HostId;
-use proto::agent::{Act, Report};
+use proto::agent::{Act, Report, Secret};
 use proto::api::Refusal;
+use proto::power::{BmcKind, PowerVerb, SetBmc};
 use proto::release::{
     CollectReleases, CreatePool, Manifest, PoolId, PoolView, ReleaseId, RolloutPhase, StartRollout, default_healthy_s,
 };
@@ -65,7 +66,8 @@ struct World {
     promoted: usize,
     drained: BTreeSet<HostId>,
     boots: usize,
-    rebooted: usize,
+    /// Told to start anew.
+    told: BTreeSet<HostId>,
 }
 
 #[derive(Debug, Clone)]
@@ -135,7 +137,12 @@ impl World {
                     let seen = &self.seen[&host];
                     assert!(seen.up && seen.vms == 0 && !seen.moves && seen.draining, "{seen:?}");
                     assert_eq!(seen.boot.as_ref(), Some(&boot));
-                    self.rebooted += 1;
+                    self.told.insert(host);
+                }
+                Deed::Cycle(host) => {
+                    let seen = &self.seen[&host];
+                    assert!(!seen.up && self.rollout.phase == RolloutPhase::Back, "{seen:?}");
+                    assert!(self.told.contains(&host), "it may have VMs");
                 }
                 Deed::Promote(release) => {
                     assert_eq!((before, &release), (RolloutPhase::Canary, &id('b')));
@@ -253,7 +260,7 @@ proptest! {
         let request = StartRollout { at_once, ..request(canary) };
         let rollout = Rollout::begin(request, id('a'), &seen, 0).expect("there are hosts");
         let mut world = World {
-            seen, pool: id('a'), rollout, now_ms: 0, promoted: 0, drained: BTreeSet::new(), boots: 1, rebooted: 0,
+            seen, pool: id('a'), rollout, now_ms: 0, promoted: 0, drained: BTreeSet::new(), boots: 1, told: BTreeSet::new(),
         };
         world.step();
         for what in &events {
@@ -374,11 +381,11 @@ impl Few {
             reply,
             mac: mac(number),
             from: address,
-            kind: crate::event::ScriptKind::IpxeBios,
-            entropy: crate::event::Entropy([key; 32]),
+            kind: ScriptKind::IpxeBios,
+            entropy: Entropy([key; 32]),
         });
         let rest = self.keep(effects);
-        let Some(Answer::Script(Ok(script))) = crate::testing::answer_to(reply, rest) else { panic!("no script") };
+        let Some(Answer::Script(Ok(script))) = answer_to(reply, rest) else { panic!("no script") };
         let named = script.split("tsubame.release=").nth(1).and_then(|rest| rest.split(' ').next()).expect("a release");
         if self.broken.contains(&number) && named != self.configured().as_str() {
             return named.to_owned();
@@ -405,7 +412,7 @@ impl Few {
         let ask = |few: &mut Self, request: crate::dhcp::BootRequest| {
             let (reply, effects) = few.bench.ask(|reply| Event::Dhcp { reply, request });
             let rest = few.keep(effects);
-            match crate::testing::answer_to(reply, rest) {
+            match answer_to(reply, rest) {
                 Some(Answer::Dhcp(Some(answer))) => crate::testing::yiaddr(&answer),
                 other => panic!("{other:?}"),
             }
@@ -469,7 +476,7 @@ impl Few {
     fn operator(&mut self, command: Command) -> Result<Reply, Refusal> {
         let (reply, effects) = self.bench.ask(|reply| Event::Operator { reply, command });
         let rest = self.keep(effects);
-        match crate::testing::answer_to(reply, rest) {
+        match answer_to(reply, rest) {
             Some(Answer::Operator(answer)) => answer,
             other => panic!("{other:?}"),
         }
@@ -586,6 +593,57 @@ fn a_canary_that_does_not_come_back_ends_it() {
         assert_eq!(few.host(1).state, proto::view::HostState::Active, "used again");
         few.operator(Command::DeleteRelease { release: second }).expect("nothing uses it");
     }
+}
+
+#[test]
+fn one_that_hangs_is_started_anew_by_its_controller() {
+    let mut few = Few::new(2, false);
+    let second = few.import(&release("dom0", 2));
+    few.broken.insert(1);
+    let bmc = SetBmc {
+        kind: BmcKind::Ipmi,
+        address: Some("10.9.9.9".to_owned()),
+        user: "admin".to_owned(),
+        password: Some(Secret("secret".to_owned())),
+        trust: None,
+        system: None,
+    };
+    few.operator(Command::SetBmc { host: host(1), request: bmc }).expect("set");
+    few.start(&second, 1).expect("a rollout");
+    few.pass(700_000);
+    assert_eq!(few.phase(), Some(RolloutPhase::RolledBack), "{}", few.log());
+    let order = few.host(1).power.and_then(|power| power.order).expect("an order");
+    assert_eq!((order.verb, order.network), (PowerVerb::Cycle, true));
+    // The other one has none; it was not told anything.
+    assert_eq!(few.host(2).power, None);
+}
+
+#[test]
+fn what_is_asked_for_within_a_boot_is_of_its_release() {
+    let mut few = Few::new(1, false);
+    let (first, second) = (few.configured(), few.import(&release("dom0", 2)));
+    few.pass_quietly(61_000);
+    let from = few.lease(1);
+    let named = |few: &mut Few, kind: ScriptKind, byte: u8| {
+        let entropy = Entropy([byte; 32]);
+        let (reply, effects) = few.bench.ask(|reply| Event::Script { reply, mac: mac(1), from, kind, entropy });
+        let rest = few.keep(effects);
+        let Some(Answer::Script(Ok(text))) = answer_to(reply, rest) else { panic!("no script") };
+        let release = text.split("tsubame.release=").nth(1).and_then(|rest| rest.split_whitespace().next());
+        release.map(str::to_owned)
+    };
+    // The script of a machine under UEFI names files alone, and what is asked for later names the release.
+    assert_eq!(named(&mut few, ScriptKind::IpxeUefi, 101), None);
+    few.start(&second, 0).expect("untried");
+    assert_eq!(few.pool().release, second);
+    for (ms, byte) in [(1_000, 102), (90_000, 103)] {
+        few.pass_quietly(ms);
+        assert_eq!(named(&mut few, ScriptKind::XenCfg, byte).as_deref(), Some(first.as_str()));
+        assert_eq!(named(&mut few, ScriptKind::Words, byte + 10).as_deref(), Some(first.as_str()));
+    }
+    // A script is a boot of its own.
+    assert_eq!(named(&mut few, ScriptKind::IpxeBios, 120).as_deref(), Some(second.as_str()));
+    assert_eq!(named(&mut few, ScriptKind::Words, 121).as_deref(), Some(second.as_str()));
 }
 
 #[test]
