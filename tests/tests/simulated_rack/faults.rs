@@ -17,11 +17,14 @@ const CLOCK_MS: u64 = 400_000;
 /// Hosts in use that failed, and those of them that Xen reset.
 pub(crate) const LOST_POWER: &str = "hosts in use that lost power, or were reset";
 pub(crate) const RESET: &str = "hosts reset by their watchdogs";
+/// No fault, but what goes on amid faults.
+pub(crate) const ANEW: &str = "hosts started anew, as a rollout ordered";
 
 /// Kinds that every set of runs must have had.
-pub(crate) const KINDS: [&str; 7] = [
+pub(crate) const KINDS: [&str; 8] = [
     LOST_POWER,
     RESET,
+    ANEW,
     "partitions from the storage",
     "partitions from the server, of what the host is told",
     "jumps of the server's clock",
@@ -220,6 +223,18 @@ impl Rack {
         self.world.set_stopped(&self.hosts[host].id, false);
         self.world.kill_agent(&self.hosts[host].id);
         self.after(200, 6_000, Due::AgentStarts { host, boots });
+    }
+
+    /// It was told to, and nothing may be lost by it.
+    pub(crate) fn starts_anew(&mut self, host: usize) {
+        self.note(|| format!("host {host} starts anew"));
+        let id = self.hosts[host].id.clone();
+        let there = self.world.domains(&id);
+        assert!(there.is_empty(), "at {}: {id} starts anew with {there:?}", self.now_ms);
+        self.counts.add(ANEW);
+        self.hosts[host].lose_power();
+        self.world.power_off(&id);
+        self.after(500, 3_000, Due::PowerOn { host });
     }
 
     /// The host loses power, for so long at most.

@@ -38,7 +38,7 @@ pub(crate) struct Host {
 pub(crate) enum Stand {
     Off,
     Firmware,
-    Joining { nonce: String, address: Ipv4Addr },
+    Joining { nonce: String, address: Ipv4Addr, release: String },
     Up { nonce: String },
 }
 
@@ -80,7 +80,7 @@ impl Host {
     }
 }
 
-pub(crate) fn inventory(mac: Mac) -> Inventory {
+pub(crate) fn inventory(mac: Mac, release: String) -> Inventory {
     Inventory {
         uuid: format!("7b000000-0000-4000-8000-{}", mac.to_string().replace(':', "")),
         serial: String::new(),
@@ -98,7 +98,7 @@ pub(crate) fn inventory(mac: Mac) -> Inventory {
         xen: "4.17.7".to_owned(),
         agent: "0".to_owned(),
         image: String::new(),
-        release: String::new(),
+        release,
         hardware: proto::host::Hardware::default(),
     }
 }

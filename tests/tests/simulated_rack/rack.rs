@@ -7,15 +7,17 @@ use crate::faults::{Counts, LOST_POWER, RESET};
 use crate::host::{Host, MEMORY_MIB, Stand, inventory};
 use crate::oracle::Oracle;
 use crate::random::Random;
-use crate::server::{Asker, Out, Server};
+use crate::server::{Asker, Out, Server, release};
 use hostagent::agent::{AgentAction, AgentEvent};
 use hostagent::hypervisor::sim::{Costs, World};
 use proto::agent::{JoinRequest, Report, ReportAnswer};
 use proto::api::{Balance, CreateVm, MigrateVm};
+use proto::release::{PoolId, StartRollout};
 use proto::{DiskId, HostId, VmId};
 use rack::dhcp::{BootRequest, MessageKind};
 use rack::effect::{Answer, JoinDecision, Reply, StorageOp};
 use rack::event::{Command, Entropy, Event, ScriptKind};
+use rack::release::id_of;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
@@ -160,8 +162,9 @@ impl Rack {
         self.counts.of(LOST_POWER)
     }
 
-    /// Has the operator make all VMs, and then go on asking for moves and drains.
+    /// Has the operator make all VMs, and then go on asking for moves, drains and rollouts.
     pub(crate) fn operator_comes(&mut self) {
+        self.command(Command::AddRelease { manifest: release(2) });
         for n in 0..self.scale.vms {
             let request = CreateVm { memory_mib: Some(64 + 32 * (n % 3)), start: true, ..CreateVm::new(vm(n), "tiny") };
             self.command(Command::CreateVm(request));
@@ -447,10 +450,10 @@ impl Rack {
             return;
         }
         match self.address_and_script(host) {
-            Some((nonce, address)) if !self.cut_off(host) => {
+            Some((nonce, release, address)) if !self.cut_off(host) => {
                 let h = &mut self.hosts[host];
                 h.key = format!("key-{host}-{boots}");
-                h.stand = Stand::Joining { nonce, address };
+                h.stand = Stand::Joining { nonce, address, release };
                 self.after(5_000, 15_000, Due::Join { host, boots });
             }
             // As a ROM does: again.
@@ -458,7 +461,8 @@ impl Rack {
         }
     }
 
-    fn address_and_script(&mut self, host: usize) -> Option<(String, Ipv4Addr)> {
+    /// The address, and of the script the nonce and the release.
+    fn address_and_script(&mut self, host: usize) -> Option<(String, String, Ipv4Addr)> {
         let (mac, now_ms) = (self.hosts[host].mac, self.now_ms);
         let mut request = BootRequest::plain(mac, 1, MessageKind::Discover);
         (request.architectures, request.user_class) = (vec![0], Some(b"iPXE".to_vec()));
@@ -476,17 +480,21 @@ impl Rack {
         let kind = ScriptKind::IpxeBios;
         let script = self.server.ask_now(|reply| Event::Script { reply, mac, from: address, kind, entropy }, now_ms)?;
         let Answer::Script(Ok(script)) = script else { return None };
-        let (_, rest) = script.split_once("tsubame.join=").expect("a script names its nonce");
-        Some((rest.split_whitespace().next()?.to_owned(), address))
+        let word = |name: &str| {
+            let (_, rest) = script.split_once(name).expect("a script names its nonce and its release");
+            rest.split_whitespace().next().map(str::to_owned)
+        };
+        Some((word("tsubame.join=")?, word("tsubame.release=")?, address))
     }
 
     fn join(&mut self, host: usize, boots: u64) {
         let h = &self.hosts[host];
-        let Stand::Joining { nonce, address } = h.stand.clone() else { return };
+        let Stand::Joining { nonce, address, release } = h.stand.clone() else { return };
         if h.boots != boots {
             return;
         }
-        let request = JoinRequest { host: h.id.clone(), nonce, csr_pem: "CSR".to_owned(), inventory: inventory(h.mac) };
+        let inventory = inventory(h.mac, release);
+        let request = JoinRequest { host: h.id.clone(), nonce, csr_pem: "CSR".to_owned(), inventory };
         let key = h.key.clone();
         if !self.cut_off(host) {
             let asker = Asker::Join { host, boots };
@@ -518,8 +526,7 @@ impl Rack {
                     self.world.heartbeat(id, given, nonce, now_ms);
                 }
                 AgentAction::KeepLease(lease) => self.hosts[host].lease = Some(lease),
-                // Nobody orders it here: there is one release.
-                AgentAction::Reboot => unreachable!("{} was told to start anew", self.hosts[host].id),
+                AgentAction::Reboot => return self.starts_anew(host),
                 AgentAction::Pet { timeout_s } => self.world.pet(&self.hosts[host].id, timeout_s, now_ms),
                 AgentAction::Post(report) => {
                     let boots = self.hosts[host].boots;
@@ -540,11 +547,32 @@ impl Rack {
         self.server_event(Some(Asker::Operator(asked)), |reply| Event::Operator { reply, command });
     }
 
+    /// To one of the two releases, tried by a few.
+    fn rollout(&mut self) -> Command {
+        let request = StartRollout {
+            to: id_of(&release(1 + self.random.next() % 2)),
+            canary: 1 + self.random.below(3) as u32,
+            deadline_s: self.random.between(30, 120),
+            healthy_s: 2,
+            at_once: 1 + self.random.below(4) as u32,
+            reboot: true,
+        };
+        Command::StartRollout { pool: PoolId::default(), request }
+    }
+
     fn operator(&mut self) {
+        if !self.operator_stays {
+            // Who goes leaves nothing going on that lasts the longer the more hosts there are.
+            return match self.server.is_up() {
+                true => self.command(Command::StopRollout { pool: PoolId::default() }),
+                false => self.after(500, 2_000, Due::Operator),
+            };
+        }
         let vm = vm(self.random.next() % self.scale.vms);
         let host = self.hosts[self.random.below(self.hosts.len())].id.clone();
         let to = (self.random.permille(700)).then(|| host.clone());
-        let command = match self.random.below(20) {
+        let command = match self.random.below(21) {
+            20 => self.rollout(),
             0 | 1 => Command::DrainHost { host },
             2..5 => Command::UndrainHost { host },
             5 => Command::Balance(Balance { dry_run: false }),
@@ -554,10 +582,8 @@ impl Rack {
             _ => Command::MigrateVm { vm, request: MigrateVm { to } },
         };
         self.command(command);
-        if self.operator_stays {
-            let (low_ms, high_ms) = self.scale.wish_every_ms;
-            self.after(low_ms, high_ms, Due::Operator);
-        }
+        let (low_ms, high_ms) = self.scale.wish_every_ms;
+        self.after(low_ms, high_ms, Due::Operator);
     }
 }
 

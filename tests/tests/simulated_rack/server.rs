@@ -288,6 +288,13 @@ pub(crate) fn settled(phase: VmPhase) -> bool {
     matches!(phase, VmPhase::Running | VmPhase::Stopped | VmPhase::Failed | VmPhase::Paused)
 }
 
+/// A release for hosts.
+pub(crate) fn release(version: u64) -> Manifest {
+    let file = ReleaseFile { sha256: format!("{version:064x}"), bytes: 1 };
+    let files = DOM0_ROLES.map(|role| (role.to_owned(), file.clone())).into();
+    Manifest { name: "dom0".to_owned(), version, files, ..Manifest::default() }
+}
+
 fn policy() -> Policy {
     let template = Template {
         boot: proto::vm::Boot::Kernel { kernel: "a".repeat(64), initrd: None, cmdline: "quiet".to_owned() },
@@ -297,8 +304,6 @@ fn policy() -> Policy {
         disk_image: false,
         bridge: "xenbr0".to_owned(),
     };
-    let file = ReleaseFile { sha256: "0".repeat(64), bytes: 1 };
-    let files = DOM0_ROLES.map(|role| (role.to_owned(), file.clone())).into();
     Policy {
         subnet: Subnet {
             serves: Serves::Full,
@@ -317,7 +322,7 @@ fn policy() -> Policy {
         relayed: Vec::new(),
         join: JoinMode::All,
         accept: Vec::new(),
-        release: Manifest { name: "dom0".to_owned(), version: 1, files, ..Manifest::default() },
+        release: release(1),
         guests: Vec::new(),
         release_keep_ms: 0,
         dom0: Dom0 { xen_args: "dom0_mem=512M,max:512M".to_owned(), kernel_args: String::new() },
