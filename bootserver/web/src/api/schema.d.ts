@@ -1127,7 +1127,7 @@ export interface components {
             nics: components["schemas"]["Nic"][];
             /** @description Maker and product from SMBIOS. */
             product: string;
-            /** @description The release that it was booted into, as its kernel's command line has it; empty with an agent that does not know releases. */
+            /** @description The release that it was booted into, as this boot's words have it; empty with an agent that does not know releases. */
             release?: string;
             /** @description SMBIOS serial number; empty when the firmware gives none. */
             serial: string;
