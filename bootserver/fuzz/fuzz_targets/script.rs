@@ -17,15 +17,12 @@ const COMMANDS: [&str; 11] =
 fuzz_target!(|data: &[u8]| {
     let mut input = Input(data);
     let mut policy = policy(Serves::Full, Serves::Full);
-    let kind = [ScriptKind::IpxeBios, ScriptKind::IpxeUefi, ScriptKind::XenCfg][usize::from(input.byte() % 3)];
+    let kinds = [ScriptKind::IpxeBios, ScriptKind::IpxeUefi, ScriptKind::XenCfg, ScriptKind::Words];
+    let kind = kinds[usize::from(input.byte() % 4)];
     let mut mac = Mac(std::array::from_fn(|_| input.byte()));
     mac.0[0] = mac.0[0] & 0xfe | 2;
     let entropy = Entropy([input.byte(); 32]);
-    for text in [
-        &mut policy.dom0.xen_args,
-        &mut policy.dom0.kernel_args,
-        &mut policy.subnet.ca_digest,
-    ] {
+    for text in [&mut policy.dom0.xen_args, &mut policy.dom0.kernel_args, &mut policy.subnet.ca_digest] {
         *text = input.text();
     }
     if input.byte() & 1 != 0 {
@@ -40,6 +37,7 @@ fuzz_target!(|data: &[u8]| {
     let lines: Vec<&str> = script.lines().collect();
     match kind {
         ScriptKind::XenCfg => assert_eq!(lines.len(), 7, "{script}"),
+        ScriptKind::Words => assert_eq!(lines.len(), 1, "{script}"),
         ScriptKind::IpxeBios | ScriptKind::IpxeUefi => {
             assert_eq!(lines[0], "#!ipxe");
             assert!(lines.iter().all(|line| COMMANDS.iter().any(|command| line.starts_with(command))), "{script}");
