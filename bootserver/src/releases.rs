@@ -118,6 +118,13 @@ impl Releases {
 
     /// Runs until `stop` turns true.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
+        self.serve(&mut stop).await;
+        // Why a rack has ended is for its own task to say.
+        let _ = stop.wait_for(|&stop| stop).await;
+    }
+
+    /// As long as there is a rack.
+    async fn serve(&mut self, stop: &mut watch::Receiver<bool>) {
         let mut views = self.rack.watch();
         if self.follow().await.is_err() {
             return;
