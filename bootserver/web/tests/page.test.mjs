@@ -526,8 +526,11 @@ test("a release is rolled out, its progress is shown, and it is stopped", async 
   await unit("alpha").getByText("Outdated").waitFor();
   const panel = page.getByRole("region", { name: "Releases" });
   await panel.getByText("used by pool default").waitFor();
-  await panel.getByRole("button", { name: "Roll a release out to default" }).click();
+  assert.deepEqual(await axe(page), [], "releases and a pool");
+  await panel.getByRole("button", { name: "Roll out a release to default" }).click();
   const dialog = page.getByRole("dialog", { name: "Roll out to default" });
+  await dialog.waitFor();
+  assert.deepEqual(await axe(page), [], "a rollout is asked for");
   await dialog.getByLabel("Canaries").fill("x");
   await dialog.getByRole("button", { name: "Begin" }).click();
   await dialog.getByText("a whole number from 0").waitFor();
@@ -554,6 +557,7 @@ test("a release is rolled out, its progress is shown, and it is stopped", async 
   });
   await panel.getByText("Canaries try it").waitFor();
   await panel.getByText("alpha: starts anew.", { exact: true }).waitFor();
+  assert.deepEqual(await axe(page), [], "a rollout under way");
   mock.answer("POST /v1/pools/default/stop", { did: "done" });
   await panel.getByRole("button", { name: "Stop the rollout of default" }).click();
   await panel.getByText("Its canaries go back to the old release.").waitFor();
