@@ -115,52 +115,39 @@ where
         + 'static,
     S::Future: Send + 'static,
 {
-    move |stream, address| Box::pin(connection(stream, address, acceptor.clone(), limits, service.clone()))
-}
-
-async fn connection<S>(
-    stream: TcpStream,
-    address: SocketAddr,
-    tls: TlsAcceptor,
-    limits: Limits,
-    service: S,
-) -> Result<(), Failure>
-where
-    S: Service<http::Request<hyper::body::Incoming>, Response = warp::reply::Response, Error = Infallible>
-        + Clone
-        + Send
-        + 'static,
-    S::Future: Send + 'static,
-{
-    let call = |peer: Peer| {
-        hyper::service::service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
-            request.extensions_mut().insert(peer.clone());
-            service.clone().call(request)
+    move |stream, address| {
+        let (acceptor, service) = (acceptor.clone(), service.clone());
+        Box::pin(async move {
+            let stream = tokio::time::timeout(limits.head_timeout, acceptor.accept(stream)).await??;
+            let (_, session) = stream.get_ref();
+            let certificate =
+                session.peer_certificates().and_then(|chain| chain.first()).map(|c| c.clone().into_owned());
+            let h2 = session.alpn_protocol() == Some(b"h2");
+            let peer = Peer { address, certificate };
+            let call = hyper::service::service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
+                request.extensions_mut().insert(peer.clone());
+                service.clone().call(request)
+            });
+            if h2 {
+                hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                    .timer(TokioTimer::new())
+                    .max_concurrent_streams(limits.streams_max)
+                    .max_header_list_size(16 * 1024)
+                    .keep_alive_interval(Duration::from_secs(20))
+                    .keep_alive_timeout(Duration::from_secs(20))
+                    .serve_connection(TokioIo::new(stream), call)
+                    .await?;
+            } else {
+                hyper::server::conn::http1::Builder::new()
+                    .timer(TokioTimer::new())
+                    .header_read_timeout(limits.head_timeout)
+                    .max_buf_size(32 * 1024)
+                    .serve_connection(TokioIo::new(stream), call)
+                    .await?;
+            }
+            Ok(())
         })
-    };
-    let stream = tokio::time::timeout(limits.head_timeout, tls.accept(stream)).await??;
-    let (_, session) = stream.get_ref();
-    let certificate = session.peer_certificates().and_then(|chain| chain.first()).map(|c| c.clone().into_owned());
-    let h2 = session.alpn_protocol() == Some(b"h2");
-    let call = call(Peer { address, certificate });
-    if h2 {
-        hyper::server::conn::http2::Builder::new(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(limits.streams_max)
-            .max_header_list_size(16 * 1024)
-            .keep_alive_interval(Duration::from_secs(20))
-            .keep_alive_timeout(Duration::from_secs(20))
-            .serve_connection(TokioIo::new(stream), call)
-            .await?;
-    } else {
-        hyper::server::conn::http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(limits.head_timeout)
-            .max_buf_size(32 * 1024)
-            .serve_connection(TokioIo::new(stream), call)
-            .await?;
     }
-    Ok(())
 }
 
 /// Connections by address.

@@ -42,7 +42,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// What the kernel command line says, or why it cannot be had.
+/// What the boot server said of this boot, as the first stage keeps it, or why it cannot be had.
 fn boot() -> Result<Boot, ExitCode> {
     let words = std::fs::read_to_string(WORDS).map_err(|e| fail(&format!("reading {WORDS}: {e}"), 1))?;
     Boot::parse(&words).map_err(|e| fail(&e.to_string(), 2))

@@ -78,8 +78,9 @@ async fn say(stream: &TcpStream, pacer: &Pacer, request: &Request, reply: Reply)
             // The first of the file goes into the same packet.
             send_all(stream, &head, MsgFlags::from_bits_retain(libc::MSG_MORE)).await?;
             while let Some(piece) = file.next(pacer).await? {
+                let end = piece.end;
                 send_piece(stream, piece).await?;
-                file.sent();
+                file.sent(end);
             }
             Ok(())
         }

@@ -108,7 +108,7 @@ impl Entry {
         }
         match self.open().await {
             Ok(file) => {
-                let sending = Sending { file: Arc::new(file), at, ready: at, end, progress: progress.of(self.bytes) };
+                let sending = Sending { file: Arc::new(file), at, end, progress: progress.of(self.bytes) };
                 Reply { status, headers, body: Body::File(sending) }
             }
             Err(err) => {
@@ -137,8 +137,6 @@ pub(super) struct Sending {
     file: Arc<File>,
     /// Up to here it is sent.
     at: u64,
-    /// Up to here it may be.
-    ready: u64,
     end: u64,
     progress: Progress,
 }
@@ -171,13 +169,12 @@ impl Sending {
             let read = move || file.read_exact_at(&mut vec![0; PIECE_BYTES.min(bytes) as usize], at);
             tokio::task::spawn_blocking(read).await.map_err(io::Error::other)??;
         }
-        self.ready = self.at + bytes;
-        Ok(Some(Piece { file: &self.file, at: self.at, end: self.ready }))
+        Ok(Some(Piece { file: &self.file, at: self.at, end: self.at + bytes }))
     }
 
-    /// The piece is sent.
-    pub(super) fn sent(&mut self) {
-        self.at = self.ready;
+    /// It is sent up to here.
+    pub(super) fn sent(&mut self, end: u64) {
+        self.at = end;
         self.progress.tell(self.at);
     }
 }

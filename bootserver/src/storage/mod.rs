@@ -16,6 +16,7 @@ mod disk;
 mod external;
 mod ledger;
 mod lio;
+mod served;
 mod tgt;
 
 pub use disk::Files;
@@ -25,6 +26,7 @@ pub use tgt::{MgmtError, Tgt, TgtConfig};
 
 use proto::DiskId;
 use rack::effect::StorageOp;
+use served::Served;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -67,8 +69,8 @@ impl Storage {
     /// Does one job. Doing it again does no harm.
     pub async fn perform(&self, op: &StorageOp) -> Result<(), StorageError> {
         match self {
-            Self::Tgt(tgt) => tgt.perform(op).await,
-            Self::Lio(lio) => lio.perform(op).await,
+            Self::Tgt(tgt) => served::perform(tgt, op).await,
+            Self::Lio(lio) => served::perform(lio, op).await,
             Self::External(external) => external.perform(op),
         }
     }

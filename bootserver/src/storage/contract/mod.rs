@@ -9,6 +9,7 @@ mod life;
 mod san;
 mod wire;
 
+use super::served::Served;
 use super::{Files, Storage, StorageConfig, StorageError};
 use initiator::{BLOCK, Way};
 use proto::agent::Secret;

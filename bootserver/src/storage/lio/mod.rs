@@ -13,9 +13,9 @@ mod configfs;
 mod tree;
 
 use super::ledger::{Grant, Ledger};
+use super::served::Served;
 use super::{Files, StorageError};
 use proto::DiskId;
-use rack::effect::StorageOp;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
@@ -55,60 +55,6 @@ impl Lio {
         Ok(lio)
     }
 
-    /// Does one job. Doing it again does no harm.
-    pub async fn perform(&self, op: &StorageOp) -> Result<(), StorageError> {
-        match op {
-            StorageOp::Create { disk, size_mib } => {
-                self.files().create(disk, *size_mib)?;
-                self.export(disk).await
-            }
-            StorageOp::Clone { disk, from, size_mib } => {
-                self.files().copy(disk, from, *size_mib).await?;
-                self.export(disk).await
-            }
-            StorageOp::Grow { disk, size_mib } => {
-                // A backstore's size is what it was made with, so all is made anew.
-                self.files().grow(disk, *size_mib)?;
-                self.withdraw(disk).await?;
-                self.attach(disk).await
-            }
-            StorageOp::Attach { disk, .. } => self.attach(disk).await,
-            StorageOp::Delete { disk } => {
-                self.withdraw(disk).await?;
-                Ledger::remove(self.directory(), disk)?;
-                self.files().remove(disk)
-            }
-            StorageOp::Grant { disk, host, initiator, address, user, secret } => {
-                let grant = Grant {
-                    initiator: initiator.clone(),
-                    address: *address,
-                    user: user.clone(),
-                    secret: secret.clone(),
-                };
-                let mut ledger = self.ledger(disk)?;
-                let before = ledger.grants.insert(host.clone(), grant.clone());
-                ledger.save(self.directory(), disk)?;
-                if let Some(before) = before.filter(|before| *before != grant) {
-                    self.cut(disk, &before).await?;
-                }
-                self.export(disk).await?;
-                self.bind(disk, &grant).await
-            }
-            StorageOp::Cut { disk, host } => {
-                let mut ledger = self.ledger(disk)?;
-                let Some(grant) = ledger.grants.remove(host) else { return Ok(()) };
-                self.cut(disk, &grant).await?;
-                // Forgotten last: a cut that was interrupted is found and done again.
-                ledger.save(self.directory(), disk)
-            }
-        }
-    }
-
-    /// The disks behind it.
-    pub fn files(&self) -> &Files {
-        &self.config.files
-    }
-
     /// Initiators that are logged in to a disk.
     pub async fn sessions(&self, disk: &DiskId) -> Result<Vec<String>, StorageError> {
         let (tree, name) = (self.tree.clone(), disk.clone());
@@ -119,45 +65,6 @@ impl Lio {
     pub async fn stop(&self) -> Result<(), StorageError> {
         let tree = self.tree.clone();
         self.ask("withdrawing every disk", move || tree.withdraw_all()).await
-    }
-
-    /// Serves a disk that was made earlier, with the grants that were in force. A kernel that was started anew knows none.
-    async fn attach(&self, disk: &DiskId) -> Result<(), StorageError> {
-        self.export(disk).await?;
-        for grant in self.ledger(disk)?.grants.values() {
-            self.bind(disk, grant).await?;
-        }
-        Ok(())
-    }
-
-    async fn export(&self, disk: &DiskId) -> Result<(), StorageError> {
-        let (tree, name, path) = (self.tree.clone(), disk.clone(), self.files().path(disk));
-        let bytes = self.files().size(disk)?;
-        self.ask(format!("serving disk {disk}"), move || tree.export(&name, &path, bytes)).await
-    }
-
-    async fn bind(&self, disk: &DiskId, grant: &Grant) -> Result<(), StorageError> {
-        let (tree, name, grant) = (self.tree.clone(), disk.clone(), grant.clone());
-        self.ask(format!("letting {} reach disk {disk}", grant.initiator), move || tree.bind(&name, &grant)).await
-    }
-
-    async fn cut(&self, disk: &DiskId, grant: &Grant) -> Result<(), StorageError> {
-        let (tree, name, initiator) = (self.tree.clone(), disk.clone(), grant.initiator.clone());
-        let doing = format!("cutting {initiator} off disk {disk}");
-        self.ask(doing, move || tree.cut(&name, &initiator)).await
-    }
-
-    async fn withdraw(&self, disk: &DiskId) -> Result<(), StorageError> {
-        let (tree, name) = (self.tree.clone(), disk.clone());
-        self.ask(format!("withdrawing disk {disk}"), move || tree.withdraw(&name)).await
-    }
-
-    fn directory(&self) -> &Path {
-        &self.config.files.directory
-    }
-
-    fn ledger(&self, disk: &DiskId) -> Result<Ledger, StorageError> {
-        Ledger::load(self.directory(), disk)
     }
 
     /// Has the kernel do something on a thread that may wait for it.
@@ -172,6 +79,39 @@ impl Lio {
             Ok(Err(lost)) => Err(StorageError::Kernel { what: format!("{}: {lost}", doing.into()) }),
             Err(_) => Err(StorageError::Stuck { doing: doing.into() }),
         }
+    }
+}
+
+impl Served for Lio {
+    fn files(&self) -> &Files {
+        &self.config.files
+    }
+
+    async fn export(&self, disk: &DiskId) -> Result<(), StorageError> {
+        let (tree, name, path) = (self.tree.clone(), disk.clone(), self.files().path(disk));
+        let bytes = self.files().size(disk)?;
+        self.ask(format!("serving disk {disk}"), move || tree.export(&name, &path, bytes)).await
+    }
+
+    async fn withdraw(&self, disk: &DiskId) -> Result<(), StorageError> {
+        let (tree, name) = (self.tree.clone(), disk.clone());
+        self.ask(format!("withdrawing disk {disk}"), move || tree.withdraw(&name)).await
+    }
+
+    async fn bind(&self, disk: &DiskId, grant: &Grant) -> Result<(), StorageError> {
+        let (tree, name, grant) = (self.tree.clone(), disk.clone(), grant.clone());
+        self.ask(format!("letting {} reach disk {disk}", grant.initiator), move || tree.bind(&name, &grant)).await
+    }
+
+    /// The kernel has no way in that could be taken without ending what came by it.
+    async fn unbind(&self, disk: &DiskId, grant: &Grant, remaining: &Ledger) -> Result<(), StorageError> {
+        self.cut(disk, grant, remaining).await
+    }
+
+    async fn cut(&self, disk: &DiskId, grant: &Grant, _remaining: &Ledger) -> Result<(), StorageError> {
+        let (tree, name, initiator) = (self.tree.clone(), disk.clone(), grant.initiator.clone());
+        let doing = format!("cutting {initiator} off disk {disk}");
+        self.ask(doing, move || tree.cut(&name, &initiator)).await
     }
 }
 

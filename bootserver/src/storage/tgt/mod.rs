@@ -15,11 +15,11 @@ mod survey;
 pub use mgmt::MgmtError;
 
 use super::ledger::{Grant, Ledger};
+use super::served::Served;
 use super::{Files, LUN, StorageError, file};
 use mgmt::{Code, Mgmt, Mode, Op, Request};
 use proto::DiskId;
 use proto::agent::Secret;
-use rack::effect::StorageOp;
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::SocketAddr;
@@ -112,64 +112,6 @@ impl Tgt {
         }
     }
 
-    /// Does one job. Doing it again does no harm.
-    pub async fn perform(&self, op: &StorageOp) -> Result<(), StorageError> {
-        match op {
-            StorageOp::Create { disk, size_mib } => {
-                self.files().create(disk, *size_mib)?;
-                self.export(disk).await.map(|_tid| ())
-            }
-            StorageOp::Clone { disk, from, size_mib } => {
-                self.files().copy(disk, from, *size_mib).await?;
-                self.export(disk).await.map(|_tid| ())
-            }
-            StorageOp::Grow { disk, size_mib } => {
-                // tgtd reads a backing file's size when the LUN is made, so the LUN is made anew.
-                self.files().grow(disk, *size_mib)?;
-                self.withdraw(disk).await?;
-                self.attach(disk).await
-            }
-            StorageOp::Attach { disk, .. } => self.attach(disk).await,
-            StorageOp::Delete { disk } => {
-                self.withdraw(disk).await?;
-                Ledger::remove(self.directory(), disk)?;
-                self.files().remove(disk)
-            }
-            StorageOp::Grant { disk, host, initiator, address, user, secret } => {
-                let grant = Grant {
-                    initiator: initiator.clone(),
-                    address: *address,
-                    user: user.clone(),
-                    secret: secret.clone(),
-                };
-                let mut ledger = self.ledger(disk)?;
-                let before = ledger.grants.insert(host.clone(), grant.clone());
-                ledger.save(self.directory(), disk)?;
-                if let Some(before) = before.filter(|before| *before != grant) {
-                    self.unbind(disk, &before, &ledger).await?;
-                }
-                self.export(disk).await?;
-                self.bind(disk, &grant).await
-            }
-            StorageOp::Cut { disk, host } => {
-                let mut ledger = self.ledger(disk)?;
-                let Some(grant) = ledger.grants.remove(host) else { return Ok(()) };
-                self.cut(disk, &grant, &ledger).await?;
-                // Forgotten last: a cut that was interrupted is found and done again.
-                ledger.save(self.directory(), disk)
-            }
-        }
-    }
-
-    /// The disks behind it.
-    pub fn files(&self) -> &Files {
-        &self.config.files
-    }
-
-    fn directory(&self) -> &Path {
-        &self.config.files.directory
-    }
-
     /// Ends tgtd: every guest loses its disks. Only for a rack that is taken down whole.
     pub async fn stop(&self) -> Result<(), StorageError> {
         let failed = |err| StorageError::Mgmt { doing: "stopping tgtd".to_owned(), err };
@@ -192,16 +134,6 @@ impl Tgt {
         let target = self.find(disk).await?;
         let nexuses = target.into_iter().flat_map(|t| t.nexuses);
         Ok(nexuses.map(|n| (n.initiator, n.addresses.join(","))).collect())
-    }
-
-    /// Serves a disk that was made earlier, with the grants that were in force. A tgtd that was started anew knows none.
-    async fn attach(&self, disk: &DiskId) -> Result<(), StorageError> {
-        self.files().size(disk)?;
-        self.export(disk).await?;
-        for grant in self.ledger(disk)?.grants.values() {
-            self.bind(disk, grant).await?;
-        }
-        Ok(())
     }
 
     async fn spawn(&self) -> Result<(), StorageError> {
@@ -248,10 +180,6 @@ impl Tgt {
         }
     }
 
-    fn ledger(&self, disk: &DiskId) -> Result<Ledger, StorageError> {
-        Ledger::load(self.directory(), disk)
-    }
-
     fn target_name(&self, disk: &DiskId) -> String {
         format!("{}:{disk}", self.config.iqn_prefix)
     }
@@ -267,7 +195,7 @@ impl Tgt {
     }
 
     /// Sees that the disk has a target with its LUN, and returns the target's number.
-    async fn export(&self, disk: &DiskId) -> Result<i32, StorageError> {
+    async fn target(&self, disk: &DiskId) -> Result<i32, StorageError> {
         let tid = match self.find(disk).await? {
             Some(target) => target.tid,
             None => self.new_target(disk).await?,
@@ -302,6 +230,53 @@ impl Tgt {
         }
     }
 
+    async fn add_account(&self, disk: &DiskId, tid: i32, user: &str, secret: &Secret) -> Result<(), StorageError> {
+        let text = format!("user={user},password={}", secret.0);
+        let new = Request { text, ..Request::new(Mode::Account, Op::New) };
+        self.settle("making the CHAP account", disk, new, Code::UserExist).await?;
+        self.settle("binding the CHAP account", disk, account(tid, Op::Bind, user), Code::UserExist).await
+    }
+
+    fn connected(&self, grant: &Grant) -> Result<BTreeSet<u16>, StorageError> {
+        logins::from(grant.address, self.config.portal).map_err(file("reading", Path::new("/proc/net/tcp")))
+    }
+
+    async fn end_session(&self, disk: &DiskId, tid: i32, nexus: &survey::Nexus) -> Result<(), StorageError> {
+        for &cid in &nexus.connections {
+            let gone = Request { tid, sid: nexus.id, cid, ..Request::new(Mode::Connection, Op::Delete) };
+            match self.mgmt.ask(gone).await {
+                Ok(_) | Err(MgmtError::Refused(Code::NoSession | Code::NoConnection)) => {}
+                Err(err) => return Err(mgmt("deleting a connection", disk, err)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks tgtd; that it is so already is success.
+    async fn settle(
+        &self,
+        doing: &'static str,
+        disk: &DiskId,
+        request: Request,
+        already: Code,
+    ) -> Result<(), StorageError> {
+        match self.mgmt.ask(request).await {
+            Ok(_) => Ok(()),
+            Err(MgmtError::Refused(code)) if code == already => Ok(()),
+            Err(err) => Err(mgmt(doing, disk, err)),
+        }
+    }
+}
+
+impl Served for Tgt {
+    fn files(&self) -> &Files {
+        &self.config.files
+    }
+
+    async fn export(&self, disk: &DiskId) -> Result<(), StorageError> {
+        self.target(disk).await.map(|_tid| ())
+    }
+
     async fn withdraw(&self, disk: &DiskId) -> Result<(), StorageError> {
         if let Some(target) = self.find(disk).await? {
             let request = Request { tid: target.tid, force: true, ..Request::new(Mode::Target, Op::Delete) };
@@ -311,17 +286,10 @@ impl Tgt {
     }
 
     async fn bind(&self, disk: &DiskId, grant: &Grant) -> Result<(), StorageError> {
-        let tid = self.export(disk).await?;
+        let tid = self.target(disk).await?;
         self.add_account(disk, tid, &grant.user, &grant.secret).await?;
         let acl = Request { tid, text: acl_of(grant), ..Request::new(Mode::Target, Op::Bind) };
         self.settle("binding the initiator", disk, acl, Code::AclExist).await
-    }
-
-    async fn add_account(&self, disk: &DiskId, tid: i32, user: &str, secret: &Secret) -> Result<(), StorageError> {
-        let text = format!("user={user},password={}", secret.0);
-        let new = Request { text, ..Request::new(Mode::Account, Op::New) };
-        self.settle("making the CHAP account", disk, new, Code::UserExist).await?;
-        self.settle("binding the CHAP account", disk, account(tid, Op::Bind, user), Code::UserExist).await
     }
 
     /// Takes a grant's ways in away, but for an address that a remaining grant has too.
@@ -384,36 +352,6 @@ impl Tgt {
                 anew = true;
             }
             sleep(CUT_POLL).await;
-        }
-    }
-
-    fn connected(&self, grant: &Grant) -> Result<BTreeSet<u16>, StorageError> {
-        logins::from(grant.address, self.config.portal).map_err(file("reading", Path::new("/proc/net/tcp")))
-    }
-
-    async fn end_session(&self, disk: &DiskId, tid: i32, nexus: &survey::Nexus) -> Result<(), StorageError> {
-        for &cid in &nexus.connections {
-            let gone = Request { tid, sid: nexus.id, cid, ..Request::new(Mode::Connection, Op::Delete) };
-            match self.mgmt.ask(gone).await {
-                Ok(_) | Err(MgmtError::Refused(Code::NoSession | Code::NoConnection)) => {}
-                Err(err) => return Err(mgmt("deleting a connection", disk, err)),
-            }
-        }
-        Ok(())
-    }
-
-    /// Asks tgtd; that it is so already is success.
-    async fn settle(
-        &self,
-        doing: &'static str,
-        disk: &DiskId,
-        request: Request,
-        already: Code,
-    ) -> Result<(), StorageError> {
-        match self.mgmt.ask(request).await {
-            Ok(_) => Ok(()),
-            Err(MgmtError::Refused(code)) if code == already => Ok(()),
-            Err(err) => Err(mgmt(doing, disk, err)),
         }
     }
 }

@@ -3,9 +3,10 @@
 use super::*;
 use crate::storage::StorageConfig;
 use crate::storage::contract::{CLAUSES, CLAUSES_OF_A_SAN, Trial};
+use crate::storage::served::perform;
 use proto::HostId;
 use proto::agent::Secret;
-use rack::effect::CloneSource;
+use rack::effect::{CloneSource, StorageOp};
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, TcpListener};
 use std::process::Command;
@@ -103,31 +104,31 @@ impl Rig {
 async fn a_disk_is_made_granted_grown_cut_and_deleted() {
     let rig = rig().await;
     let (d, a, b) = (disk("web-0"), host("ha"), host("hb"));
-    let perform = async |op: StorageOp| {
-        rig.tgt.perform(&op).await.unwrap_or_else(|err| panic!("{op:?}: {err}"));
-        rig.tgt.perform(&op).await.unwrap_or_else(|err| panic!("again {op:?}: {err}"));
+    let done = async |op: StorageOp| {
+        perform(&rig.tgt, &op).await.unwrap_or_else(|err| panic!("{op:?}: {err}"));
+        perform(&rig.tgt, &op).await.unwrap_or_else(|err| panic!("again {op:?}: {err}"));
     };
-    perform(StorageOp::Create { disk: d.clone(), size_mib: 8 }).await;
+    done(StorageOp::Create { disk: d.clone(), size_mib: 8 }).await;
     assert_eq!(rig.capacity("web-0", "ha", "ha-1", "0123456789ab").await, None, "nobody was let in");
-    perform(grant(&d, &a, "ha-1", "0123456789ab")).await;
+    done(grant(&d, &a, "ha-1", "0123456789ab")).await;
     assert_eq!(rig.capacity("web-0", "ha", "ha-1", "0123456789ab").await, Some(8));
     assert_eq!(rig.capacity("web-0", "ha", "ha-1", "wrong-secret").await, None, "the secret is asked for");
-    perform(grant_from([192, 0, 2, 9].into(), &d, &b, "hb-0", "ba9876543210")).await;
-    perform(StorageOp::Cut { disk: d.clone(), host: a.clone() }).await;
+    done(grant_from([192, 0, 2, 9].into(), &d, &b, "hb-0", "ba9876543210")).await;
+    done(StorageOp::Cut { disk: d.clone(), host: a.clone() }).await;
     assert_eq!(rig.capacity("web-0", "hb", "hb-0", "ba9876543210").await, None, "the address is looked at");
-    perform(grant(&d, &a, "ha-1", "0123456789ab")).await;
-    perform(grant(&d, &b, "hb-1", "ba9876543210")).await;
-    perform(StorageOp::Cut { disk: d.clone(), host: a.clone() }).await;
+    done(grant(&d, &a, "ha-1", "0123456789ab")).await;
+    done(grant(&d, &b, "hb-1", "ba9876543210")).await;
+    done(StorageOp::Cut { disk: d.clone(), host: a.clone() }).await;
     assert_eq!(rig.capacity("web-0", "ha", "ha-1", "0123456789ab").await, None, "it was cut");
     assert_eq!(rig.capacity("web-0", "hb", "hb-1", "ba9876543210").await, Some(8), "the other stays");
-    perform(StorageOp::Grow { disk: d.clone(), size_mib: 16 }).await;
+    done(StorageOp::Grow { disk: d.clone(), size_mib: 16 }).await;
     assert_eq!(rig.capacity("web-0", "hb", "hb-1", "ba9876543210").await, Some(16), "grants outlast growing");
-    let smaller = rig.tgt.perform(&StorageOp::Grow { disk: d.clone(), size_mib: 4 }).await;
+    let smaller = perform(&rig.tgt, &StorageOp::Grow { disk: d.clone(), size_mib: 4 }).await;
     assert!(matches!(smaller, Err(StorageError::Shrink { have_mib: 16, want_mib: 4, .. })), "{smaller:?}");
-    perform(StorageOp::Clone { disk: disk("web-1"), from: CloneSource::Disk(d.clone()), size_mib: 32 }).await;
-    perform(grant(&disk("web-1"), &b, "hb-2", "ba9876543210")).await;
+    done(StorageOp::Clone { disk: disk("web-1"), from: CloneSource::Disk(d.clone()), size_mib: 32 }).await;
+    done(grant(&disk("web-1"), &b, "hb-2", "ba9876543210")).await;
     assert_eq!(rig.capacity("web-1", "hb", "hb-2", "ba9876543210").await, Some(32));
-    perform(StorageOp::Delete { disk: d.clone() }).await;
+    done(StorageOp::Delete { disk: d.clone() }).await;
     assert!(!rig.tgt.files().path(&d).exists());
     assert_eq!(rig.capacity("web-0", "hb", "hb-1", "ba9876543210").await, None);
 }
@@ -136,8 +137,8 @@ async fn a_disk_is_made_granted_grown_cut_and_deleted() {
 async fn a_cut_ends_a_session_under_load_and_it_does_not_come_back() {
     let rig = rig().await;
     let (d, a) = (disk("busy"), host("ha"));
-    rig.tgt.perform(&StorageOp::Create { disk: d.clone(), size_mib: 64 }).await.expect("made");
-    rig.tgt.perform(&grant(&d, &a, "ha-1", "0123456789ab")).await.expect("granted");
+    perform(&rig.tgt, &StorageOp::Create { disk: d.clone(), size_mib: 64 }).await.expect("made");
+    perform(&rig.tgt, &grant(&d, &a, "ha-1", "0123456789ab")).await.expect("granted");
     let mut load = Command::new("iscsi-perf")
         .args(["-i", "iqn.2026-11.org.tsubame:ha", "-t", "60", &rig.url("busy", "ha-1", "0123456789ab")])
         .stdout(Stdio::null())
@@ -148,7 +149,7 @@ async fn a_cut_ends_a_session_under_load_and_it_does_not_come_back() {
         assert!(load.try_wait().expect("its state can be read").is_none(), "iscsi-perf ended before it was logged in");
         sleep(Duration::from_millis(10)).await;
     }
-    rig.tgt.perform(&StorageOp::Cut { disk: d.clone(), host: a }).await.expect("cut");
+    perform(&rig.tgt, &StorageOp::Cut { disk: d.clone(), host: a }).await.expect("cut");
     assert_eq!(rig.tgt.sessions(&d).await.expect("tgtd answers"), []);
     // libiscsi tries to reconnect for as long as it lives: it must find no way in.
     for _ in 0..20 {
@@ -163,16 +164,16 @@ async fn a_cut_ends_a_session_under_load_and_it_does_not_come_back() {
 async fn a_tgtd_that_has_ended_is_started_anew_and_grants_come_back() {
     let rig = rig().await;
     let (d, a) = (disk("kept"), host("ha"));
-    rig.tgt.perform(&StorageOp::Create { disk: d.clone(), size_mib: 8 }).await.expect("made");
-    rig.tgt.perform(&grant(&d, &a, "ha-1", "0123456789ab")).await.expect("granted");
+    perform(&rig.tgt, &StorageOp::Create { disk: d.clone(), size_mib: 8 }).await.expect("made");
+    perform(&rig.tgt, &grant(&d, &a, "ha-1", "0123456789ab")).await.expect("granted");
     let line = format!("^tgtd -f -C {} ", rig.tgt.config.control_port);
     let ended = Command::new("pkill").args(["-KILL", "-f", &line]).status().expect("pkill runs; its package is procps");
     assert!(ended.success(), "no process is {line}");
     rig.tgt.started_anew().await;
     assert_eq!(rig.capacity("kept", "ha", "ha-1", "0123456789ab").await, None, "the new one knows no disk");
     let op = StorageOp::Attach { disk: d.clone(), size_mib: 8 };
-    rig.tgt.perform(&op).await.expect("served as before");
-    rig.tgt.perform(&op).await.expect("and again");
+    perform(&rig.tgt, &op).await.expect("served as before");
+    perform(&rig.tgt, &op).await.expect("and again");
     assert_eq!(rig.capacity("kept", "ha", "ha-1", "0123456789ab").await, Some(8));
     rig.tgt.stop().await.expect("stopped");
     assert!(TcpListener::bind(rig.tgt.config.portal).is_ok(), "its portal is free when it has stopped");
