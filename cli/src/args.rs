@@ -335,6 +335,17 @@ pub(crate) enum VmCommand {
     Pause(VmWait),
     /// Let a paused VM go on; waits until it does.
     Resume(VmWait),
+    /// Say in which order a VM is started again after its host has failed. What is not given stays as it is.
+    Ha {
+        #[command(flatten)]
+        vm: VmRef,
+        /// Who is started before others, where there is not room for all.
+        #[arg(long, value_enum, required_unless_present = "restart_delay")]
+        priority: Option<RestartPriority>,
+        /// Start it no sooner than so many seconds after its host was fenced.
+        #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(..=3600))]
+        restart_delay: Option<u32>,
+    },
     /// Move a running VM to another host; waits until it runs there.
     Migrate {
         #[command(flatten)]

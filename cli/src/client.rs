@@ -171,7 +171,7 @@ impl Server {
         if let Some(tls) = tls_error(&error) {
             let why = match tls {
                 rustls::Error::InvalidCertificate(e) => format!(
-                    "its certificate does not hold under the CA that was pinned ({e:?}). Either this is another server, or its CA was made anew: ask the boot server for its fingerprint and log in with --ca-sha256"
+                    "its certificate does not hold under the CA that was pinned ({e}). Either this is another server, or its CA was made anew: ask the boot server for its fingerprint and log in with --ca-sha256"
                 ),
                 other => format!("TLS failed: {other}"),
             };

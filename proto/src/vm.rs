@@ -2,6 +2,7 @@
 
 use crate::ids::{DiskId, Mac, VmId};
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// What a VM is to be. Changes only while it is stopped.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +32,21 @@ pub struct Restart {
     pub priority: Priority,
     /// No sooner than so many seconds after its host was fenced, 0 to 3600.
     pub delay_s: u32,
+}
+
+impl fmt::Display for Restart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.priority {
+            Priority::High => "first",
+            Priority::Normal => "after those of high priority",
+            Priority::Low => "last",
+            Priority::Never => return f.write_str("not by itself"),
+        })?;
+        match self.delay_s {
+            0 => Ok(()),
+            delay_s => write!(f, ", {delay_s} s after its host was fenced"),
+        }
+    }
 }
 
 /// Who goes first where there is not room for all.

@@ -7,6 +7,7 @@ use proto::api::{Balance, CreateDisk, CreateVm, DescribeHost, GrowDisk, MigrateV
 use proto::heartbeat::Slot;
 use proto::power::{OrderPower, SetBmc};
 use proto::release::{CollectReleases, CreatePool, Manifest, PoolId, ReleaseId, StartRollout};
+use proto::vm::Restart;
 use proto::{DiskId, HostId, Mac, VmId};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -262,6 +263,11 @@ pub enum Command {
     MigrateVm {
         vm: VmId,
         request: MigrateVm,
+    },
+    /// In which order it is started again after its host has failed.
+    SetRestart {
+        vm: VmId,
+        restart: Restart,
     },
     Console {
         vm: VmId,

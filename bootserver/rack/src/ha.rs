@@ -240,7 +240,32 @@ impl Rack {
         let delay_ms = u64::from(record.restart.delay_s) * 1000;
         if delay_ms > 0 {
             self.ha.delayed.insert(vm.clone(), now.mono_ms + delay_ms);
+            if let Some(record) = self.vms.edit(vm) {
+                record.delayed_until_ms = Some(now.unix_ms + delay_ms);
+            }
         }
+    }
+
+    /// After a restart of the server: what is left of each delay by the wall clock, which may have been set back meanwhile.
+    pub(crate) fn take_up_delays(&mut self, now: Now) {
+        for record in self.vms.values() {
+            let left_ms = record.delayed_until_ms.unwrap_or(0).saturating_sub(now.unix_ms);
+            let left_ms = left_ms.min(u64::from(record.restart.delay_s) * 1000);
+            if left_ms > 0 {
+                self.ha.delayed.insert(record.spec.name.clone(), now.mono_ms + left_ms);
+            }
+        }
+    }
+
+    /// Its delay has been set anew, and counts from now at the latest.
+    pub(crate) fn shorten_delay(&mut self, vm: &VmId, now: Now) {
+        let Some(record) = self.vms.edit(vm) else { return };
+        let delay_ms = u64::from(record.restart.delay_s) * 1000;
+        record.delayed_until_ms = record.delayed_until_ms.map(|until| until.min(now.unix_ms + delay_ms));
+        if let Some(until_mono_ms) = self.ha.delayed.get_mut(vm) {
+            *until_mono_ms = (*until_mono_ms).min(now.mono_ms + delay_ms);
+        }
+        self.touch_vm(vm);
     }
 
     /// Whether a VM that is to run waits for its own delay or for that of one that goes before it.

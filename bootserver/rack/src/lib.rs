@@ -249,6 +249,7 @@ impl Rack {
             }
         }
         self.accept_all(now);
+        self.take_up_delays(now);
         self.attach_disks(now);
         self.touched_vms.extend(self.vms.ids());
         let under_way = self.moves.values().filter(|m| !m.ended()).map(|m| m.view.id);
@@ -334,6 +335,7 @@ impl Rack {
             Command::ResumeVm { vm } => self.pause_vm(&vm, false, now),
             Command::DeleteVm { vm } => self.delete_vm(&vm, now),
             Command::MigrateVm { vm, request } => self.migrate_vm(&vm, request, now),
+            Command::SetRestart { vm, restart } => self.set_restart(&vm, restart, now),
             Command::CreateDisk(request) => self.create_disk(request, now),
             Command::GrowDisk { disk, request } => self.grow_disk(&disk, request, now),
             Command::DeleteDisk { disk } => self.delete_disk(&disk, now),

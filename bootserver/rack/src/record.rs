@@ -345,6 +345,9 @@ pub struct VmRecord {
     /// In which order it is started again after its host has failed.
     #[serde(default)]
     pub restart: Restart,
+    /// Its host has failed, and until then it is not started again, Unix milliseconds.
+    #[serde(default)]
+    pub delayed_until_ms: Option<u64>,
 }
 
 /// What a VM's owner is being told to do.

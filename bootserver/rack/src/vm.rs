@@ -31,7 +31,7 @@ use crate::record::{VmDoing, VmRecord};
 use proto::api::{Accepted, CreateVm, Refusal};
 use proto::event::{LogEvent, Topic};
 use proto::view::VmPhase;
-use proto::vm::{Boot, Vif, VmSpec};
+use proto::vm::{Boot, Restart, Vif, VmSpec};
 use proto::{DiskId, Epoch, HostId, Mac, VmId};
 use sha2::{Digest, Sha256};
 use std::collections::VecDeque;
@@ -158,10 +158,7 @@ impl Rack {
         if self.vms.contains(&name) {
             return Err(Refusal::NameTaken { name: name.to_string() });
         }
-        if request.restart.delay_s > RESTART_DELAY_S_MAX {
-            let (field, given) = ("restart.delay_s".to_owned(), request.restart.delay_s.to_string());
-            return Err(Refusal::BadValue { field, given, expected: format!("0 to {RESTART_DELAY_S_MAX}") });
-        }
+        within_bounds(&request.restart, "restart.delay_s")?;
         let mac = self.mac_for(&name, request.mac)?;
         let (spec, disk_mib) = specify(&request, &template, mac)?;
         if let Some(disk) = spec.disks.iter().find(|disk| self.disks.contains(disk)) {
@@ -182,6 +179,7 @@ impl Rack {
             note: String::new(),
             moved: None,
             restart: request.restart,
+            delayed_until_ms: None,
         });
         self.vm_macs.insert(mac, name.clone());
         for disk in disks {
@@ -190,6 +188,20 @@ impl Rack {
         self.vm_info(&name, now, format!("{name} is being made from template {}", request.template));
         self.touch_vm(&name);
         Ok(Accepted::Begun)
+    }
+
+    /// In which order a VM is started again. One that waits for its delay waits no longer than the new one says.
+    pub(crate) fn set_restart(&mut self, vm: &VmId, restart: Restart, now: Now) -> Result<Accepted, Refusal> {
+        within_bounds(&restart, "delay_s")?;
+        let before = self.vm_or_refuse(vm)?.restart;
+        if restart != before {
+            if let Some(record) = self.vms.edit(vm) {
+                record.restart = restart;
+            }
+            self.shorten_delay(vm, now);
+            self.vm_info(vm, now, format!("{vm} is started again after its host has failed: {restart}"));
+        }
+        Ok(Accepted::Done)
     }
 
     /// The address asked for, or one made from the name: 02 is of the range that nobody sells (IEEE 802, locally
@@ -347,6 +359,15 @@ impl Rack {
 
 fn about_vm(event: &mut LogEvent, vm: &VmId) {
     event.vm = Some(vm.clone());
+}
+
+/// What is asked for of a restart, at a field.
+fn within_bounds(restart: &Restart, field: &str) -> Result<(), Refusal> {
+    if restart.delay_s > RESTART_DELAY_S_MAX {
+        let (field, given) = (field.to_owned(), restart.delay_s.to_string());
+        return Err(Refusal::BadValue { field, given, expected: format!("0 to {RESTART_DELAY_S_MAX}") });
+    }
+    Ok(())
 }
 
 /// What the VM is to be, and its disk's size.

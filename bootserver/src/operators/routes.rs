@@ -14,6 +14,7 @@ use proto::release::{
     CollectReleases, Collected, CreatePool, FileProgress, Manifest, MissingFiles, SetPool, StartRollout,
 };
 use proto::view::{PlanView, RackView};
+use proto::vm::Restart;
 use rack::event::Command;
 use serde::de::DeserializeOwned;
 use std::borrow::Cow;
@@ -175,7 +176,7 @@ impl Route {
 use Verb::{Delete, Get, Post};
 
 /// All routes.
-pub(super) static ROUTES: [Route; 44] = [
+pub(super) static ROUTES: [Route; 45] = [
     route(Get, "/v1/about", "The server's version, and whether it was set up.", of::<About>(), Act::About),
     route(Post, "/v1/setup", "Choose the password by the set-up code.", of::<Session>(), Act::Setup).takes::<Setup>(),
     route(Post, "/v1/login", "Log in.", of::<Session>(), Act::Login).takes::<Login>(),
@@ -250,6 +251,10 @@ pub(super) static ROUTES: [Route; 44] = [
         Ok(Command::MigrateVm { vm: r.id()?, request: r.body()? })
     })
     .takes::<MigrateVm>(),
+    command(Post, "/v1/vms/{id}/ha", "Say in which order a VM is started again after its host has failed.", |r| {
+        Ok(Command::SetRestart { vm: r.id()?, restart: r.body()? })
+    })
+    .takes::<Restart>(),
     route(
         Get,
         "/v1/vms/{id}/console",

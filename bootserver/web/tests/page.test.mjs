@@ -455,6 +455,17 @@ test("a VM's dialog: act, confirm, migrate by choice, console; refusals in words
   mock.answer("GET /v1/vms/web/console", { text: "counter at 10099\n" });
   await dialog.getByText("counter at 10099").waitFor();
 
+  const save = dialog.getByRole("button", { name: "Save" });
+  assert.equal(await save.isDisabled(), true, "nothing was changed");
+  const delay = dialog.getByLabel("Seconds after the fence");
+  await delay.fill("3601");
+  await dialog.getByText("a whole number from 0").waitFor();
+  assert.equal(await save.isDisabled(), true);
+  await delay.fill("20");
+  await dialog.getByLabel("After its host fails").selectOption("high");
+  await save.click();
+  await until("it is asked for", () => mock.asked.some(({ path }) => path === "/v1/vms/web/ha"));
+
   const rejected = [{ host: beta.id, why: "it lacks the processor feature avx2" }];
   mock.refuse(
     "POST /v1/vms/web/migrate",
@@ -473,6 +484,7 @@ test("a VM's dialog: act, confirm, migrate by choice, console; refusals in words
     [
       ["POST", "/v1/vms/web/pause", null],
       ["POST", "/v1/vms/web/destroy", null],
+      ["POST", "/v1/vms/web/ha", { priority: "high", delay_s: 20 }],
       ["POST", "/v1/vms/web/migrate", { to: null }],
       ["POST", "/v1/vms/web/migrate", { to: beta.id }],
     ],

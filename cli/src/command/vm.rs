@@ -48,6 +48,19 @@ pub(super) fn run(environment: &Environment, command: VmCommand, out: Output) ->
             let order = Order { doing: format!("resuming VM {vm}"), verb: "resume", want: VmPhase::Running };
             order.give(environment, &vm, &wait, out)
         }
+        VmCommand::Ha { vm: VmRef { vm }, priority, restart_delay } => {
+            let doing = format!("saying how VM {vm} is started again");
+            let server = open(&doing, environment)?;
+            let view = rack_view(&server, &doing)?;
+            let message = Refusal::NoVm { vm: vm.clone() }.to_string();
+            let before = find_vm(&view, &vm).ok_or(Fault::Refused { doing: doing.clone(), message })?.restart;
+            let restart = Restart {
+                priority: priority.map_or(before.priority, Into::into),
+                delay_s: restart_delay.unwrap_or(before.delay_s),
+            };
+            let accepted: Accepted = server.post(&doing, &format!("/v1/vms/{vm}/ha"), &restart)?;
+            out.show(&accepted, |_| format!("VM {vm} is started again after its host has failed: {restart}\n"))
+        }
         VmCommand::Migrate { vm: VmRef { vm }, to, wait } => migrate(environment, &vm, to, &wait, out),
         VmCommand::Delete(VmWait { vm, wait }) => {
             let doing = format!("deleting VM {vm}");

@@ -4,7 +4,7 @@ use super::hosts::rate;
 use super::names;
 use super::table::{Align, Column, age, columns, fields, is_unsafe, mib};
 use proto::view::{RackView, VmPhase, VmView};
-use proto::vm::{Boot, Priority, Restart};
+use proto::vm::Boot;
 
 const COLUMNS: [Column; 8] = [
     ("VM", Align::Left),
@@ -46,7 +46,7 @@ pub(crate) fn show(view: &RackView, vm: &VmView, width: Option<u16>) -> String {
         ("Epoch", vm.epoch.to_string()),
         ("Memory", mib(vm.spec.memory_mib)),
         ("vCPUs", vm.spec.vcpus.to_string()),
-        ("Restart", restart(&vm.restart)),
+        ("Restart", vm.restart.to_string()),
     ];
     match &vm.spec.boot {
         Boot::Kernel { kernel, initrd, cmdline } => pairs.extend([
@@ -84,19 +84,6 @@ fn phase(vm: &VmView) -> String {
     match vm.phase {
         VmPhase::Stopped if vm.run => format!("{}, to run", vm.phase),
         phase => phase.to_string(),
-    }
-}
-
-fn restart(restart: &Restart) -> String {
-    let when = match restart.delay_s {
-        0 => String::new(),
-        delay_s => format!(", {delay_s} s after its host was fenced"),
-    };
-    match restart.priority {
-        Priority::High => format!("first{when}"),
-        Priority::Normal => format!("after those of high priority{when}"),
-        Priority::Low => format!("last{when}"),
-        Priority::Never => "not by itself".to_owned(),
     }
 }
 

@@ -447,6 +447,30 @@ fn who_goes_first_and_who_fits() {
 }
 
 #[test]
+fn a_delay_outlives_the_server_and_is_set_anew() {
+    for (anew, started) in [(None, 107..=112), (Some(5), 57..=62)] {
+        let mut all = Few::new(2);
+        all.run("a", 0, Restart { priority: Priority::High, delay_s: 60 }, 96);
+        all.begin();
+        all.hosts[0].alive = false;
+        all.pass(50);
+        all.restart();
+        all.pass(2);
+        assert!(all.vm("a").note.contains("it is started no sooner after its host was fenced"), "{}", all.vm("a").note);
+        if let Some(delay_s) = anew {
+            let restart = Restart { priority: Priority::Low, delay_s };
+            all.command(Command::SetRestart { vm: "a".parse().expect("a name"), restart });
+            assert_eq!(all.vm("a").restart, restart);
+        }
+        while all.vm("a").phase != VmPhase::Running {
+            all.pass(1);
+        }
+        let seconds = (all.bench.now.mono_ms - all.zero.mono_ms) / 1000;
+        assert!(started.contains(&seconds), "with {anew:?} it runs after {seconds} s");
+    }
+}
+
+#[test]
 fn an_empty_host_that_goes_is_no_failure() {
     let mut all = Few::new(3);
     all.command(Command::DrainHost { host: id(0) });

@@ -136,6 +136,7 @@ impl Powered {
             note: String::new(),
             moved: None,
             restart: Default::default(),
+            delayed_until_ms: None,
         });
         rack.owned.entry(self.host.clone()).or_default().insert("web".parse().expect("a name"));
     }

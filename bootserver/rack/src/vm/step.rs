@@ -70,6 +70,7 @@ impl Rack {
         if let Some(record) = self.vms.edit(vm) {
             record.doing = Some(VmDoing::Start);
             record.order = None;
+            record.delayed_until_ms = None;
         }
         self.set_phase(vm, VmPhase::Starting, now);
         self.info(Topic::Vm, now, format!("{vm} starts on {host}"), |e| {

@@ -12,6 +12,7 @@ import type {
   PowerVerb,
   Refusal,
   RegisterHost,
+  Restart,
   StartRollout,
 } from "./schema";
 
@@ -107,6 +108,8 @@ export const api = {
   deleteVm: (id: string) => ask("delete", "/v1/vms/{id}", { id, body: null }),
   /** `to` null: the planner chooses. */
   migrate: (id: string, to: string | null) => ask("post", "/v1/vms/{id}/migrate", { id, body: { to } }),
+  /** In which order it is started again after its host has failed. */
+  setRestart: (id: string, body: Restart) => ask("post", "/v1/vms/{id}/ha", { id, body }),
   console: (id: string) => ask("get", "/v1/vms/{id}/console", { id, body: null }),
   createDisk: (body: CreateDisk) => ask("post", "/v1/disks", { body }),
   growDisk: (id: string, size_mib: number) => ask("post", "/v1/disks/{id}/grow", { id, body: { size_mib } }),

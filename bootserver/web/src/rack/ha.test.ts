@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { host, rack, vm } from "./fixture";
-import { costOf, fenceSays, restartSays, spareOf } from "./ha";
+import { costOf, fenceSays, spareOf } from "./ha";
 
 test("how many hosts may fail, and how near it is to none", () => {
   const ha = (failures_borne: number, room_mib: number) =>
@@ -19,7 +19,7 @@ test("how many hosts may fail, and how near it is to none", () => {
   expect(costOf(ha(0, 0), 97)).toBe("");
 });
 
-test("fences and restarts in words", () => {
+test("fences in words", () => {
   const fence = (more: Parameters<typeof host>[1]) => fenceSays(host("a", more), 1_000);
   expect(fence({})).toBe("");
   expect(fence({ fence: "waiting", fence_at_ms: 13_400 })).toBe(
@@ -30,11 +30,4 @@ test("fences and restarts in words", () => {
   );
   expect(fence({ fence: "cutting", fence_at_ms: 900 })).toBe("Fence: it is being cut off from its disks.");
   expect(fence({ fence: "done" })).toContain("elsewhere");
-  expect(restartSays(vm("a", null))).toBe("started after those of high priority");
-  expect(restartSays(vm("a", null, { restart: { priority: "low", delay_s: 5 } }))).toBe(
-    "started last, 5 s after its host was fenced",
-  );
-  expect(restartSays(vm("a", null, { restart: { priority: "never", delay_s: 5 } }))).toBe(
-    "not started by itself",
-  );
 });

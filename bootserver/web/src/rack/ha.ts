@@ -1,8 +1,8 @@
 // What the failure of a host would mean, and how far one that failed is fenced: as sentences.
 
-import type { HostView, RackView, VmView } from "../api/schema";
+import type { HostView, RackView } from "../api/schema";
 import { count, duration, mib } from "../view/format";
-import { PRIORITY, type Said } from "../view/words";
+import type { Said } from "../view/words";
 
 /** How many hosts may fail; null before there is one that could. */
 export function spareOf(view: RackView): Said | null {
@@ -38,11 +38,4 @@ export function fenceSays(host: HostView, now_ms: number): string {
     default:
       return "";
   }
-}
-
-/** In which order a VM is started again after its host has failed. */
-export function restartSays(vm: VmView): string {
-  const { priority = "normal", delay_s = 0 } = vm.restart ?? {};
-  const when = delay_s > 0 && priority !== "never" ? `, ${delay_s} s after its host was fenced` : "";
-  return PRIORITY[priority] + when;
 }
