@@ -21,7 +21,7 @@ use futures_util::Stream;
 use http::{Method, StatusCode, header};
 use proto::agent::{JoinAnswer, JoinRefusal, JoinRequest, Renew, Report};
 use rack::effect::{Answer, JoinDecision};
-use rack::event::Event;
+use rack::event::{Caller, Event};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::convert::Infallible;
@@ -155,7 +155,7 @@ impl Agents {
                 self.joined(answer)
             }
             Call::Renew => {
-                let Subject { host, key } = known()?;
+                let Subject { host, key, .. } = known()?;
                 let Renew { csr_pem } = json(&read(JOIN_BYTES_MAX).await?)?;
                 match ca::csr_key(&csr_pem) {
                     Ok(other) if other == key => {}
@@ -169,11 +169,12 @@ impl Agents {
                 self.joined(answer)
             }
             Call::Report => {
-                let Subject { host, key } = known()?;
+                let Subject { host, key, issued_ms } = known()?;
+                let caller = Caller { key, issued_ms, from: v4(peer) };
                 let report: Report = json(&read(REPORT_BYTES_MAX).await?)?;
                 // Held until the rack answers. When the connection goes, this future is dropped, and the rack's
                 // task sees that nobody waits any more.
-                match self.rack.ask(|reply| Event::Report { reply, host, key, report }).await? {
+                match self.rack.ask(|reply| Event::Report { reply, host, caller, report }).await? {
                     Answer::Report(Ok(answer)) => Ok(reply(StatusCode::OK, &answer)),
                     Answer::Report(Err(refusal)) => Ok(reply(StatusCode::FORBIDDEN, &JoinAnswer::Refused { refusal })),
                     _ => Err(misfit()),

@@ -26,6 +26,8 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 pub const HOST_HOURS: i64 = 24;
 /// When a host is told to renew, milliseconds: at half of that.
 pub const RENEW_MS: u64 = 12 * 3_600_000;
+/// By how much a host's certificate holds before it is issued: a host's clock may lag behind ours by a little.
+const BACKDATED: Duration = Duration::hours(1);
 /// How long our own certificate holds, days.
 const SERVER_DAYS: i64 = 825;
 /// It is made anew when it is valid for less than this, days.
@@ -77,6 +79,8 @@ pub struct Subject {
     pub host: HostId,
     /// sha256 of the public key (SubjectPublicKeyInfo), 64 hexadecimal digits.
     pub key: String,
+    /// When it was issued, Unix milliseconds, to the second.
+    pub issued_ms: u64,
 }
 
 impl Ca {
@@ -134,8 +138,7 @@ impl Ca {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
         params.use_authority_key_identifier_extension = true;
-        // A host's clock may lag behind ours by a little.
-        params.not_before = now - Duration::hours(1);
+        params.not_before = now - BACKDATED;
         params.not_after = now + Duration::hours(HOST_HOURS);
         let made = params.signed_by(&request.public_key, &self.issuer);
         let made = made.map_err(|err| CaError::Make { whom: host.to_string(), err })?;
@@ -238,7 +241,9 @@ pub fn subject(der: &CertificateDer<'_>, now: OffsetDateTime) -> Option<Subject>
         return None;
     }
     let host = certificate.subject().iter_common_name().next()?.as_str().ok()?.parse().ok()?;
-    Some(Subject { host, key: hex(&Sha256::digest(certificate.public_key().raw)) })
+    let issued_s = certificate.validity().not_before.timestamp() + BACKDATED.whole_seconds();
+    let issued_ms = u64::try_from(issued_s).unwrap_or(0).saturating_mul(1000);
+    Some(Subject { host, key: hex(&Sha256::digest(certificate.public_key().raw)), issued_ms })
 }
 
 /// A host whose clock has never been set must still be able to call: what counts is the pinned CA.
@@ -308,7 +313,14 @@ mod tests {
         let host: HostId = "h525400aabb01".parse().expect("an id");
         let pem = ca.issue(&host, &csr(&key), [10, 77, 0, 60].into(), NOW).expect("a certificate");
         let der = CertificateDer::from_pem_slice(pem.as_bytes()).expect("PEM");
-        assert_eq!(subject(&der, NOW), Some(Subject { host, key: csr_key(&csr(&key)).expect("a key") }));
+        assert_eq!(
+            subject(&der, NOW),
+            Some(Subject {
+                host,
+                key: csr_key(&csr(&key)).expect("a key"),
+                issued_ms: NOW.unix_timestamp().unsigned_abs() * 1000
+            })
+        );
         assert_eq!(subject(&der, NOW + Duration::hours(HOST_HOURS + 1)), None);
         let (_, certificate) = X509Certificate::from_der(&der).expect("X.509");
         assert_eq!(certificate.validity().not_after.timestamp(), NOW.unix_timestamp() + HOST_HOURS * 3600);

@@ -43,6 +43,8 @@ pub struct Config {
     pub listen: Listen,
     /// What guests' disks are on.
     pub storage: Storage,
+    /// Backups of the record and the keys.
+    pub backup: crate::backup::Schedule,
 }
 
 /// Ports and addresses of our own services, other than DHCP (67) and TFTP (69).

@@ -11,6 +11,7 @@
 //! ```
 
 pub mod agents;
+pub mod backup;
 mod body;
 pub mod boot_http;
 pub mod ca;

@@ -6,7 +6,8 @@
 //! `TSUBAME_LOG` chooses what is logged, such as `debug` or `info,bootserver::dhcp=debug` (tracing's filter).
 
 use bootserver::config::{Config, ConfigError};
-use bootserver::{operators, privileges, run, store};
+use bootserver::rack_task::Clock;
+use bootserver::{backup, operators, privileges, run};
 use clap::{Parser, Subcommand};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -45,10 +46,20 @@ enum Command {
     },
     /// Print the OpenAPI document of the operators' API.
     Openapi,
-    /// Copy the store into the state directory's `backups`; the server may be running.
+    /// Take a backup as the configuration says where; the server may be running.
     Backup {
         /// The configuration.
         config: PathBuf,
+    },
+    /// Make a server's state of a backup. A server that is started on it takes over the rack as it runs.
+    ///
+    /// The old server must not run any more. Nothing that is there is overwritten; disks in the directory are left as they are.
+    Restore {
+        /// The backup.
+        file: PathBuf,
+        /// The state directory, as the configuration names it.
+        #[arg(long, default_value = "/var/lib/tsubame")]
+        state: PathBuf,
     },
 }
 
@@ -71,10 +82,11 @@ fn main() -> ExitCode {
             Ok(())
         }
         Command::Backup { config } => with(&config, |config| {
-            let path = store::backup(&config.state).map_err(|err| err.to_string())?;
-            println!("{}", path.display());
+            let taken = backup::take(&config.state, &config.backup).map_err(|err| err.to_string())?;
+            println!("{}", config.backup.directory.join(taken.name).display());
             Ok(())
         }),
+        Command::Restore { file, state } => restore(&file, &state).map_err(Failure::Work),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -98,6 +110,19 @@ fn setup_code(config: &Config, reset: bool) -> Result<(), String> {
         Some(code) => println!("{code}"),
         None => return Err("a password was chosen before; --reset lets another be chosen".to_owned()),
     }
+    Ok(())
+}
+
+fn restore(file: &Path, state: &Path) -> Result<(), String> {
+    let now_ms = Clock::start().now().unix_ms;
+    let restored = backup::restore(file, state, now_ms).map_err(|err| err.to_string())?;
+    let age_s = now_ms.saturating_sub(restored.taken_ms) / 1000;
+    println!(
+        "restored into {}: {} hosts and {} VMs, as they were {age_s} s ago. What has changed since is asked of the hosts when the server starts",
+        restored.state.display(),
+        restored.hosts,
+        restored.vms
+    );
     Ok(())
 }
 

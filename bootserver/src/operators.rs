@@ -15,6 +15,7 @@ mod session;
 pub use openapi::document;
 pub use session::{Sessions, new_setup_code};
 
+use crate::backup::Asker;
 use crate::body;
 use crate::connections::{Limits, Peer};
 use crate::host_logs::HostLogs;
@@ -63,6 +64,8 @@ pub struct Operators {
     pub clock: Clock,
     /// Where releases' files go.
     pub releases: releases::Handle,
+    /// Takes backups.
+    pub backup: Asker,
 }
 
 /// One request, read.
@@ -190,6 +193,10 @@ impl Operators {
                 Ok(json(&self.releases.part(sha256, offset(&asked.query)?, asked.body.clone()).await?))
             }
             Act::Import => Ok(json(&self.releases.add(given.body()?).await?)),
+            Act::Backup => match self.backup.now().await {
+                Ok(file) => Ok(json(&file)),
+                Err(detail) => Err(Refusal::Unavailable { detail }),
+            },
             Act::Command(to) => self.command(to(&given)?).await,
         }
     }

@@ -8,6 +8,7 @@
 //! DHCP comes last, so that a machine is promised nothing that is not there yet.
 
 use crate::agents::{self, Agents};
+use crate::backup::Backups;
 use crate::boot_http::{self, BootHttp, Pacer};
 use crate::ca::{Ca, CaError};
 use crate::config::Config;
@@ -34,13 +35,9 @@ use rack::event::Event;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-
-/// How often the store is copied.
-const BACKUP_EVERY: Duration = Duration::from_secs(3600);
 
 /// Why the server cannot start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -101,12 +98,16 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<(), RunE
     let files = Files::open(&config.state, RESERVE_BYTES)?;
     releases::take_in(&files, &config.imports)?;
     let clock = Clock::start();
-    let (rack, restored) = Rack::restore(config.policy(ca.digest()), records, clock.now())?;
+    let (mut rack, mut restored) = Rack::restore(config.policy(ca.digest()), records, clock.now())?;
     tracing::info!(records = kept, "the store is sound");
 
     let disks = config.state.join("disks");
     state_dir::make(&disks)?;
     let storage = Arc::new(Storage::start(config.storage_config(disks)).await?);
+    if rack.surveying() {
+        tracing::warn!("the record was restored from a backup: hosts are asked what they run before anything is done");
+        restored.extend(rack.apply(Event::StorageFound(storage.found()?), clock.now()));
+    }
     let (task, rack) =
         RackTask::new(rack, restored, clock, store.clone(), ca.clone(), perform(storage.clone())).await?;
 
@@ -165,7 +166,8 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<(), RunE
     let to_operators = listener(listen.operator, "the operators' port").await?;
     let tls = tls::operators(own()?).map_err(tls_failed)?;
     let sessions = Sessions::open(&config.state, clock.now().unix_ms)?;
-    let knows = Operators { sessions, logs, rack: rack.clone(), clock, releases: imports };
+    let (backups, backup) = Backups::new(config.state.clone(), config.backup.clone(), rack.clone());
+    let knows = Operators { sessions, logs, rack: rack.clone(), clock, releases: imports, backup };
     let filter = warp::service(operators::filter(Arc::new(knows)));
     let hold = connections::tls(tls, operators::LIMITS, filter);
     let serving = connections::serve("operators", to_operators, operators::LIMITS, hold, stop.clone());
@@ -244,23 +246,12 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<(), RunE
         }),
     );
 
-    let mut backups = store.clone();
-    let backup = async move {
-        loop {
-            match backup_once(&mut backups).await {
-                Ok(()) => tokio::time::sleep(BACKUP_EVERY).await,
-                Err(what) => return Err(what),
-            }
-        }
-    };
-    let mut stopped = stop.clone();
+    let stopped = stop.clone();
     service(
         "backup",
         Box::pin(async move {
-            tokio::select! {
-                result = backup => result,
-                _ = stopped.wait_for(|&stop| stop) => Ok(()),
-            }
+            backups.run(stopped).await;
+            Ok(())
         }),
     );
 
@@ -311,16 +302,6 @@ fn flatten(result: Result<Result<(), RackError>, tokio::task::JoinError>) -> Res
         Ok(result) => Ok(result?),
         Err(err) => Err(RunError::Ended { name: "rack", what: err.to_string() }),
     }
-}
-
-/// A backup that fails is a warning: the store itself is whole. A store whose writer has ended is not.
-async fn backup_once(store: &mut Store) -> Result<(), String> {
-    match store.backup().await {
-        Ok(path) => tracing::info!(path = %path.display(), "the store was backed up"),
-        Err(err @ StoreError::Ended) => return Err(err.to_string()),
-        Err(err) => tracing::warn!(%err, "no backup was taken"),
-    }
-    Ok(())
 }
 
 fn perform(storage: Arc<Storage>) -> Perform {

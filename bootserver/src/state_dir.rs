@@ -4,7 +4,7 @@
 //! STATE/                  0700
 //!   lock                  held (flock) while a server runs
 //!   store.sqlite          every record (store), with -wal and -shm beside it
-//!   backups/store-*.sqlite  newest 24 copies
+//!   backups/              backups, unless the configuration names another directory (backup)
 //!   ca.pem                CA's key and certificate, 0600 (ca)
 //!   server.pem            our TLS key and certificate, 0600; made anew when names change or it grows old (ca)
 //!   operator/             password (argon2), set-up code and sessions (sha256 of each), 0600 (operators::session)

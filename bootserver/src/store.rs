@@ -1,17 +1,15 @@
 //! The store: every record of the rack in one SQLite file, written by one thread.
 //!
 //! Owns: durability (WAL, synchronous=FULL: what [`Store::commit`] has acknowledged survives a kill and a power cut),
-//! the check at start that nothing on disk was damaged, and backups. Never does: know what a record means, or go on
+//! the check at start that nothing on disk was damaged. Never does: know what a record means, or go on
 //! after a commit failed: what the rack has in memory would no longer be true.
 //!
 //! ```text
 //! open -> quick_check, checksum of each record -> load -> commit … commit -> (a commit fails: the server ends)
-//!              | damaged                                  \-> backup every hour, to backups/store-UNIXTIME.sqlite
-//!              +-> refused; the newest backup is named
+//!              | damaged
+//!              +-> refused; it is said how to go back to a backup
 //! ```
-//! Restoring is done by hand, with the server stopped: `cp BACKUP store.sqlite; rm -f store.sqlite-wal store.sqlite-shm`.
 
-mod backup;
 mod table;
 
 use crate::privileges;
@@ -47,14 +45,15 @@ pub enum StoreError {
         err: std::io::Error,
     },
     /// What is on disk is not what was written.
-    #[error("the store {path} is damaged: {what}. It was left as it is. {}", advice(path, newest_backup))]
+    #[error(
+        "the store {path} is damaged: {what}. It was left as it is. To go back to a backup: mv {path} {path}.damaged; \
+         rm -f {path}-wal {path}-shm; bootserver restore BACKUP --state {}", path.parent().unwrap_or(path).display()
+    )]
     Damaged {
         /// The store.
         path: PathBuf,
         /// Where.
         what: String,
-        /// The newest backup, if there is one.
-        newest_backup: Option<PathBuf>,
     },
     /// Made by a newer server.
     #[error("the store {path} has schema version {found}, this server knows up to {known}; run the newer server")]
@@ -83,21 +82,9 @@ pub enum StoreError {
     Ended,
 }
 
-fn advice(path: &Path, newest: &Option<PathBuf>) -> String {
-    match newest {
-        Some(backup) => format!(
-            "Newest backup: {}. To go back to it: mv {path} {path}.damaged; rm -f {path}-wal {path}-shm; cp {} {path}",
-            backup.display(),
-            backup.display(),
-            path = path.display()
-        ),
-        None => format!("There is no backup. To begin anew: mv {path} {path}.damaged", path = path.display()),
-    }
-}
-
-enum Job {
-    Commit(Vec<Change>, oneshot::Sender<Result<(), StoreError>>),
-    Backup(oneshot::Sender<Result<PathBuf, StoreError>>),
+struct Job {
+    changes: Vec<Change>,
+    done: oneshot::Sender<Result<(), StoreError>>,
 }
 
 /// A handle on the writer thread. The thread ends when the last handle is dropped.
@@ -112,23 +99,16 @@ impl Store {
         let (mut connection, records) = table::open(state)?;
         // The rack task waits for each commit, so few jobs ever wait here.
         let (jobs, mut todo) = mpsc::channel(4);
-        let state = state.to_owned();
+        let file = path(state);
         let write = move || {
             privileges::give_up_or_warn();
-            while let Some(job) = todo.blocking_recv() {
+            while let Some(Job { changes, done }) = todo.blocking_recv() {
+                let result = table::commit(&mut connection, &file, &changes);
+                let failed = result.is_err();
                 // Whoever asked may be gone; the work is done all the same.
-                match job {
-                    Job::Commit(changes, done) => {
-                        let result = table::commit(&mut connection, &state, &changes);
-                        let failed = result.is_err();
-                        let _ = done.send(result);
-                        if failed {
-                            return;
-                        }
-                    }
-                    Job::Backup(done) => {
-                        let _ = done.send(backup::take(&state));
-                    }
+                let _ = done.send(result);
+                if failed {
+                    return;
                 }
             }
         };
@@ -143,21 +123,19 @@ impl Store {
     /// Writes all changes or none; when it returns `Ok` they are durable. After an error the store takes no more.
     pub async fn commit(&self, changes: Vec<Change>) -> Result<(), StoreError> {
         let (done, result) = oneshot::channel();
-        self.jobs.send(Job::Commit(changes, done)).await.map_err(|_| StoreError::Ended)?;
-        result.await.map_err(|_| StoreError::Ended)?
-    }
-
-    /// Copies the store into `backups/` as it is now, keeps the newest 24, and returns the copy's path.
-    pub async fn backup(&self) -> Result<PathBuf, StoreError> {
-        let (done, result) = oneshot::channel();
-        self.jobs.send(Job::Backup(done)).await.map_err(|_| StoreError::Ended)?;
+        self.jobs.send(Job { changes, done }).await.map_err(|_| StoreError::Ended)?;
         result.await.map_err(|_| StoreError::Ended)?
     }
 }
 
-/// Takes a backup of a state directory's store without a running server, or beside one.
-pub fn backup(state: &Path) -> Result<PathBuf, StoreError> {
-    backup::take(state)
+/// The records of a store that is opened, each checked; a version that this server does not know is refused.
+pub(crate) fn check(connection: &Connection, file: &Path) -> Result<Vec<Loaded>, StoreError> {
+    table::check(connection, file)
+}
+
+/// Changes a store that no server has open.
+pub(crate) fn change(connection: &mut Connection, file: &Path, changes: &[Change]) -> Result<(), StoreError> {
+    table::commit(connection, file, changes)
 }
 
 fn path(state: &Path) -> PathBuf {

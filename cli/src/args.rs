@@ -40,6 +40,15 @@ pub(crate) enum Format {
     Yaml,
 }
 
+/// What can be done with backups. Restoring is the server's own command: `bootserver restore FILE`.
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub(crate) enum BackupCommand {
+    /// Take one now.
+    Now,
+    /// List those there are, and whether the last one is late or has failed.
+    List,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Log in, or choose the first password of a new server.
@@ -78,6 +87,9 @@ pub(crate) enum Command {
     },
     /// Say of a frozen rack that the hosts which vanished are dead: each is fenced, and its VMs start elsewhere.
     Thaw,
+    /// Backups of the server's record and keys.
+    #[command(subcommand)]
+    Backup(BackupCommand),
     /// What has happened, oldest first.
     Events {
         /// Go on until interrupted.

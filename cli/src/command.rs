@@ -13,7 +13,7 @@ mod rack;
 mod release;
 mod vm;
 
-use crate::args::{Cli, Command, WaitArgs};
+use crate::args::{BackupCommand, Cli, Command, WaitArgs};
 use crate::client::Server;
 use crate::fault::Fault;
 use crate::goal::Goal;
@@ -41,6 +41,8 @@ pub(crate) fn run(cli: Cli) -> Result<(), Fault> {
         Command::Move(crate::args::MoveCommand::List) => rack::moves(&open("listing moves", &environment)?, out),
         Command::Balance { dry_run } => rack::balance(&open("balancing", &environment)?, dry_run, out),
         Command::Thaw => rack::thaw(&open("thawing the rack", &environment)?, out),
+        Command::Backup(BackupCommand::Now) => rack::backup_now(&open("taking a backup", &environment)?, out),
+        Command::Backup(BackupCommand::List) => rack::backups(&open("listing backups", &environment)?, out),
         Command::Events { follow, limit } => events::run(&open("reading events", &environment)?, follow, limit, out),
         Command::Completions { shell } => {
             let mut text = Vec::new();

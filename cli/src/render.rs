@@ -4,6 +4,7 @@
 //! the view's own time. Never does: asking, printing. What guests, hosts and templates say is shown without control
 //! characters, so that none of them can drive the operator's terminal.
 
+pub(crate) mod backups;
 pub(crate) mod disks;
 pub(crate) mod events;
 pub(crate) mod hosts;

@@ -21,8 +21,8 @@ use crate::join::{Join, write_secret};
 use crate::stats::uptime_ms;
 use crate::xenstore::XenStore;
 use crate::{crash, inventory, uplink};
-use proto::VmId;
 use proto::agent::Report;
+use proto::{Term, VmId};
 use std::error::Error;
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
@@ -58,13 +58,14 @@ pub async fn run(boot: Boot) -> Result<(), Box<dyn Error>> {
         .name("xenstore".into())
         .stack_size(64 << 10)
         .spawn(move || watch_domains(&changed, &watcher))?;
+    let known = inventory.clone();
     let xl = Arc::new(Xl::new(boot.clone(), identity, changes, events.clone())?);
     let writer = Writer::new(boot.host.clone(), boot.nonce.clone(), events.clone());
     let mut shell = Shell { xl, writer, calls, reports };
     let up = uplink::run(boot.server, join, joined, inventory, identities, newest, events);
     tokio::pin!(up);
 
-    let mut agent = Agent::new(boot.nonce, notes, read_lease());
+    let mut agent = Agent::new(boot.nonce, notes, read_lease()).knowing(read_term()?, Some(known));
     loop {
         let wake = Duration::from_millis(agent.wake_ms().saturating_sub(uptime_ms()));
         let event = tokio::select! {
@@ -112,6 +113,8 @@ impl Shell {
                     tracing::error!(%error, "reboot -f");
                 }
             }
+            // As with a note: an old server must not be heard again after a restart.
+            AgentAction::KeepTerm(term) => write_secret(&term_path(), &serde_json::to_vec(&term)?)?,
             AgentAction::Pet { timeout_s } => {
                 // Not petted is what a host gets whose agent cannot: its guests go on elsewhere.
                 if let Err(error) = self.calls.pet(u32::try_from(timeout_s)?) {
@@ -173,6 +176,19 @@ fn note_path(vm: &VmId) -> PathBuf {
 
 fn lease_path() -> PathBuf {
     Path::new(RUN).join("lease.json")
+}
+
+fn term_path() -> PathBuf {
+    Path::new(RUN).join("term.json")
+}
+
+/// The highest term told; 0 after a boot. One that cannot be read is an error, as with a note.
+fn read_term() -> Result<Term, Box<dyn Error>> {
+    match fs::read(term_path()) {
+        Ok(text) => serde_json::from_slice(&text).map_err(|e| format!("reading the kept term: {e}").into()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Term(0)),
+        Err(e) => Err(format!("reading the kept term: {e}").into()),
+    }
 }
 
 /// The lease as it was kept; none after a boot. One that cannot be read is none: the server tells where the slot is, and guests are held until then.

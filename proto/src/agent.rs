@@ -12,7 +12,7 @@
 //! its outcome; the agent does each order id once and remembers the outcome.
 
 use crate::host::Inventory;
-use crate::ids::{DiskId, Epoch, HostId, MoveId, OrderId, VmId};
+use crate::ids::{DiskId, Epoch, HostId, MoveId, OrderId, Term, VmId};
 use crate::vm::VmSpec;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -125,6 +125,34 @@ pub struct Report {
     /// How its lease stands; without a valid one no guest runs.
     #[serde(default)]
     pub lease: LeaseState,
+    /// The highest term that the agent was ever told.
+    #[serde(default)]
+    pub term: Term,
+    /// What the server asked for by [`ReportAnswer::survey`]; absent while anything that was ordered before is still under way.
+    #[serde(default)]
+    pub survey: Option<Box<HostSurvey>>,
+}
+
+/// What a host knows, said to a server whose record is that of a backup.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HostSurvey {
+    /// Every guest that is here, as its orders told.
+    pub guests: Vec<KnownGuest>,
+    /// What the machine is.
+    pub inventory: Option<Inventory>,
+}
+
+/// A guest that an agent was told to make or to receive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KnownGuest {
+    /// What it is.
+    pub spec: VmSpec,
+    /// The highest epoch under which anything was ordered of it here.
+    pub floor: Epoch,
+    /// The move by which it was sent last, or came.
+    pub r#move: Option<MoveId>,
+    /// It came by that move, is here whole, and has not run here.
+    pub received: bool,
 }
 
 /// A host's lease, counted from the start of the last write to its slot that came back.
@@ -141,7 +169,7 @@ pub enum LeaseState {
 }
 
 /// What the server answers to a report.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReportAnswer {
     /// Outcomes that the server has made durable; the agent need not repeat them.
     pub seen: Vec<OrderId>,
@@ -152,6 +180,12 @@ pub struct ReportAnswer {
     /// Where to write that it is alive; absent while it is not granted.
     #[serde(default)]
     pub heartbeat: Option<Heartbeat>,
+    /// The server's term. An answer of a lower one than the agent knows is of a server whose place another has taken, and counts for nothing.
+    #[serde(default)]
+    pub term: Term,
+    /// The server's record is that of a backup: say what is here.
+    #[serde(default)]
+    pub survey: bool,
 }
 
 /// A host's slot on the heartbeat disk, and the times that go with it. A new user means that what was granted before was cut.

@@ -112,6 +112,16 @@ impl HostId {
         let [a, b, c, d, e, g] = mac.0;
         Self(format!("h{a:02x}{b:02x}{c:02x}{d:02x}{e:02x}{g:02x}"))
     }
+
+    /// The address that it was made from; `None` for a name that was not made so.
+    pub fn mac(&self) -> Option<Mac> {
+        let digits = self.0.strip_prefix('h').filter(|digits| digits.len() == 12 && digits.is_ascii())?;
+        let mut mac = [0; 6];
+        for (byte, pair) in mac.iter_mut().zip(digits.as_bytes().chunks_exact(2)) {
+            *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+        }
+        Some(Mac(mac)).filter(|mac| Self::of(*mac) == *self)
+    }
 }
 
 /// An Ethernet address.
@@ -186,6 +196,10 @@ number_id!(
     Epoch
 );
 number_id!(
+    /// The rule of one store's record: raised by every restore from a backup, beyond every number given before. 0 until the first.
+    Term
+);
+number_id!(
     /// One order to one agent. Rises for ever over restarts of the server.
     OrderId
 );
@@ -213,6 +227,10 @@ mod tests {
         let mac: Mac = "52-54-00-AA-bb-01".parse().expect("dashes and capitals are read");
         assert_eq!(mac.to_string(), "52:54:00:aa:bb:01");
         assert_eq!(HostId::of(mac).as_str(), "h525400aabb01");
+        assert_eq!(HostId::of(mac).mac(), Some(mac));
+        for other in ["h525400aabb0", "h525400aabb0x", "web", "h+25400aabb01"] {
+            assert_eq!(HostId(other.to_owned()).mac(), None, "{other}");
+        }
         for bad in ["", "52:54:00:aa:bb", "52:54:00:aa:bb:01:02", "5:54:00:aa:bb:011", "+2:54:00:aa:bb:01"] {
             assert!(bad.parse::<Mac>().is_err(), "{bad:?}");
         }

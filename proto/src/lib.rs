@@ -15,4 +15,4 @@ pub mod release;
 pub mod view;
 pub mod vm;
 
-pub use ids::{DiskId, Epoch, HostId, IdError, Mac, MoveId, OrderId, VmId};
+pub use ids::{DiskId, Epoch, HostId, IdError, Mac, MoveId, OrderId, Term, VmId};

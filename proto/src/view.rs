@@ -44,6 +44,39 @@ pub struct RackView {
     /// Pools, by name.
     #[serde(default)]
     pub pools: Vec<PoolView>,
+    /// Backups of the server's record.
+    #[serde(default)]
+    pub backups: BackupView,
+}
+
+/// Backups of the server's record and keys.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct BackupView {
+    /// Where on the server they are.
+    pub directory: String,
+    /// Seconds from one to the next; 0 when they are taken on command only.
+    pub every_s: u64,
+    /// How many are kept.
+    pub keep: u32,
+    /// Those there are, newest first.
+    pub files: Vec<BackupFile>,
+    /// Why the last one was not taken.
+    pub failure: Option<String>,
+    /// The newest is older than twice the time from one to the next.
+    pub late: bool,
+}
+
+/// One backup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct BackupFile {
+    /// Its file's name.
+    pub name: String,
+    /// When it was taken, Unix milliseconds.
+    pub taken_ms: u64,
+    /// Its length.
+    pub bytes: u64,
 }
 
 /// High availability, of the rack as a whole.

@@ -86,8 +86,7 @@ impl Rack {
         for disk in self.disks.ids() {
             let Some(record) = self.disks.get(&disk).cloned() else { continue };
             if !matches!(record.doing, Some(DiskDoing::Create | DiskDoing::Clone(_) | DiskDoing::Delete)) {
-                let op = StorageOp::Attach { disk: disk.clone(), size_mib: record.size_mib };
-                self.storage_job(Job::Attach(disk.clone()), op, now);
+                self.attach(&disk, now);
             }
             for (host, grant) in &record.grants {
                 if grant.cutting {
@@ -100,8 +99,21 @@ impl Rack {
         }
     }
 
+    /// Has the storage see that a disk is served over its data as it is.
+    pub(crate) fn attach(&mut self, disk: &DiskId, now: Now) {
+        if let Some(size_mib) = self.disks.get(disk).map(|record| record.size_mib) {
+            let op = StorageOp::Attach { disk: disk.clone(), size_mib };
+            self.storage_job(Job::Attach(disk.clone()), op, now);
+        }
+    }
+
+    /// A grant that the storage was found to have.
+    pub(crate) fn found_granted(&mut self, disk: &DiskId, host: HostId, number: u64) {
+        self.storage.confirmed.insert((disk.clone(), host, number));
+    }
+
     /// Gives the storage what the record says is being done.
-    fn do_disk(&mut self, disk: &DiskId, now: Now) {
+    pub(crate) fn do_disk(&mut self, disk: &DiskId, now: Now) {
         let Some(record) = self.disks.get(disk) else { return };
         let (name, size_mib) = (disk.clone(), record.size_mib);
         let Some(doing) = record.doing.clone() else { return };
@@ -159,6 +171,7 @@ impl Rack {
                     && let Some(record) = self.disks.edit(&disk)
                 {
                     record.grants.remove(&host);
+                    record.found.remove(&host);
                 }
             }
             Job::Doing(disk, doing) => self.disk_done(&disk, doing, now),
@@ -224,6 +237,7 @@ impl Rack {
             ready: false,
             doing: Some(doing),
             grants: BTreeMap::new(),
+            found: BTreeMap::new(),
             granted: self.counters.get(&()).map_or(0, |counters| counters.grants),
         });
         self.do_disk(&name, now);
@@ -264,12 +278,7 @@ impl Rack {
                         self.grant_again(&disk, &host, grant, now);
                     }
                 }
-                Job::Attach(disk) => {
-                    if let Some(size_mib) = self.disks.get(&disk).map(|record| record.size_mib) {
-                        let op = StorageOp::Attach { disk: disk.clone(), size_mib };
-                        self.storage_job(Job::Attach(disk), op, now);
-                    }
-                }
+                Job::Attach(disk) => self.attach(&disk, now),
             }
         }
     }

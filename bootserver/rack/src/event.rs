@@ -2,11 +2,13 @@
 
 use crate::dhcp::{BootRequest, ServerReply};
 use crate::power::{PowerAnswer, PowerFailure};
+use crate::recovery::FoundDisk;
 use proto::agent::{JoinRequest, Report};
 use proto::api::{Balance, CreateDisk, CreateVm, DescribeHost, GrowDisk, MigrateVm, RegisterHost};
 use proto::heartbeat::Slot;
 use proto::power::{OrderPower, SetBmc};
 use proto::release::{CollectReleases, CreatePool, Manifest, PoolId, ReleaseId, StartRollout};
+use proto::view::BackupView;
 use proto::vm::Restart;
 use proto::{DiskId, HostId, Mac, VmId};
 use std::collections::BTreeMap;
@@ -28,6 +30,17 @@ pub struct ReplyTo(pub u64);
 /// Randomness from the operating system, drawn by the shell so that the rack stays a function of its input.
 #[derive(Clone, Copy)]
 pub struct Entropy(pub [u8; 32]);
+
+/// Who speaks for a host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// Key of the certificate.
+    pub key: String,
+    /// When the certificate was issued, Unix milliseconds.
+    pub issued_ms: u64,
+    /// Where it calls from.
+    pub from: Ipv4Addr,
+}
 
 /// One thing that happened.
 #[allow(clippy::large_enum_variant)] // a join is large and seldom, and each is moved once or twice
@@ -104,8 +117,8 @@ pub enum Event {
         reply: ReplyTo,
         /// From the certificate.
         host: HostId,
-        /// Key of the certificate.
-        key: String,
+        /// From the certificate and the connection.
+        caller: Caller,
         /// What it says.
         report: Report,
     },
@@ -139,6 +152,10 @@ pub enum Event {
         /// How.
         result: Result<PowerAnswer, PowerFailure>,
     },
+    /// Which backups there are, and whether the last was taken.
+    BackedUp(BackupView),
+    /// What the storage has: said once, first of all, to a rack that is [`crate::Rack::surveying`].
+    StorageFound(Vec<FoundDisk>),
     /// The storage's server had ended and was started anew: it knows no disk and no grant.
     StorageAnew,
     /// The heartbeat disk was read.

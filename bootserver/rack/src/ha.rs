@@ -53,6 +53,13 @@ fn heartbeat_disk() -> DiskId {
     DISK.parse().expect("the heartbeat disk's name is a disk's")
 }
 
+impl Watch {
+    /// Whether the slots were read since the server started.
+    pub(crate) fn is_read(&self) -> bool {
+        self.read_mono_ms.is_some()
+    }
+}
+
 impl Rack {
     /// Sees that there is a heartbeat disk: from the first host on that is let in.
     fn make_heartbeat_disk(&mut self, now: Now) {
@@ -65,6 +72,9 @@ impl Rack {
     /// Sees that a host that reports has a slot and may write it.
     pub(crate) fn keep_heartbeat(&mut self, host: &HostId, now: Now) {
         let Some(record) = self.hosts.get(host) else { return };
+        if !self.slots_are_known() {
+            return;
+        }
         if record.slot.is_none() {
             let taken: Vec<u32> = self.hosts.values().filter_map(|record| record.slot).collect();
             let Some(free) = (0..SLOTS).find(|slot| !taken.contains(slot)) else {
@@ -112,11 +122,12 @@ impl Rack {
 
     /// Whether nothing is to be started by itself.
     pub(crate) fn frozen(&self) -> bool {
-        self.ha.frozen.is_some()
+        self.ha.frozen.is_some() || self.superseded.is_some()
     }
 
     /// The slots were read.
     pub(crate) fn heartbeats(&mut self, read_mono_ms: u64, slots: Vec<(u32, Slot)>, now: Now) {
+        self.slots_found(&slots);
         self.ha.read_mono_ms = Some(read_mono_ms);
         for (at, slot) in slots {
             // What stands in a slot that is another's by now is its former holder's.
@@ -166,7 +177,7 @@ impl Rack {
 
     /// Whether guests of these records may run there.
     fn may_run_vms(&self, host: &HostId) -> bool {
-        self.vms_that_may_run(host) > 0
+        self.may_run_unknown(host) || self.vms_that_may_run(host) > 0
     }
 
     /// How many.
@@ -204,14 +215,18 @@ impl Rack {
         for order in std::mem::take(&mut self.live(host).orders) {
             self.order_dropped(order);
         }
+        if self.surveying() {
+            // What becomes of its VMs is decided when all others were heard.
+            let text = format!("{host} is fenced: what it had is started elsewhere, unless another host has it");
+            return self.warn(Topic::Host, now, text, |e| e.host = Some(host.clone()));
+        }
         self.vms_after_boot_of(host, now);
         self.moves_after_boot_of(host, "was fenced", now);
         for vm in self.vms_of(host) {
             // Whatever is left of it there is of a lower epoch from here on, and goes when the host is back.
-            if self.may_run(&vm)
-                && let Some(record) = self.vms.edit(&vm)
-            {
-                record.epoch = record.epoch.next();
+            let next = self.vms.get(&vm).filter(|_| self.may_run(&vm)).map(|record| self.next_epoch(record.epoch));
+            if let (Some(epoch), Some(record)) = (next, self.vms.edit(&vm)) {
+                record.epoch = epoch;
             }
             self.touch_vm(&vm);
         }
@@ -408,6 +423,6 @@ impl Rack {
 
     pub(crate) fn ha_shown(&self) -> HaView {
         let (failures_borne, room_mib) = self.ha.room.unwrap_or_default();
-        HaView { failures_borne, room_mib, frozen: self.ha.frozen.clone() }
+        HaView { failures_borne, room_mib, frozen: self.ha.frozen.clone().or_else(|| self.survey_note()) }
     }
 }

@@ -18,6 +18,7 @@ pub(crate) use accept::{check_labels, fits_name};
 mod boot;
 pub(crate) use boot::base64url;
 mod join;
+pub(crate) use join::bounded;
 mod report;
 mod stall;
 #[cfg(test)]

@@ -12,6 +12,7 @@
 //! so a restart needs no more than the records, and goes on by the same code.
 
 mod admission;
+mod backups;
 mod balance;
 pub mod dhcp;
 pub mod disk;
@@ -30,6 +31,7 @@ pub mod policy;
 pub mod pool;
 pub mod power;
 pub mod record;
+pub mod recovery;
 pub mod release;
 pub mod script;
 mod table;
@@ -46,10 +48,10 @@ use lease::Leases;
 use log::Log;
 use policy::{Policy, Serves};
 use proto::api::{Accepted, Refusal};
-use proto::{HostId, Mac, MoveId, OrderId, VmId};
+use proto::{HostId, Mac, MoveId, OrderId, Term, VmId};
 use record::{
     Counters, DiskRecord, ExpectedRecord, HostRecord, LeaseRecord, Loaded, MoveRecord, PoolRecord, QuarantineRecord,
-    Record, ReleaseRecord, VmRecord,
+    Record, ReleaseRecord, TermRecord, VmRecord,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use table::{Kept, Table};
@@ -74,12 +76,18 @@ pub struct Rack {
     moves: Table<MoveRecord>,
     log: Log,
     counters: Table<Counters>,
+    terms: Table<TermRecord>,
+    /// The record was restored from a backup, and what happened since is being found out.
+    recovery: Option<recovery::Survey>,
+    /// The term of a server that has taken our place.
+    superseded: Option<Term>,
     /// What is known of hosts, storage, VMs and moves, and not kept.
     live: BTreeMap<HostId, Live>,
     storage: disk::Storage,
     guests: BTreeMap<VmId, vm::Guest>,
     transits: BTreeMap<MoveId, moves::Transit>,
     balancing: balance::Balancing,
+    backups: proto::view::BackupView,
     admission: Admission,
     ha: ha::Watch,
     /// VMs by their owner.
@@ -96,6 +104,11 @@ pub struct Rack {
     looked_mono_ms: u64,
     version: u64,
     effects: Vec<Effect>,
+}
+
+/// What ends a wait for hosts, and disturbs no guest that may run.
+fn may_always(command: &Command) -> bool {
+    matches!(command, Command::Thaw | Command::OrderPower { .. } | Command::AskPower { .. })
 }
 
 /// The records of a store do not fit together, or not the configuration.
@@ -128,11 +141,15 @@ impl Rack {
             moves: Table::default(),
             log: Log::default(),
             counters: Table::default(),
+            terms: Table::default(),
+            recovery: None,
+            superseded: None,
             live: BTreeMap::new(),
             storage: disk::Storage::default(),
             guests: BTreeMap::new(),
             transits: BTreeMap::new(),
             balancing: balance::Balancing::default(),
+            backups: Default::default(),
             admission: Admission::default(),
             ha: ha::Watch::default(),
             owned: BTreeMap::new(),
@@ -174,6 +191,10 @@ impl Rack {
                 r.id();
                 Counters::name(&())
             }
+            Record::Term(r) => {
+                r.id();
+                TermRecord::name(&())
+            }
         };
         if named != key.name {
             return Err(wrong(format!("it is kept under this name, but is about {named}")));
@@ -208,6 +229,7 @@ impl Rack {
                 self.last_order = r.orders;
                 self.counters.load(version, r);
             }
+            Record::Term(r) => self.terms.load(version, r),
         }
         Ok(())
     }
@@ -248,6 +270,9 @@ impl Rack {
                 self.live(&host).state = Some((state, since_ms));
             }
         }
+        if self.take_up_survey() {
+            return;
+        }
         self.accept_all(now);
         self.take_up_delays(now);
         self.attach_disks(now);
@@ -281,11 +306,13 @@ impl Rack {
                 let answer = self.renew(&host, &key, csr_pem);
                 self.answer(reply, Answer::Join(answer));
             }
-            Event::Report { reply, host, key, report } => self.report(reply, &host, &key, report, now),
+            Event::Report { reply, host, caller, report } => self.report(reply, &host, &caller, report, now),
             Event::ReportGone { reply, host } => self.report_gone(reply, &host),
             Event::Operator { reply, command } => self.operator(reply, command, now),
             Event::StorageDone { job, result } => self.storage_done(job, result, now),
             Event::PowerDone { job, host, result } => self.power_done(job, &host, result, now),
+            Event::BackedUp(backups) => self.backed_up(backups, now),
+            Event::StorageFound(found) => self.storage_found(found, now),
             Event::StorageAnew => self.storage_anew(now),
             Event::Heartbeats { read_mono_ms, slots } => self.heartbeats(read_mono_ms, slots, now),
             Event::Tick => self.tick(now),
@@ -298,20 +325,28 @@ impl Rack {
         self.leases.tick(now);
         self.find_lost(now);
         self.watch_hosts(now);
+        self.survey_may_end(now);
         self.give_up_consoles(now);
         if now.mono_ms.saturating_sub(self.looked_mono_ms) >= LOOK_AGAIN_MS {
             self.looked_mono_ms = now.mono_ms;
             self.look_again(now);
+            self.look_at_backups(now);
             self.find_stalls(now);
             self.power_tick(now);
-            self.step_pools(now);
-            self.collect_by_itself(now);
+            // What hosts run, and of which releases, is to be known first.
+            if self.commanded_by_none().is_none() {
+                self.step_pools(now);
+                self.collect_by_itself(now);
+            }
         }
         self.balance_tick(now);
         self.to_answer.extend(self.live.iter().filter(|(_, live)| live.held.is_some()).map(|(id, _)| id.clone()));
     }
 
     fn operator(&mut self, reply: ReplyTo, command: Command, now: Now) {
+        if let Some(refusal) = self.commanded_by_none().filter(|_| !may_always(&command)) {
+            return self.answer_operator(reply, Err(refusal));
+        }
         let done = match command {
             Command::RegisterHost(request) => self.register_host(request, now),
             Command::ListHosts { hosts, replace } => self.list_hosts(hosts, replace, now),
@@ -373,6 +408,11 @@ impl Rack {
 
     /// Lets everything that may go on take its next step, until nothing can.
     fn settle(&mut self, now: Now) {
+        if self.surveying() || self.superseded.is_some() {
+            // Whose each VM is is not known, or not ours to say.
+            self.touched_vms.clear();
+            self.touched_moves.clear();
+        }
         while !self.touched_moves.is_empty() || !self.touched_vms.is_empty() {
             let mut vms = Vec::from_iter(std::mem::take(&mut self.touched_vms));
             // Who is to be started first takes the room first; of equals the first by name.
@@ -405,6 +445,7 @@ impl Rack {
         self.vms.commit(&mut effects);
         self.moves.commit(&mut effects);
         self.counters.commit(&mut effects);
+        self.terms.commit(&mut effects);
         self.log.table.commit(&mut effects);
         if !effects.is_empty() {
             self.version += 1;

@@ -11,7 +11,7 @@ mod storage;
 use crate::Rack;
 use crate::dhcp::{BootRequest, MessageKind};
 use crate::effect::{Answer, Effect, JoinDecision, Reply};
-use crate::event::{Command, Entropy, Event, Now, ReplyTo, ScriptKind};
+use crate::event::{Caller, Command, Entropy, Event, Now, ReplyTo, ScriptKind};
 use crate::policy::Policy;
 use crate::record::{Fence, Key, Kind, Loaded, Record};
 use crate::testing::{inventory, policy};
@@ -297,7 +297,9 @@ impl World {
                 let (id, key) = (host.id.clone(), host.key.clone());
                 let reply = self.reply();
                 self.hosts[at].waits_for = Some(reply);
-                self.apply(Event::Report { reply, host: id, key, report });
+                let from = self.rack.leases.address_of(self.hosts[at].mac).expect("it booted by its lease");
+                let caller = Caller { key, issued_ms: self.hosts[at].booted_ms, from };
+                self.apply(Event::Report { reply, host: id, caller, report });
             }
         }
     }

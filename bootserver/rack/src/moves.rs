@@ -150,7 +150,7 @@ impl Rack {
             return Err(Refusal::Unavailable { detail: format!("what is left of {vm} on {target} is being removed") });
         }
         let counters = self.counters.get(&()).copied().unwrap_or_default();
-        let id = counters.moves.next();
+        let id = MoveId(self.above(counters.moves.0));
         self.counters.put(Counters { moves: id, ..counters });
         self.moves.put(MoveRecord {
             view: MoveView {

@@ -48,7 +48,7 @@ pub(crate) enum Purpose {
 impl Rack {
     /// A number for an order, never used before.
     pub(crate) fn order_number(&mut self) -> OrderId {
-        self.last_order = self.last_order.next();
+        self.last_order = OrderId(self.above(self.last_order.0));
         let counters = self.counters.get(&()).copied().unwrap_or_default();
         if self.last_order > counters.orders {
             self.counters.put(Counters { orders: OrderId(self.last_order.0 + NUMBERS_AT_ONCE), ..counters });

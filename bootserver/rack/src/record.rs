@@ -9,7 +9,7 @@ use proto::host::{Firmware, Inventory};
 use proto::release::{Manifest, PoolId, ReleaseId};
 use proto::view::{BootStep, MovePhase, MoveView, VmPhase};
 use proto::vm::{Restart, VmSpec};
-use proto::{DiskId, Epoch, HostId, Mac, MoveId, OrderId, VmId};
+use proto::{DiskId, Epoch, HostId, Mac, MoveId, OrderId, Term, VmId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -49,11 +49,12 @@ pub enum Kind {
     Move,
     Log,
     Counters,
+    Term,
 }
 
 impl Kind {
     /// All kinds, in the order in which they are loaded.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Lease,
         Self::Quarantine,
         Self::Expected,
@@ -65,6 +66,7 @@ impl Kind {
         Self::Move,
         Self::Log,
         Self::Counters,
+        Self::Term,
     ];
 
     /// The kind's name in the store.
@@ -81,6 +83,7 @@ impl Kind {
             Self::Move => "move",
             Self::Log => "log",
             Self::Counters => "counters",
+            Self::Term => "term",
         }
     }
 }
@@ -101,6 +104,7 @@ pub enum Record {
     Move(MoveRecord),
     Log(LogEvent),
     Counters(Counters),
+    Term(TermRecord),
 }
 
 /// A record as it was loaded.
@@ -128,6 +132,30 @@ pub struct Counters {
     /// The most grants of a disk that was deleted: a new disk, perhaps of the same name, goes on from there.
     #[serde(default)]
     pub grants: u64,
+}
+
+/// That this record was restored from a backup; see [`crate::recovery`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TermRecord {
+    /// Above every number that was given before.
+    pub term: Term,
+    /// When the backup was taken, Unix milliseconds.
+    pub backup_ms: u64,
+    /// When it was restored, Unix milliseconds.
+    pub restored_ms: u64,
+    /// For secrets of what is found.
+    pub seed: Secret,
+    /// What hosts and storage have is not known yet.
+    pub surveying: bool,
+}
+
+/// A CHAP account by which a host logs in to a disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Way {
+    /// The user.
+    pub user: String,
+    /// The secret.
+    pub secret: Secret,
 }
 
 /// An address given to a machine, RFC 2131.
@@ -265,6 +293,9 @@ pub struct BootRecord {
     /// The release that its script names.
     #[serde(default)]
     pub release: Option<ReleaseId>,
+    /// The term in which it was handed out or taken over.
+    #[serde(default)]
+    pub term: Term,
 }
 
 /// A disk.
@@ -286,6 +317,9 @@ pub struct DiskRecord {
     /// Grants ever given, so that a CHAP user is never used twice for one disk.
     #[serde(default)]
     pub granted: u64,
+    /// Accounts of grants that a restored server found on the storage: their secrets cannot be derived.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub found: BTreeMap<HostId, Way>,
 }
 
 /// What is being done to a disk.

@@ -5,7 +5,7 @@
 use crate::effect::Effect;
 use crate::record::{
     Change, Counters, DiskRecord, ExpectedRecord, HostRecord, Key, Kind, LeaseRecord, MoveRecord, PoolRecord,
-    QuarantineRecord, Record, ReleaseRecord, VmRecord,
+    QuarantineRecord, Record, ReleaseRecord, TermRecord, VmRecord,
 };
 use proto::event::LogEvent;
 use proto::release::{PoolId, ReleaseId};
@@ -55,6 +55,7 @@ kept!(VmRecord, Vm, VmId, |r| r.spec.name.clone(), |id| id.to_string());
 kept!(MoveRecord, Move, MoveId, |r| r.view.id, |id| format!("{:020}", id.0));
 kept!(LogEvent, Log, u64, |r| r.seq, |id| format!("{id:020}"));
 kept!(Counters, Counters, (), |_| (), |()| "counters".to_owned());
+kept!(TermRecord, Term, (), |_| (), |()| "term".to_owned());
 
 #[derive(Clone)]
 struct Row<R> {

@@ -3,7 +3,7 @@
 use crate::Rack;
 use crate::dhcp::{BootRequest, DhcpReply, MessageKind};
 use crate::effect::{Answer, Effect, JoinDecision, Reply, ScriptRefusal, StorageOp};
-use crate::event::{Command, Entropy, Event, Now, ReplyTo, ScriptKind};
+use crate::event::{Caller, Command, Entropy, Event, Now, ReplyTo, ScriptKind};
 use crate::ha::is_heartbeat;
 use crate::policy::{Dom0, Ha, JoinMode, Policy, Serves, Subnet, Template};
 use crate::release::DOM0_ROLES;
@@ -12,7 +12,7 @@ use proto::api::Refusal;
 use proto::host::{Cpu, Firmware, Inventory};
 use proto::release::{Manifest, ReleaseFile, ReleaseKind};
 use proto::vm::Boot;
-use proto::{Epoch, HostId, Mac};
+use proto::{Epoch, HostId, Mac, Term};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
@@ -160,8 +160,9 @@ impl Bench {
     }
 
     pub(crate) fn report(&mut self, mac: Mac, key: &str, report: Report) -> (ReplyTo, Vec<Effect>) {
-        let (host, key) = (HostId::of(mac), key.to_owned());
-        self.ask(|reply| Event::Report { reply, host, key, report })
+        let from = self.rack.leases.address_of(mac).unwrap_or(Ipv4Addr::UNSPECIFIED);
+        let (host, caller) = (HostId::of(mac), Caller { key: key.to_owned(), issued_ms: 0, from });
+        self.ask(|reply| Event::Report { reply, host, caller, report })
     }
 
     pub(crate) fn operator(&mut self, command: Command) -> Result<Reply, Refusal> {
@@ -212,6 +213,8 @@ pub(crate) fn alive(boot: &str, seq: u64) -> Report {
         outcomes: Vec::new(),
         underway: Vec::new(),
         lease: LeaseState::Valid,
+        term: Term(0),
+        survey: None,
     }
 }
 

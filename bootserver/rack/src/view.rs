@@ -109,6 +109,7 @@ impl Rack {
             expected: u32::try_from(self.expected.len()).unwrap_or(u32::MAX),
             releases: self.releases_shown(),
             pools: self.pools_shown(),
+            backups: self.backups.clone(),
         }
     }
 

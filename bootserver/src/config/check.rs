@@ -297,6 +297,10 @@ impl Checker<'_> {
 
         self.range("boot/at_once", form.boot.at_once, 1..=1000, "machines")?;
         self.range("boot/rate_mbit", form.boot.rate_mbit, 0..=1_000_000, "Mbit/s, 0 for no limit")?;
+        if form.backup.every_s != 0 {
+            self.range("backup/every_s", form.backup.every_s, 10..=2_592_000, "s, or 0 for on command only")?;
+        }
+        self.range("backup/keep", form.backup.keep, 1..=1000, "backups")?;
         let ha = self.ha(timing)?;
         if let Err(defect) = form.balancing.check() {
             // Of a list its own line is named; which item, the path says.
@@ -369,6 +373,15 @@ impl Checker<'_> {
             return self.wrong("dom0", err);
         }
         Ok(Config {
+            backup: crate::backup::Schedule {
+                directory: form
+                    .backup
+                    .directory
+                    .as_ref()
+                    .map_or_else(|| self.path(&form.state).join("backups"), |d| self.path(d)),
+                every_s: form.backup.every_s,
+                keep: usize::try_from(form.backup.keep).unwrap_or(usize::MAX),
+            },
             state: self.path(&form.state),
             interface: form.interface,
             policy,

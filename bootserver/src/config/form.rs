@@ -40,6 +40,24 @@ pub(super) struct Form {
     pub(super) boot: Boot,
     #[serde(default)]
     pub(super) releases: Releases,
+    #[serde(default)]
+    pub(super) backup: Backup,
+}
+
+/// Copies of the record and the keys.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Backup {
+    /// `backups` in the state directory when absent.
+    pub(super) directory: Option<PathBuf>,
+    pub(super) every_s: u64,
+    pub(super) keep: u64,
+}
+
+impl Default for Backup {
+    fn default() -> Self {
+        Self { directory: None, every_s: 3600, keep: 24 }
+    }
 }
 
 /// How long releases are kept that nothing uses.

@@ -82,7 +82,7 @@ fn keys_and_types() {
         "interface: lo",
         "interfaces: lo",
         expect![
-            "DIR/c.yaml:2: unknown field `interfaces`, expected one of `state`, `interface`, `subnet`, `relayed`, `reservations`, `join`, `accept`, `release`, `loaders`, `dom0`, `templates`, `listen`, `storage`, `timing`, `balancing`, `boot`, `releases`"
+            "DIR/c.yaml:2: unknown field `interfaces`, expected one of `state`, `interface`, `subnet`, `relayed`, `reservations`, `join`, `accept`, `release`, `loaders`, `dom0`, `templates`, `listen`, `storage`, `timing`, `balancing`, `boot`, `releases`, `backup`"
         ],
     );
     check(

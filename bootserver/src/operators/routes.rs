@@ -13,7 +13,7 @@ use proto::power::{OrderPower, PowerView, SetBmc};
 use proto::release::{
     CollectReleases, Collected, CreatePool, FileProgress, Manifest, MissingFiles, SetPool, StartRollout,
 };
-use proto::view::{PlanView, RackView};
+use proto::view::{BackupFile, PlanView, RackView};
 use proto::vm::Restart;
 use rack::event::Command;
 use serde::de::DeserializeOwned;
@@ -78,6 +78,7 @@ pub(super) enum Act {
     File,
     /// Adds an announced release.
     Import,
+    Backup,
     /// Asks the rack.
     Command(fn(&Given<'_>) -> Result<Command, Refusal>),
 }
@@ -176,7 +177,7 @@ impl Route {
 use Verb::{Delete, Get, Post};
 
 /// All routes.
-pub(super) static ROUTES: [Route; 45] = [
+pub(super) static ROUTES: [Route; 46] = [
     route(Get, "/v1/about", "The server's version, and whether it was set up.", of::<About>(), Act::About),
     route(Post, "/v1/setup", "Choose the password by the set-up code.", of::<Session>(), Act::Setup).takes::<Setup>(),
     route(Post, "/v1/login", "Log in.", of::<Session>(), Act::Login).takes::<Login>(),
@@ -327,6 +328,7 @@ pub(super) static ROUTES: [Route; 45] = [
         Ok(Command::SetPool { host: r.id()?, pool })
     })
     .takes::<SetPool>(),
+    route(Post, "/v1/backups", "Take a backup of the server's record and keys now.", of::<BackupFile>(), Act::Backup),
     route(Get, "/v1/openapi.json", "This document.", of::<Document>(), Act::OpenApi),
 ];
 

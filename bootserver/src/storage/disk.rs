@@ -1,9 +1,12 @@
 //! Disks as sparse raw files: made, copied, grown, removed. A disk that is there is whole: it is made under another
 //! name and renamed.
 
+use super::ledger::Ledger;
 use super::{StorageError, file};
 use proto::DiskId;
 use rack::effect::CloneSource;
+use rack::record::Way;
+use rack::recovery::FoundDisk;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
@@ -31,6 +34,23 @@ impl Files {
     pub(super) fn make_directory(&self) -> Result<(), StorageError> {
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.directory);
         made.map_err(file("making", &self.directory))
+    }
+
+    /// Every disk that is there, and who is let in to it.
+    pub(super) fn found(&self) -> Result<Vec<FoundDisk>, StorageError> {
+        let failed = |err| file("listing", &self.directory)(err);
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.directory).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let name = entry.file_name().into_string().ok();
+            let disk = name.as_deref().and_then(|name| name.strip_suffix(".img")?.parse::<DiskId>().ok());
+            let Some(disk) = disk else { continue };
+            let bytes = entry.metadata().map_err(failed)?.len();
+            let grants = Ledger::load(&self.directory, &disk)?.grants.into_iter();
+            let ways = grants.map(|(host, grant)| (host, Way { user: grant.user, secret: grant.secret })).collect();
+            found.push(FoundDisk { disk, size_mib: bytes.div_ceil(MIB), ways });
+        }
+        Ok(found)
     }
 
     /// Bytes of a disk that must be there.

@@ -26,6 +26,7 @@ pub use tgt::{MgmtError, Tgt, TgtConfig};
 
 use proto::DiskId;
 use rack::effect::StorageOp;
+use rack::recovery::FoundDisk;
 use served::Served;
 use std::io;
 use std::net::SocketAddr;
@@ -92,6 +93,16 @@ impl Storage {
             Self::Tgt(tgt) => tgt.files().path(&disk),
             Self::Lio(lio) => lio.files().path(&disk),
             Self::External(external) => external.heartbeats().to_owned(),
+        }
+    }
+
+    /// Every disk whose data is there, and who is let in to it: what a server must know whose own record is old.
+    pub fn found(&self) -> Result<Vec<FoundDisk>, StorageError> {
+        match self {
+            Self::Tgt(tgt) => tgt.files().found(),
+            Self::Lio(lio) => lio.files().found(),
+            // Who may reach its disks only the SAN knows.
+            Self::External(external) => Err(StorageError::Unknown { heartbeats: external.heartbeats().to_owned() }),
         }
     }
 
@@ -202,6 +213,15 @@ pub enum StorageError {
         disk: DiskId,
         /// Whose session.
         initiator: String,
+    },
+    /// The record is that of a backup, and the SAN cannot be asked.
+    #[error(
+        "the record was restored from a backup, and who has reached the SAN of {} since cannot be known: this server cannot take over a \
+         running rack; boot all hosts anew under a new state", heartbeats.display()
+    )]
+    Unknown {
+        /// Where the heartbeat disk is.
+        heartbeats: PathBuf,
     },
     /// The disk is on a SAN that is not ours to change.
     #[error("disk {disk} is on a SAN that is not the appliance's: it cannot be {what} from here")]

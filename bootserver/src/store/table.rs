@@ -1,6 +1,6 @@
 //! The records' table: opening, checking, loading, and the one transaction that changes it.
 
-use super::{Connection, StoreError, backup, path, sqlite};
+use super::{Connection, StoreError, path, sqlite};
 use rack::record::{Change, Key, Kind, Loaded, Record};
 use rusqlite::{Transaction, params};
 use sha2::{Digest, Sha256};
@@ -16,18 +16,14 @@ pub(super) fn open(state: &Path) -> Result<(Connection, Vec<Loaded>), StoreError
     let file = path(state);
     // Made here and not by SQLite, so that nobody else can read it: it holds the seeds of CHAP secrets.
     OpenOptions::new().create(true).append(true).mode(0o600).open(&file).map_err(super::io("opening", &file))?;
-    let damaged = |what: String| StoreError::Damaged { path: file.clone(), what, newest_backup: backup::newest(state) };
-    let broken = |err: rusqlite::Error| match err.sqlite_error_code() {
-        Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase) => damaged(err.to_string()),
-        _ => StoreError::Sqlite { doing: "reading", path: file.clone(), err },
-    };
+    let broken = broken(&file);
     let connection = Connection::open(&file).map_err(sqlite("opening", &file))?;
     connection.busy_timeout(Duration::from_secs(5)).map_err(&broken)?;
     connection.pragma_update(None, "journal_mode", "WAL").map_err(&broken)?;
     connection.pragma_update(None, "synchronous", "FULL").map_err(&broken)?;
     let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(&broken)?;
-    match found {
-        0 => connection
+    if found == 0 {
+        connection
             .execute_batch(&format!(
                 "BEGIN IMMEDIATE;
                  CREATE TABLE record (
@@ -37,17 +33,40 @@ pub(super) fn open(state: &Path) -> Result<(Connection, Vec<Loaded>), StoreError
                  PRAGMA user_version = {SCHEMA};
                  COMMIT;"
             ))
-            .map_err(&broken)?,
-        SCHEMA => {}
-        _ => return Err(StoreError::TooNew { path: file.clone(), found, known: SCHEMA }),
+            .map_err(&broken)?;
+    }
+    let records = check(&connection, &file)?;
+    Ok((connection, records))
+}
+
+/// Checks a store that is opened, and loads its records.
+pub(super) fn check(connection: &Connection, file: &Path) -> Result<Vec<Loaded>, StoreError> {
+    let (damaged, broken) = (damaged(file), broken(file));
+    let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(&broken)?;
+    if found != SCHEMA {
+        return Err(StoreError::TooNew { path: file.to_owned(), found, known: SCHEMA });
     }
     let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(&broken)?;
     if verdict != "ok" {
         // It comes in several lines; the first alone names nothing.
         return Err(damaged(verdict.split_whitespace().collect::<Vec<_>>().join(" ")));
     }
-    let records = load(&connection, &damaged, &broken)?;
-    Ok((connection, records))
+    load(connection, &damaged, &broken)
+}
+
+fn damaged(file: &Path) -> impl Fn(String) -> StoreError {
+    let path = file.to_owned();
+    move |what| StoreError::Damaged { path: path.clone(), what }
+}
+
+fn broken(file: &Path) -> impl Fn(rusqlite::Error) -> StoreError {
+    let path = file.to_owned();
+    move |err| match err.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase) => {
+            StoreError::Damaged { path: path.clone(), what: err.to_string() }
+        }
+        _ => StoreError::Sqlite { doing: "reading", path: path.clone(), err },
+    }
 }
 
 fn load(
@@ -81,15 +100,14 @@ fn load(
     Ok(records)
 }
 
-pub(super) fn commit(connection: &mut Connection, state: &Path, changes: &[Change]) -> Result<(), StoreError> {
-    let file = path(state);
-    let failed = |err| StoreError::Sqlite { doing: "writing", path: file.clone(), err };
+pub(super) fn commit(connection: &mut Connection, file: &Path, changes: &[Change]) -> Result<(), StoreError> {
+    let failed = |err| StoreError::Sqlite { doing: "writing", path: file.to_owned(), err };
     let transaction =
         connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(&failed)?;
     for change in changes {
         if !apply(&transaction, change).map_err(&failed)? {
             return Err(StoreError::Conflict {
-                path: file.clone(),
+                path: file.to_owned(),
                 kind: change.key.kind.as_str(),
                 name: change.key.name.clone(),
                 expected: change.expect,

@@ -37,11 +37,10 @@ async fn all_or_nothing() {
 }
 
 #[tokio::test]
-async fn damage_is_seen_and_the_backup_named() {
+async fn damage_is_seen() {
     let dir = tempfile::tempdir().expect("a directory");
     let (store, _) = Store::open(dir.path()).expect("a new store");
     store.commit((0..200).map(|n| lease(n, 0)).collect()).await.expect("a commit");
-    let backup = store.backup().await.expect("a backup");
     drop(store);
     let file = dir.path().join(FILE);
     // Reading it once through another connection and closing that brings the log into the file.
@@ -55,8 +54,7 @@ async fn damage_is_seen_and_the_backup_named() {
     let err = |bytes: &[u8]| {
         std::fs::write(&file, bytes).expect("written");
         let err = Store::open(dir.path()).map(|_| ()).expect_err("damage is refused").to_string();
-        assert!(err.contains(&backup.display().to_string()), "{err}");
-        assert!(err.contains("is damaged"), "{err}");
+        assert!(err.contains("is damaged") && err.contains("bootserver restore BACKUP"), "{err}");
         err
     };
     let at = whole.windows(10).rposition(|w| w == b"10.77.0.77").expect("a lease is in the file");
@@ -69,21 +67,8 @@ async fn damage_is_seen_and_the_backup_named() {
     let mut bytes = whole.clone();
     bytes.truncate(whole.len() / 2);
     err(&bytes);
-    // What the message says to do works.
-    std::fs::copy(&backup, &file).expect("copied");
+    std::fs::write(&file, &whole).expect("written");
     assert_eq!(versions(dir.path()).len(), 200);
-}
-
-#[tokio::test]
-async fn backups_are_bounded() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let (store, _) = Store::open(dir.path()).expect("a new store");
-    let mut newest = PathBuf::new();
-    for _ in 0..27 {
-        newest = store.backup().await.expect("a backup");
-    }
-    assert_eq!(backup::newest(dir.path()), Some(newest));
-    assert_eq!(std::fs::read_dir(dir.path().join("backups")).expect("a directory").count(), 24);
 }
 
 /// Run by the test below as a process of its own, which is killed.

@@ -28,6 +28,8 @@ async fn join(client: &Client, host: &HostId, nonce: &str, key: &KeyPair) -> Joi
 async fn report(client: Client, boot: String, seq: u64) -> (StatusCode, Bytes) {
     let report = Report {
         lease: Default::default(),
+        term: Default::default(),
+        survey: None,
         boot,
         seq,
         uptime_ms: 1000 * seq,

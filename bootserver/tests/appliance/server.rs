@@ -1,6 +1,7 @@
 //! What the tests start: a whole server but DHCP, TFTP and storage, and plain ways to talk to it.
 
 use bootserver::agents::Agents;
+use bootserver::backup::Backups;
 use bootserver::boot_http::{BootHttp, Pacer};
 use bootserver::ca::Ca;
 use bootserver::config::Config;
@@ -85,7 +86,10 @@ pub(crate) async fn start(dir: TempDir) -> Server {
     let files = Files::open(&config.state, 0).expect("files");
     releases::take_in(&files, &config.imports).expect("taken in");
     let clock = Clock::start();
-    let (rack, restored) = Rack::restore(config.policy(ca.digest()), records, clock.now()).expect("a rack");
+    let (mut rack, mut restored) = Rack::restore(config.policy(ca.digest()), records, clock.now()).expect("a rack");
+    if rack.surveying() {
+        restored.extend(rack.apply(Event::StorageFound(Vec::new()), clock.now()));
+    }
     // The heartbeat disk is made in every rack; beyond it there is no storage in these tests.
     let perform = Box::new(|op: StorageOp| -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> {
         assert_eq!(op.disk().as_str(), proto::heartbeat::DISK, "no storage in this test");
@@ -124,8 +128,11 @@ pub(crate) async fn start(dir: TempDir) -> Server {
 
     let (listener, to_operators) = listen().await;
     let acceptor = tls::operators(own()).expect("TLS");
+    let (backups, backup) = Backups::new(config.state.clone(), config.backup.clone(), rack.clone());
+    tokio::spawn(backups.run(stopped.clone()));
     let sessions = Sessions::open(&config.state, clock.now().unix_ms).expect("sessions");
-    let service = Operators { sessions, logs: HostLogs::default(), rack: rack.clone(), clock, releases: imports };
+    let logs = HostLogs::default();
+    let service = Operators { sessions, logs, rack: rack.clone(), clock, releases: imports, backup };
     let filter = warp::service(operators::filter(Arc::new(service)));
     let hold = connections::tls(acceptor, operators::LIMITS, filter);
     tokio::spawn(connections::serve("operators", listener, operators::LIMITS, hold, stopped));

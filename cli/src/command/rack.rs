@@ -1,12 +1,12 @@
-//! `tsubame status`, `move list`, `balance` and `thaw`.
+//! `tsubame status`, `move list`, `balance`, `thaw` and `backup`.
 
 use super::rack_view;
 use crate::client::Server;
 use crate::fault::Fault;
 use crate::output::Output;
-use crate::render::{moves, status as screen};
+use crate::render::{backups as copies, moves, status as screen};
 use proto::api::{About, Accepted, Balance};
-use proto::view::PlanView;
+use proto::view::{BackupFile, PlanView};
 
 pub(super) fn status(server: &Server, out: Output) -> Result<(), Fault> {
     let doing = "asking for the rack";
@@ -23,6 +23,16 @@ pub(super) fn moves(server: &Server, out: Output) -> Result<(), Fault> {
 pub(super) fn thaw(server: &Server, out: Output) -> Result<(), Fault> {
     let accepted: Accepted = server.post_empty("thawing the rack", "/v1/thaw")?;
     out.show(&accepted, |_| "thawed: the hosts that vanished are being fenced\n".to_owned())
+}
+
+pub(super) fn backup_now(server: &Server, out: Output) -> Result<(), Fault> {
+    let taken: BackupFile = server.post_empty("taking a backup", "/v1/backups")?;
+    out.show(&taken, |_| format!("taken: {}, {} bytes, on the server\n", taken.name, taken.bytes))
+}
+
+pub(super) fn backups(server: &Server, out: Output) -> Result<(), Fault> {
+    let view = rack_view(server, "listing backups")?;
+    out.show(&view.backups, |width| copies::list(&view, width))
 }
 
 pub(super) fn balance(server: &Server, dry_run: bool, out: Output) -> Result<(), Fault> {

@@ -253,6 +253,7 @@ pub(crate) fn rack() -> RackView {
         templates: vec!["debian".into(), "tiny".into()],
         ha: Default::default(),
         expected: 0,
+        backups: proto::view::BackupView::default(),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The rack on one screen.
 
-use super::table::{bytes, fields, mib, span};
-use super::{events, names};
+use super::table::{age, bytes, fields, mib, span};
+use super::{backups, events, names};
 use proto::api::About;
 use proto::event::Level;
 use proto::view::{HaView, MovePhase, RackView};
@@ -23,6 +23,12 @@ pub(crate) fn show(url: &str, about: &About, view: &RackView, width: Option<u16>
         ("Templates", view.templates.join(", ")),
         ("Spare", spare(&view.ha)),
     ];
+    if let Some(newest) = view.backups.files.first() {
+        pairs.push(("Backup", format!("{} ago", age(newest.taken_ms, view.at_ms))));
+    }
+    if let Some(trouble) = backups::trouble(view) {
+        pairs.push(("Backup", trouble));
+    }
     if view.expected > 0 {
         pairs.push(("Expected", format!("{} machines of a list that have not come yet", view.expected)));
     }

@@ -348,7 +348,13 @@ mod tests {
         lapse(&mut agent);
         let start = Act::Unpause { vm: vm() };
         assert!(!agent.may_begin(&start, 23_700) && agent.may_begin(&Act::Destroy { vm: vm() }, 23_700));
-        let answer = ReportAnswer { seen: vec![], orders: vec![], report_ms: 2_000, heartbeat: Some(heartbeat("u2")) };
+        let answer = ReportAnswer {
+            seen: vec![],
+            orders: vec![],
+            report_ms: 2_000,
+            heartbeat: Some(heartbeat("u2")),
+            ..ReportAnswer::default()
+        };
         let told = agent.apply(AgentEvent::Answer(answer), 23_700);
         assert!(told.contains(&AgentAction::Heartbeat(heartbeat("u2"))));
         assert_eq!(begun(&agent.apply(renewed("u1", 50_000), 23_800), &Op::Unpause { vm: vm() }), None, "the old user");

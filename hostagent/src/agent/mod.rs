@@ -28,6 +28,7 @@ mod note;
 mod orders;
 mod reboot;
 mod report;
+mod term;
 #[cfg(test)]
 mod tests;
 
@@ -39,7 +40,8 @@ use crate::hypervisor::{Completion, Job, Op, OpResult, Progress, Survey};
 use lease::Lease;
 use orders::{Taken, Work};
 use proto::agent::{Act, Failure, FailureKind, Heartbeat, OrderOutcome, Report, ReportAnswer};
-use proto::{OrderId, VmId};
+use proto::host::Inventory;
+use proto::{OrderId, Term, VmId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Order numbers remembered as done. A server has far fewer orders in the air to one host.
@@ -102,6 +104,8 @@ pub enum AgentAction {
     Heartbeat(Heartbeat),
     /// Keep for an agent that is restarted.
     KeepLease(KeptLease),
+    /// Keep for an agent that is restarted, before going on.
+    KeepTerm(Term),
     /// Arm Xen's watchdog, or wind it up again.
     Pet {
         /// After so long without another the host is reset, seconds.
@@ -128,6 +132,7 @@ pub struct Agent {
     report_wanted: bool,
     reported: Option<(u64, Survey)>,
     lease: Lease,
+    rule: term::Rule,
     actions: Vec<AgentAction>,
 }
 
@@ -165,8 +170,16 @@ impl Agent {
             report_wanted: true,
             reported: None,
             lease: Lease::of(lease),
+            rule: term::Rule::default(),
             actions: Vec::new(),
         }
+    }
+
+    /// The same, knowing the highest term that it was told before its restart, and what the machine is.
+    #[must_use]
+    pub fn knowing(mut self, term: Term, inventory: Option<Inventory>) -> Self {
+        self.rule = term::Rule::of(term, inventory);
+        self
     }
 
     /// Applies one event at `now_ms`: milliseconds since the host was started, which never step back and go on over a
@@ -198,6 +211,9 @@ impl Agent {
     }
 
     fn answered(&mut self, answer: ReportAnswer) {
+        if !self.rules(&answer) {
+            return;
+        }
         for id in answer.seen {
             self.outcomes.remove(&id);
         }

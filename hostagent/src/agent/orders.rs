@@ -102,6 +102,11 @@ impl Work {
         }
     }
 
+    /// The stream that it sends or receives.
+    pub(super) fn stream(&self) -> Option<Job> {
+        self.job.filter(|_| matches!(self.step, Step::Streaming { .. }))
+    }
+
     /// A guest was asked to shut down, and nothing is under way.
     fn only_waits(&self) -> bool {
         matches!(self.step, Step::Asked { .. }) && self.job.is_none()

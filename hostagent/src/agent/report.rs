@@ -12,6 +12,7 @@ impl Agent {
         let due = self.report_wanted || now_ms >= self.report_at_ms;
         if due && !self.jobs.values().any(|j| *j == JobFor::Report) {
             self.report_wanted = false;
+            self.survey_begins();
             self.report_at_ms = now_ms + self.report_ms;
             self.run(JobFor::Report, Op::Survey);
         }
@@ -32,6 +33,8 @@ impl Agent {
             outcomes: self.outcomes.values().cloned().collect(),
             underway: self.underway(),
             lease: self.lease.state(now_ms),
+            term: self.rule.term(),
+            survey: self.host_survey(),
         };
         // Rates over too short a time are noise: reports in quick succession share a beginning.
         self.reported = Some(if now_ms - before_ms >= 500 { (now_ms, survey) } else { (before_ms, before) });

@@ -7,7 +7,7 @@ use proto::agent::{
     Act, DiskAccess, DomainState, Heartbeat, Order, OrderOutcome, Permit, Report, ReportAnswer, Secret, SignedPermit,
 };
 use proto::vm::{Boot, VmSpec};
-use proto::{DiskId, Epoch, HostId, MoveId, OrderId, VmId};
+use proto::{DiskId, Epoch, HostId, MoveId, OrderId, Term, VmId};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
@@ -119,7 +119,10 @@ impl Rack {
                 AgentAction::KeepNote(note) => drop(h.notes.insert(note.vm.clone(), note)),
                 AgentAction::DropNote(vm) => drop(h.notes.remove(&vm)),
                 AgentAction::Do { job, op } => self.world.begin(id, job, op, self.now_ms),
-                AgentAction::Heartbeat(_) | AgentAction::KeepLease(_) | AgentAction::Pet { .. } => {}
+                AgentAction::Heartbeat(_)
+                | AgentAction::KeepLease(_)
+                | AgentAction::KeepTerm(_)
+                | AgentAction::Pet { .. } => {}
                 AgentAction::Reboot => h.reboots += 1,
                 AgentAction::Post(report) => {
                     h.outcomes.extend(
@@ -143,7 +146,8 @@ impl Rack {
         self.order_next += 1;
         let order = Order { id, epoch: Epoch(epoch), act };
         let orders = vec![order.clone(), order];
-        let answer = ReportAnswer { seen: vec![], orders, report_ms: 2_000, heartbeat: None };
+        let answer =
+            ReportAnswer { seen: vec![], orders, report_ms: 2_000, heartbeat: None, ..ReportAnswer::default() };
         self.feed(&host(on), AgentEvent::Answer(answer));
         id
     }
@@ -437,7 +441,13 @@ fn a_late_destruction_spares_a_guest_that_was_made_since() {
     assert_eq!(r.done("a", 1, Act::Destroy { vm: vm() }), "Ok");
     assert_eq!(r.done("a", 1, start()), "Ok");
     r.restart_agent("a");
-    let answer = ReportAnswer { seen: vec![], orders: vec![order], report_ms: 2_000, heartbeat: None };
+    let answer = ReportAnswer {
+        seen: vec![],
+        orders: vec![order],
+        report_ms: 2_000,
+        heartbeat: None,
+        ..ReportAnswer::default()
+    };
     r.feed(&host("a"), AgentEvent::Answer(answer));
     assert!(!r.run(10_000, |r| r.world.running(&vm()).is_empty()));
     assert_eq!(r.done("a", 1, Act::Destroy { vm: vm() }), "Ok");
@@ -469,7 +479,8 @@ fn a_guest_that_is_made_when_the_lease_has_lapsed_runs_under_that_lease_only() {
             r.restart_agent_with("a", lease("beat", 20_000));
         }
         let heartbeat = Some(lease(user, 0).heartbeat);
-        let answer = ReportAnswer { seen: vec![], orders: vec![], report_ms: 2_000, heartbeat };
+        let answer =
+            ReportAnswer { seen: vec![], orders: vec![], report_ms: 2_000, heartbeat, ..ReportAnswer::default() };
         r.feed(&host("a"), AgentEvent::Answer(answer));
         r.feed(&host("a"), AgentEvent::Renewed { user: user.into(), until_ms: 200_000 });
         assert_eq!(r.run(40_000, runs), goes_on, "{back_ms} {user} {restarts}: {}", r.show());
@@ -522,7 +533,8 @@ fn a_guest_that_is_resumed_when_the_lease_has_lapsed_runs_under_that_lease_only(
             assert!(!r.run(60_000, runs), "{ordered} {user}: {}", r.show());
             assert!(state_is(&r, DomainState::Paused), "it was resumed, and stands still: {}", r.show());
             let heartbeat = Some(Heartbeat { access: access(user), ..lease().heartbeat });
-            let answer = ReportAnswer { seen: vec![], orders: vec![], report_ms: 2_000, heartbeat };
+            let answer =
+                ReportAnswer { seen: vec![], orders: vec![], report_ms: 2_000, heartbeat, ..ReportAnswer::default() };
             r.feed(&host("a"), AgentEvent::Answer(answer));
             r.feed(&host("a"), AgentEvent::Renewed { user: user.into(), until_ms: 900_000 });
             assert_eq!(r.run(40_000, runs), goes_on, "{ordered} {user}: {}", r.show());
@@ -542,7 +554,8 @@ fn what_waited_for_a_lease_is_void_under_another() {
         let order = r.order("a", 1, Act::Unpause { vm: vm() });
         r.run(5_000, |_| false);
         let heartbeat = Some(Heartbeat { access: access(user), ..lease().heartbeat });
-        let answer = ReportAnswer { seen: vec![], orders: vec![], report_ms: 2_000, heartbeat };
+        let answer =
+            ReportAnswer { seen: vec![], orders: vec![], report_ms: 2_000, heartbeat, ..ReportAnswer::default() };
         r.feed(&host("a"), AgentEvent::Answer(answer));
         r.feed(&host("a"), AgentEvent::Renewed { user: user.into(), until_ms: 900_000 });
         assert_eq!(r.run(20_000, |r| r.outcome("a", order).is_some()), begins, "{}", r.show());
@@ -569,4 +582,35 @@ fn a_machine_is_started_anew_only_when_it_is_empty_and_meant() {
     // The same order twice is done once.
     assert_eq!(r.done("a", 0, reboot("boot")), "Ok");
     assert_eq!(reboots(&r), 1);
+}
+
+/// A server that was restored from a backup is heard from its first answer on, and its predecessor no more.
+#[test]
+fn the_highest_term_rules_and_is_told_what_is_here() {
+    let mut r = Rack::new();
+    let sent = r.moving();
+    assert!(r.run(60_000, copying));
+    let waits = r.order("a", 1, Act::Shutdown { vm: vm(), timeout_ms: 1_000 });
+    for on in ["a", "b"] {
+        let answer = ReportAnswer { report_ms: 2_000, term: Term(7), survey: true, ..ReportAnswer::default() };
+        r.feed(&host(on), AgentEvent::Answer(answer));
+    }
+    let told = |r: &Rack, on: &str| r.hosts[&host(on)].report.as_ref().and_then(|report| report.survey.clone());
+    assert!(r.run(60_000, |r| told(r, "a").is_some() && told(r, "b").is_some()));
+    assert!(r.outcome("a", sent).is_some_and(|o| o.result.is_err()), "the stream was ended");
+    assert_eq!(r.outcome("a", waits), None, "what had not begun is given up");
+    assert_eq!(r.world.running(&vm()), vec![host("a")]);
+    let guests = told(&r, "a").expect("told").guests;
+    assert_eq!(guests.iter().map(|g| (&g.spec.name, g.received)).collect::<Vec<_>>(), [(&vm(), false)]);
+    // The old server's order counts for nothing; that of the new one does.
+    let destroy = |id, term| ReportAnswer {
+        orders: vec![Order { id: OrderId(id), epoch: Epoch(1), act: Act::Destroy { vm: vm() } }],
+        report_ms: 2_000,
+        term: Term(term),
+        ..ReportAnswer::default()
+    };
+    r.feed(&host("a"), AgentEvent::Answer(destroy(900, 6)));
+    assert!(!r.run(10_000, |r| r.world.running(&vm()).is_empty()));
+    r.feed(&host("a"), AgentEvent::Answer(destroy(901, 7)));
+    assert!(r.run(10_000, |r| r.world.running(&vm()).is_empty()));
 }

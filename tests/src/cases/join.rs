@@ -59,6 +59,8 @@ pub(super) fn not_accepted_gets_nothing(trial: &mut Trial) -> Result<()> {
         outcomes: Vec::new(),
         underway: Vec::new(),
         lease: Default::default(),
+        term: Default::default(),
+        survey: None,
     };
     for path in ["/v1/report", "/v1/renew"] {
         let Answer { status, body } =

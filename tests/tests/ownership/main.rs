@@ -20,6 +20,7 @@
 mod always_again;
 mod host;
 mod model;
+mod restore;
 mod server;
 mod state;
 

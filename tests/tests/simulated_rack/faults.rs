@@ -19,12 +19,14 @@ pub(crate) const LOST_POWER: &str = "hosts in use that lost power, or were reset
 pub(crate) const RESET: &str = "hosts reset by their watchdogs";
 /// No fault, but what goes on amid faults.
 pub(crate) const ANEW: &str = "hosts started anew, as a rollout ordered";
+pub(crate) const RESTORED: &str = "restores of the server from a backup";
 
 /// Kinds that every set of runs must have had.
-pub(crate) const KINDS: [&str; 8] = [
+pub(crate) const KINDS: [&str; 9] = [
     LOST_POWER,
     RESET,
     ANEW,
+    RESTORED,
     "partitions from the storage",
     "partitions from the server, of what the host is told",
     "jumps of the server's clock",
@@ -65,6 +67,7 @@ impl Rack {
         self.faults = false;
         self.operator_stays = false;
         self.server_dies = false;
+        self.store_lost = false;
         for host in &mut self.hosts {
             (host.mute_until_ms, host.deaf_until_ms) = (0, 0);
             host.dies_after = None;
@@ -91,7 +94,14 @@ impl Rack {
                 }
             }
             // Not so often that no host's wait comes to its end.
-            2 => self.server_dies |= self.random.permille(self.scale.server_dies_permille),
+            2 => {
+                self.server_dies |= self.random.permille(self.scale.server_dies_permille);
+                // Its store goes with it now and then; backups are of any age.
+                self.store_lost |= self.server_dies && self.random.permille(self.scale.store_lost_permille);
+                if !self.server_dies && self.server.is_up() && !self.server.surveying() {
+                    self.server.back_up(self.now_ms);
+                }
+            }
             3 | 4 => self.hosts[host].dies_after = Some(self.random.below(4)),
             5 | 6 => {
                 if self.hosts[host].agent.is_some() {

@@ -8,7 +8,7 @@
 
 use hostagent::agent::{Agent, AgentEvent, KeptLease, Note};
 use proto::host::{Cpu, Firmware, Inventory};
-use proto::{HostId, Mac, VmId};
+use proto::{HostId, Mac, Term, VmId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
@@ -24,6 +24,12 @@ pub(crate) struct Host {
     /// In RAM: survive the agent, not the power.
     pub(crate) notes: BTreeMap<VmId, Note>,
     pub(crate) lease: Option<KeptLease>,
+    pub(crate) term: Term,
+    /// The release that it booted.
+    pub(crate) release: String,
+    /// When its certificate was issued, and its address.
+    pub(crate) issued_ms: u64,
+    pub(crate) address: Ipv4Addr,
     /// Nothing that it says reaches the server until then, and nothing that it is told reaches it.
     pub(crate) mute_until_ms: u64,
     pub(crate) deaf_until_ms: u64,
@@ -38,7 +44,7 @@ pub(crate) struct Host {
 pub(crate) enum Stand {
     Off,
     Firmware,
-    Joining { nonce: String, address: Ipv4Addr, release: String },
+    Joining { nonce: String, address: Ipv4Addr },
     Up { nonce: String },
 }
 
@@ -54,6 +60,10 @@ impl Host {
             agent: None,
             notes: BTreeMap::new(),
             lease: None,
+            term: Term(0),
+            release: String::new(),
+            issued_ms: 0,
+            address: Ipv4Addr::UNSPECIFIED,
             mute_until_ms: 0,
             deaf_until_ms: 0,
             dies_after: None,
@@ -68,6 +78,7 @@ impl Host {
         self.agent = None;
         self.notes.clear();
         self.lease = None;
+        self.term = Term(0);
         self.stopped = false;
         self.waiting.clear();
         self.dies_after = None;
@@ -75,7 +86,8 @@ impl Host {
 
     pub(crate) fn start_agent(&mut self) {
         if let Stand::Up { nonce } = &self.stand {
-            self.agent = Some(Agent::new(nonce.clone(), self.notes.values().cloned().collect(), self.lease.clone()));
+            let agent = Agent::new(nonce.clone(), self.notes.values().cloned().collect(), self.lease.clone());
+            self.agent = Some(agent.knowing(self.term, Some(inventory(self.mac, self.release.clone()))));
         }
     }
 }

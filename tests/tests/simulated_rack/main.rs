@@ -25,6 +25,7 @@ const SMALL: Scale = Scale {
     fault_every_ms: (50, 900),
     wish_every_ms: (100, 700),
     server_dies_permille: 400,
+    store_lost_permille: 500,
 };
 const FULL: Scale = Scale {
     hosts: 200,
@@ -35,6 +36,7 @@ const FULL: Scale = Scale {
     fault_every_ms: (20, 300),
     wish_every_ms: (10, 120),
     server_dies_permille: 150,
+    store_lost_permille: 200,
 };
 /// Seeds when none are asked for.
 const SEEDS: u64 = 4;
@@ -97,6 +99,9 @@ fn run(seed: u64) -> Tally {
             tally
         }
         Err(panic) => {
+            for event in rack.server.view(rack.now_ms).map(|v| v.events).unwrap_or_default().iter().rev() {
+                eprintln!("{:>9} {}", event.at_ms, event.text);
+            }
             eprintln!("{}\nSEED={seed} repeats this", rack.last(2_000));
             resume_unwind(panic);
         }

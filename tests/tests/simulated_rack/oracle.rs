@@ -143,7 +143,7 @@ impl Oracle {
             // Every host has its lease, and no guest is held any more.
             && view.hosts.iter().all(|h| h.note.is_empty())
             && view.vms.iter().all(|vm| vm.phase != VmPhase::Running || vm.domain == Some(DomainState::Running))
-            && view.vms.iter().all(|vm| settled(vm.phase))
+            && view.vms.iter().all(|vm| settled(vm.phase) && !(vm.run && vm.phase == VmPhase::Stopped))
             && view.moves.iter().all(|m| matches!(m.phase, MovePhase::Done | MovePhase::Aborted))
     }
 

@@ -3,7 +3,7 @@
 //! Owns: time and order. A message is delayed, and with it dropped, doubled and overtaken at random while faults last.
 //! Never does: look away: after every step of the physical world the oracle looks at it.
 
-use crate::faults::{Counts, LOST_POWER, RESET};
+use crate::faults::{Counts, LOST_POWER, RESET, RESTORED};
 use crate::host::{Host, MEMORY_MIB, Stand, inventory};
 use crate::oracle::Oracle;
 use crate::random::Random;
@@ -16,7 +16,9 @@ use proto::release::{PoolId, StartRollout};
 use proto::{DiskId, HostId, VmId};
 use rack::dhcp::{BootRequest, MessageKind};
 use rack::effect::{Answer, JoinDecision, Reply, StorageOp};
-use rack::event::{Command, Entropy, Event, ScriptKind};
+use rack::event::{Caller, Command, Entropy, Event, ScriptKind};
+use rack::record::Way;
+use rack::recovery::FoundDisk;
 use rack::release::id_of;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -42,6 +44,8 @@ pub(crate) struct Scale {
     pub(crate) wish_every_ms: (u64, u64),
     /// Of the faults that may be the server's death, so many in a thousand are.
     pub(crate) server_dies_permille: u64,
+    /// Of those, so many in a thousand take the store with them.
+    pub(crate) store_lost_permille: u64,
 }
 
 /// Something that is to happen.
@@ -126,6 +130,10 @@ pub(crate) struct Rack {
     pub(crate) server_dies: bool,
     asked: BTreeMap<u64, Command>,
     ticks: u64,
+    /// What the storage has, and how large, MiB.
+    disks: BTreeMap<DiskId, u64>,
+    /// The server's machine and its store are lost with its next death.
+    pub(crate) store_lost: bool,
     trace: Vec<String>,
 }
 
@@ -147,6 +155,8 @@ impl Rack {
             server_dies: false,
             asked: BTreeMap::new(),
             ticks: 0,
+            disks: BTreeMap::new(),
+            store_lost: false,
             trace: Vec::new(),
         };
         for host in 0..rack.hosts.len() {
@@ -301,6 +311,7 @@ impl Rack {
                 let h = &mut self.hosts[host];
                 if let (true, Stand::Joining { nonce, .. }) = (h.boots == boots, &h.stand) {
                     h.stand = Stand::Up { nonce: nonce.clone() };
+                    h.issued_ms = self.now_ms;
                     h.start_agent();
                     self.tell(host, AgentEvent::Connected);
                 }
@@ -315,7 +326,9 @@ impl Rack {
                 let (id, key) = (self.hosts[host].id.clone(), self.hosts[host].key.clone());
                 if self.hosts[host].boots == boots {
                     let asker = Asker::Report { host, boots };
-                    self.server_event(Some(asker), |reply| Event::Report { reply, host: id, key, report: *report });
+                    let (issued_ms, from) = (self.hosts[host].issued_ms, self.hosts[host].address);
+                    let caller = Caller { key, issued_ms, from };
+                    self.server_event(Some(asker), |reply| Event::Report { reply, host: id, caller, report: *report });
                 }
             }
             Due::Answer { host, boots, answer } => {
@@ -326,7 +339,9 @@ impl Rack {
             Due::ServerStarts => {
                 if !self.server.is_up() {
                     self.note(|| "the server starts".to_owned());
-                    self.server.start(self.now_ms);
+                    self.restore_perhaps();
+                    let found = self.found();
+                    self.server.start(self.now_ms, || found);
                     for host in 0..self.hosts.len() {
                         self.tell(host, AgentEvent::Connected);
                     }
@@ -395,15 +410,42 @@ impl Rack {
         self.after(500, 12_000, Due::ServerStarts);
     }
 
+    /// The server's store was lost: it starts from what was put by, on another machine.
+    fn restore_perhaps(&mut self) {
+        if !std::mem::take(&mut self.store_lost) {
+            return;
+        }
+        let entropy = Entropy(self.random.bytes());
+        if let Some(age_ms) = self.server.restore(self.now_ms, entropy) {
+            self.counts.add(RESTORED);
+            self.note(|| format!("THE SERVER IS RESTORED from a backup {age_ms} ms old"));
+        }
+    }
+
+    fn found(&self) -> Vec<FoundDisk> {
+        let ways = |disk: &DiskId| {
+            let way = |user: &String| Way { user: user.clone(), secret: proto::agent::Secret(String::new()) };
+            self.world.granted(disk).iter().map(|(host, user)| (host.clone(), way(user))).collect()
+        };
+        self.disks
+            .iter()
+            .map(|(disk, &size_mib)| FoundDisk { disk: disk.clone(), size_mib, ways: ways(disk) })
+            .collect()
+    }
+
     fn perform(&mut self, op: &StorageOp) {
         match op {
             StorageOp::Grant { disk, host, user, .. } => self.world.grant(disk, host, user),
             StorageOp::Cut { disk, host } => self.world.cut(disk, host),
-            StorageOp::Create { .. }
-            | StorageOp::Clone { .. }
-            | StorageOp::Attach { .. }
-            | StorageOp::Grow { .. }
-            | StorageOp::Delete { .. } => {}
+            StorageOp::Create { disk, size_mib }
+            | StorageOp::Clone { disk, size_mib, .. }
+            | StorageOp::Grow { disk, size_mib } => {
+                self.disks.insert(disk.clone(), *size_mib);
+            }
+            StorageOp::Delete { disk } => drop(self.disks.remove(disk)),
+            StorageOp::Attach { disk, .. } => {
+                assert!(self.disks.contains_key(disk), "{disk} is served and is not there")
+            }
         }
     }
 
@@ -453,7 +495,9 @@ impl Rack {
             Some((nonce, release, address)) if !self.cut_off(host) => {
                 let h = &mut self.hosts[host];
                 h.key = format!("key-{host}-{boots}");
-                h.stand = Stand::Joining { nonce, address, release };
+                h.stand = Stand::Joining { nonce, address };
+                h.release = release;
+                h.address = address;
                 self.after(5_000, 15_000, Due::Join { host, boots });
             }
             // As a ROM does: again.
@@ -489,11 +533,11 @@ impl Rack {
 
     fn join(&mut self, host: usize, boots: u64) {
         let h = &self.hosts[host];
-        let Stand::Joining { nonce, address, release } = h.stand.clone() else { return };
+        let Stand::Joining { nonce, address } = h.stand.clone() else { return };
         if h.boots != boots {
             return;
         }
-        let inventory = inventory(h.mac, release);
+        let inventory = inventory(h.mac, h.release.clone());
         let request = JoinRequest { host: h.id.clone(), nonce, csr_pem: "CSR".to_owned(), inventory };
         let key = h.key.clone();
         if !self.cut_off(host) {
@@ -527,6 +571,7 @@ impl Rack {
                 }
                 AgentAction::KeepLease(lease) => self.hosts[host].lease = Some(lease),
                 AgentAction::Reboot => return self.starts_anew(host),
+                AgentAction::KeepTerm(term) => self.hosts[host].term = term,
                 AgentAction::Pet { timeout_s } => self.world.pet(&self.hosts[host].id, timeout_s, now_ms),
                 AgentAction::Post(report) => {
                     let boots = self.hosts[host].boots;

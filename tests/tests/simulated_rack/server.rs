@@ -11,12 +11,13 @@ use proto::agent::{JoinRefusal, ReportAnswer};
 use proto::api::Refusal;
 use proto::release::{Manifest, ReleaseFile};
 use proto::view::{HostState, MovePhase, VmPhase};
-use proto::{DiskId, HostId, MoveId, VmId};
+use proto::{DiskId, HostId, MoveId, Term, VmId};
 use rack::Rack;
 use rack::effect::{Answer, Effect, JoinDecision, Reply, StorageOp};
-use rack::event::{Event, Now, ReplyTo};
+use rack::event::{Entropy, Event, Now, ReplyTo};
 use rack::policy::{Dom0, Ha, JoinMode, Policy, Serves, Subnet, Template};
 use rack::record::{Fence, HostRecord, Key, Kind, Loaded, Record};
+use rack::recovery::{FoundDisk, begin_term};
 use rack::release::DOM0_ROLES;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::Ipv4Addr;
@@ -36,11 +37,14 @@ pub(crate) enum Asker {
     Operator(u64),
 }
 
+/// What the store holds: version and text of each record.
+type Records = BTreeMap<Key, (u64, String)>;
+
 pub(crate) struct Server {
     /// None while it is down.
     rack: Option<Rack>,
     policy: Policy,
-    store: BTreeMap<Key, (u64, String)>,
+    store: Records,
     asked: BTreeMap<ReplyTo, Asker>,
     replies: u64,
     /// Which process it is; storage jobs of an earlier one have nobody to report to.
@@ -49,6 +53,9 @@ pub(crate) struct Server {
     /// Disks whose first job is under way.
     at_work: BTreeSet<DiskId>,
     pub(crate) out: Vec<Out>,
+    /// The newest copy of the store that was put by, and when.
+    backup: Option<(Records, u64)>,
+    pub(crate) restores: u64,
     pub(crate) crashes: u64,
     /// The step at which it has crashed just now.
     pub(crate) crashed_at: Option<&'static str>,
@@ -73,6 +80,8 @@ impl Server {
             jobs: BTreeMap::new(),
             at_work: BTreeSet::new(),
             out: Vec::new(),
+            backup: None,
+            restores: 0,
             crashes: 0,
             crashed_at: None,
             clock_off_ms: 0,
@@ -80,7 +89,7 @@ impl Server {
             fenced: Vec::new(),
             moved: BTreeSet::new(),
         };
-        server.start(now_ms);
+        server.start(now_ms, Vec::new);
         server
     }
 
@@ -88,8 +97,19 @@ impl Server {
         self.rack.is_some()
     }
 
-    /// Starts from what was kept.
-    pub(crate) fn start(&mut self, now_ms: u64) {
+    /// Starts from what was kept. `found` is what the storage has.
+    pub(crate) fn start(&mut self, now_ms: u64, found: impl FnOnce() -> Vec<FoundDisk>) {
+        let now = self.now(now_ms);
+        let (mut rack, effects) =
+            Rack::restore(self.policy.clone(), self.records(), now).expect("what was kept fits together");
+        let told = if rack.surveying() { rack.apply(Event::StorageFound(found()), now) } else { Vec::new() };
+        self.run += 1;
+        self.rack = Some(rack);
+        self.carry_out(effects, None);
+        self.carry_out(told, None);
+    }
+
+    fn records(&self) -> Vec<Loaded> {
         let mut records = Vec::new();
         for kind in Kind::ALL {
             for (key, (version, text)) in self.store.iter().filter(|(key, _)| key.kind == kind) {
@@ -97,11 +117,31 @@ impl Server {
                 records.push(Loaded { key: key.clone(), version: *version, record });
             }
         }
-        let now = self.now(now_ms);
-        let (rack, effects) = Rack::restore(self.policy.clone(), records, now).expect("what was kept fits together");
-        self.run += 1;
-        self.rack = Some(rack);
-        self.carry_out(effects, None);
+        records
+    }
+
+    /// Puts a copy of the store by.
+    pub(crate) fn back_up(&mut self, now_ms: u64) {
+        self.backup = Some((self.store.clone(), now_ms));
+    }
+
+    /// The store is lost, and what was put by takes its place; how old that is. Only while the server is down.
+    pub(crate) fn restore(&mut self, now_ms: u64, entropy: Entropy) -> Option<u64> {
+        let (store, backup_ms) = self.backup.clone().filter(|_| !self.is_up())?;
+        self.store = store;
+        self.restores += 1;
+        let change = begin_term(&self.records(), backup_ms, now_ms, entropy);
+        let Some(Record::Term(mut record)) = change.to else { panic!("a term is a record") };
+        // Time begins anew in every run here, so what a machine's clock gives to the term is given by the count.
+        record.term = Term(record.term.0 + self.restores * 1_000_000_000_000);
+        let text = serde_json::to_string(&Record::Term(record)).expect("a record is JSON");
+        self.store.insert(change.key, (change.expect + 1, text));
+        Some(now_ms - backup_ms)
+    }
+
+    /// Whether what happened since a backup is still being found out.
+    pub(crate) fn surveying(&self) -> bool {
+        self.rack.as_ref().is_some_and(Rack::surveying)
     }
 
     /// Its process is gone: what it knew beyond the store, its connections, its jobs.

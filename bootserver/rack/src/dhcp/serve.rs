@@ -29,7 +29,13 @@ impl Rack {
     }
 
     fn propose(&self, mac: Mac, link: usize, now: Now) -> Option<Ipv4Addr> {
-        self.leases.propose(mac, self.policy.link(link), now, |mac| self.known(mac))
+        let subnet = self.policy.link(link);
+        // An address of which the book knows nothing may have been given away after the backup that it is of.
+        let has_one = self.leases.address_of(mac).is_some() || subnet.reservations.contains_key(&mac);
+        if !has_one && self.book_is_old(subnet.lease_s, now) {
+            return None;
+        }
+        self.leases.propose(mac, subnet, now, |mac| self.known(mac))
     }
 
     fn lease_s(&self, mac: Mac, link: usize) -> u32 {
@@ -115,8 +121,15 @@ impl Rack {
             return None;
         }
         let named = if request.ciaddr.is_unspecified() { request.requested } else { Some(request.ciaddr) };
+        // Who goes on with an address that was given after the backup is believed, while nobody else has it.
+        let goes_on = named.filter(|&address| {
+            let in_pool = (subnet.pool.0..=subnet.pool.1).contains(&address) && address != subnet.server;
+            let reserved = subnet.reservations.values().any(|&other| other == address);
+            in_pool && !reserved && self.leases.mac_at(address).is_none() && self.book_is_old(subnet.lease_s, now)
+        });
+        let lease = self.leases.address_of(holder).or(goes_on);
         let standing = Standing {
-            lease: self.leases.address_of(holder).filter(|&address| subnet.contains(address)),
+            lease: lease.filter(|&address| subnet.contains(address)),
             proposal: self.propose(holder, link, now),
             named_is_anothers: named.and_then(|a| self.leases.mac_at(a)).is_some_and(|other| other != holder),
         };
@@ -164,7 +177,12 @@ impl Rack {
             }
             Decision::Silent(why) => {
                 if why == Refusal::PoolFull {
-                    self.warn_seldom(Topic::Dhcp, now, format!("{mac} got no address: all are leased or reserved"));
+                    let why = if self.book_is_old(self.policy.link(link).lease_s, now) {
+                        "none is given anew until the leases from before the restore have ended"
+                    } else {
+                        "all are leased or reserved"
+                    };
+                    self.warn_seldom(Topic::Dhcp, now, format!("{mac} got no address: {why}"));
                 }
                 return None;
             }

@@ -25,8 +25,9 @@ impl Rack {
                 return false;
             }
             None => {
+                let number = self.above(record.granted);
                 let Some(record) = self.disks.edit(disk) else { return false };
-                record.granted += 1;
+                record.granted = number;
                 let grant = Grant { epoch, number: record.granted, cutting: false };
                 record.grants.insert(host.clone(), grant);
                 grant
@@ -115,20 +116,26 @@ impl Rack {
     }
 
     pub(crate) fn access(&self, disk: &DiskId, host: &HostId) -> Option<DiskAccess> {
-        let grant = self.disks.get(disk)?.grants.get(host)?;
-        let seed = &self.hosts.get(host)?.boot.as_ref()?.chap_seed;
-        let Grant { epoch, number, .. } = grant;
-        let digest = Sha256::digest(format!("tsubame disk {}\n{disk}\n{epoch}\n{number}", seed.0));
-        Some(DiskAccess {
+        let record = self.disks.get(disk)?;
+        let grant = record.grants.get(host)?;
+        let of = |user, secret| DiskAccess {
             disk: disk.clone(),
             portal: self.policy.portal,
             target: format!("{}:{disk}", self.policy.iqn_prefix),
             lun: 1,
-            // The disk is in it as well: tgtd's accounts are all in one table, and one that is there is not made again.
-            user: format!("{host}-{disk}-{epoch}-{number}"),
-            // 96 bits in 16 characters: what RFC 7143 asks for, and the most that every initiator takes.
-            secret: Secret(base64url(digest.get(..12).unwrap_or_default())),
-        })
+            user,
+            secret,
+        };
+        if let Some(way) = record.found.get(host) {
+            return Some(of(way.user.clone(), way.secret.clone()));
+        }
+        let seed = &self.hosts.get(host)?.boot.as_ref()?.chap_seed;
+        let Grant { epoch, number, .. } = grant;
+        let digest = Sha256::digest(format!("tsubame disk {}\n{disk}\n{epoch}\n{number}", seed.0));
+        // The disk is in it as well: tgtd's accounts are all in one table, and one that is there is not made again.
+        let user = format!("{host}-{disk}-{epoch}-{number}");
+        // 96 bits in 16 characters: what RFC 7143 asks for, and the most that every initiator takes.
+        Some(of(user, Secret(base64url(digest.get(..12).unwrap_or_default()))))
     }
 }
 

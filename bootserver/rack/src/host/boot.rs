@@ -189,7 +189,8 @@ impl Rack {
         }
         let (nonce, seed) = entropy.0.split_at(16);
         let (chap_seed, release) = (Secret(base64url(seed)), Some(wanted.clone()));
-        let boot = BootRecord { nonce: base64url(nonce), key: None, csr_pem: None, chap_seed, release };
+        let boot =
+            BootRecord { nonce: base64url(nonce), key: None, csr_pem: None, chap_seed, release, term: self.term() };
         debug_assert_eq!(boot.nonce.len(), NONCE_CHARS);
         let nonce = boot.nonce.clone();
         self.live(host).nonce_mono_ms = Some(now.mono_ms);

@@ -143,6 +143,7 @@ impl Rack {
         for order in orders {
             self.order_dropped(order);
         }
+        self.survey_begins_anew(host);
         self.cut_host(host, now);
         self.vms_after_boot_of(host, now);
         self.moves_after_boot_of(host, "was booted anew", now);
@@ -156,7 +157,7 @@ impl Rack {
     }
 }
 
-fn bounded(mut inventory: Inventory) -> Inventory {
+pub(crate) fn bounded(mut inventory: Inventory) -> Inventory {
     let cut = |text: &mut String| *text = text.chars().take(INVENTORY_TEXT_CHARS_MAX).collect();
     for text in [
         &mut inventory.uuid,

@@ -2,9 +2,9 @@
 
 use super::{Held, Rack};
 use crate::effect::Answer;
-use crate::event::{Now, ReplyTo};
-use proto::HostId;
-use proto::agent::{JoinRefusal, LeaseState, Report, ReportAnswer};
+use crate::event::{Caller, Now, ReplyTo};
+use proto::agent::{Heartbeat, JoinRefusal, LeaseState, Order, Report, ReportAnswer};
+use proto::{HostId, OrderId};
 
 /// The most domains and outcomes of one report that are read; Xen itself runs fewer domains than that on any host.
 const LIST_MAX: usize = 4096;
@@ -13,8 +13,9 @@ const SAY_AGAIN_MS: u64 = 1000;
 
 impl Rack {
     /// An agent reports.
-    pub(crate) fn report(&mut self, reply: ReplyTo, host: &HostId, key: &str, mut report: Report, now: Now) {
-        if let Err(refusal) = self.may_report(host, key, &report) {
+    pub(crate) fn report(&mut self, reply: ReplyTo, host: &HostId, caller: &Caller, mut report: Report, now: Now) {
+        self.let_in_after_backup(host, caller, &report, now);
+        if let Err(refusal) = self.may_report(host, &caller.key, &report) {
             return self.answer(reply, Answer::Report(Err(refusal)));
         }
         report.domains.truncate(LIST_MAX);
@@ -28,7 +29,8 @@ impl Rack {
         });
         if older {
             // Overtaken on its way: what it shows is past, and the agent repeats what was not seen.
-            let answer = ReportAnswer { seen: Vec::new(), orders: Vec::new(), report_ms, heartbeat: None };
+            let answer =
+                ReportAnswer { report_ms, term: self.term(), survey: self.surveying(), ..ReportAnswer::default() };
             return self.answer(reply, Answer::Report(Ok(answer)));
         }
         let leased = report.lease == LeaseState::Valid;
@@ -40,27 +42,36 @@ impl Rack {
             live.sign_mono_ms = now.mono_ms;
         }
         let outcomes = std::mem::take(&mut report.outcomes);
+        let (term, mut survey) = (report.term, report.survey.take());
+        if let Some(survey) = &mut survey {
+            survey.guests.truncate(LIST_MAX);
+        }
         live.report = Some(report);
         let seen = outcomes.iter().map(|outcome| outcome.id).collect();
         if let Some(before) = live.held.replace(Held { reply, since_mono_ms: now.mono_ms, seen }) {
             // Of a host that reports just as often as it is answered, these are all the answers that it gets.
             let heartbeat = self.heartbeat_of(host);
-            let answer = ReportAnswer { seen: before.seen, orders: Vec::new(), report_ms, heartbeat };
+            let answer = self.answer_of(before.seen, Vec::new(), heartbeat);
             self.answer(before.reply, Answer::Report(Ok(answer)));
         }
         if let Some(record) = self.hosts.get(host) {
-            self.lease_on(record.mac, now);
+            let mac = record.mac;
+            self.address_heard(mac, caller.from, now);
+            self.lease_on(mac, now);
         }
         self.to_answer.insert(host.clone());
         self.version += 1;
         self.heard_after_fence(host, now);
         self.keep_heartbeat(host, now);
         self.note_host_state(host, now);
-        for outcome in outcomes {
-            self.order_ended(host, outcome, now);
-        }
         self.note_health(host, now);
-        self.surveyed(host, now);
+        self.survey_heard(host, term, survey, now);
+        if !self.surveying() && self.superseded.is_none() {
+            for outcome in outcomes {
+                self.order_ended(host, outcome, now);
+            }
+            self.surveyed(host, now);
+        }
         if first {
             self.balance_soon(now);
         }
@@ -93,6 +104,11 @@ impl Rack {
         }
     }
 
+    fn answer_of(&self, seen: Vec<OrderId>, orders: Vec<Order>, heartbeat: Option<Heartbeat>) -> ReportAnswer {
+        let (report_ms, term, survey) = (self.policy.report_ms, self.term(), self.surveying());
+        ReportAnswer { seen, orders, report_ms, heartbeat, term, survey }
+    }
+
     fn report_is_due(&self, live: &super::Live, now: Now) -> bool {
         let Some(held) = &live.held else { return false };
         if now.mono_ms.saturating_sub(held.since_mono_ms) >= self.policy.report_ms {
@@ -107,14 +123,14 @@ impl Rack {
 
     /// Answers a held report with all that the host has been told to do and has not said to be done.
     pub(crate) fn answer_report(&mut self, host: &HostId, held: Held, now: Now) {
-        let report_ms = self.policy.report_ms;
         let live = self.live(host);
         for given in &mut live.orders {
             given.said_mono_ms = Some(now.mono_ms);
         }
         let orders = live.orders.iter().map(|given| given.order.clone()).collect();
         let heartbeat = self.heartbeat_of(host);
-        self.answer(held.reply, Answer::Report(Ok(ReportAnswer { seen: held.seen, orders, report_ms, heartbeat })));
+        let answer = self.answer_of(held.seen, orders, heartbeat);
+        self.answer(held.reply, Answer::Report(Ok(answer)));
     }
 }
 

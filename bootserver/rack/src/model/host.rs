@@ -231,6 +231,8 @@ impl Host {
             outcomes: self.outcomes.values().cloned().collect(),
             underway: waiting.chain(sends).chain(listens).chain(received).collect(),
             lease: self.lease(now_ms),
+            term: proto::Term(0),
+            survey: None,
         }
     }
 

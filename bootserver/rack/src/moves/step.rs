@@ -90,7 +90,7 @@ impl Rack {
         if !self.reporting(target) || self.told(target, &Purpose::Target(id)) {
             return;
         }
-        if !self.grant_all(vm, target, record.epoch.next(), now) {
+        if !self.grant_all(vm, target, self.next_epoch(record.epoch), now) {
             return;
         }
         let spec = self.vms.get(vm).map(|vm| vm.spec.clone());
@@ -155,7 +155,7 @@ impl Rack {
         if !as_begun {
             return self.abort(id, "the VM has changed meanwhile".to_owned(), now);
         }
-        self.set_owner(vm, target, record.epoch.next());
+        self.set_owner(vm, target, self.next_epoch(record.epoch));
         self.take_back(source, &Purpose::Source(id));
         let bytes = self.transits.get(&id).map_or(0, |transit| transit.bytes);
         if let Some(record) = self.moves.edit(&id) {
@@ -194,7 +194,7 @@ impl Rack {
             record.target_order = Some(order);
         }
         let act = Act::Activate { r#move: id, vm: record.view.vm.clone() };
-        self.tell(target, order, record.epoch.next(), act, Purpose::Target(id));
+        self.tell(target, order, self.next_epoch(record.epoch), act, Purpose::Target(id));
     }
 
     fn step_releasing(&mut self, id: MoveId, record: &MoveRecord, now: Now) {
@@ -213,7 +213,7 @@ impl Rack {
             record.source_order = Some(order);
         }
         let act = Act::Release { r#move: id, vm: record.view.vm.clone() };
-        self.tell(source, order, record.epoch.next(), act, Purpose::Source(id));
+        self.tell(source, order, self.next_epoch(record.epoch), act, Purpose::Source(id));
     }
 
     fn step_aborting(&mut self, id: MoveId, record: &MoveRecord, now: Now) {

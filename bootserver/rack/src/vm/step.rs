@@ -65,7 +65,7 @@ impl Rack {
 
     /// The VM gets an owner and a new epoch: from here on nobody else may run it.
     pub(crate) fn begin_start(&mut self, vm: &VmId, host: &HostId, now: Now) {
-        let Some(epoch) = self.vms.get(vm).map(|record| record.epoch.next()) else { return };
+        let Some(epoch) = self.vms.get(vm).map(|record| self.next_epoch(record.epoch)) else { return };
         self.set_owner(vm, host, epoch);
         if let Some(record) = self.vms.edit(vm) {
             record.doing = Some(VmDoing::Start);

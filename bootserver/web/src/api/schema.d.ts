@@ -18,6 +18,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/backups": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Take a backup of the server's record and keys now. */
+        post: operations["postBackups"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/balance": {
         parameters: {
             query?: never;
@@ -765,6 +782,42 @@ export interface components {
             /** @description For a program. */
             refusal: components["schemas"]["Refusal"];
         };
+        /** @description One backup. */
+        BackupFile: {
+            /**
+             * Format: int64
+             * @description Its length.
+             */
+            bytes: number;
+            /** @description Its file's name. */
+            name: string;
+            /**
+             * Format: int64
+             * @description When it was taken, Unix milliseconds.
+             */
+            taken_ms: number;
+        };
+        /** @description Backups of the server's record and keys. */
+        BackupView: {
+            /** @description Where on the server they are. */
+            directory: string;
+            /**
+             * Format: int64
+             * @description Seconds from one to the next; 0 when they are taken on command only.
+             */
+            every_s: number;
+            /** @description Why the last one was not taken. */
+            failure?: string | null;
+            /** @description Those there are, newest first. */
+            files: components["schemas"]["BackupFile"][];
+            /**
+             * Format: int32
+             * @description How many are kept.
+             */
+            keep: number;
+            /** @description The newest is older than twice the time from one to the next. */
+            late: boolean;
+        };
         /** @description Asks for a plan. */
         Balance: {
             /** @description Only say what would be done. */
@@ -1497,6 +1550,8 @@ export interface components {
              * @description Unix milliseconds.
              */
             at_ms: number;
+            /** @description Backups of the server's record. */
+            backups?: components["schemas"]["BackupView"];
             /** @description By name. */
             disks: components["schemas"]["DiskView"][];
             /** @description The newest 100, newest first. */
@@ -1992,6 +2047,8 @@ export interface components {
 export type About = components['schemas']['About'];
 export type Accepted = components['schemas']['Accepted'];
 export type ApiError = components['schemas']['ApiError'];
+export type BackupFile = components['schemas']['BackupFile'];
+export type BackupView = components['schemas']['BackupView'];
 export type Balance = components['schemas']['Balance'];
 export type Bmc = components['schemas']['Bmc'];
 export type BmcKind = components['schemas']['BmcKind'];
@@ -2093,6 +2150,35 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["About"];
+                };
+            };
+            /** @description Refused: 400 the request, 401 the session, 404 what it names, 409 the rack's state, 429 too many attempts, 502 a host, 503 the server. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+        };
+    };
+    postBackups: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done or begun. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["BackupFile"];
                 };
             };
             /** @description Refused: 400 the request, 401 the session, 404 what it names, 409 the rack's state, 429 too many attempts, 502 a host, 503 the server. */

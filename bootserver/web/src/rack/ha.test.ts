@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { host, rack, vm } from "./fixture";
-import { costOf, fenceSays, spareOf } from "./ha";
+import { backupOf, costOf, fenceSays, spareOf } from "./ha";
 
 test("how many hosts may fail, and how near it is to none", () => {
   const ha = (failures_borne: number, room_mib: number) =>
@@ -30,4 +30,17 @@ test("fences in words", () => {
   );
   expect(fence({ fence: "cutting", fence_at_ms: 900 })).toBe("Fence: it is being cut off from its disks.");
   expect(fence({ fence: "done" })).toContain("elsewhere");
+});
+
+test("backups", () => {
+  const at = (hours: number, late: boolean, failure: string | null = null) => {
+    const view = rack({ hosts: [], vms: [] });
+    const files = hours < 0 ? [] : [{ name: "b", taken_ms: view.at_ms - hours * 3_600_000, bytes: 1 }];
+    view.backups = { directory: "/b", every_s: 3_600, keep: 24, files, failure, late };
+    const said = backupOf(view);
+    return `${said?.tone}: ${said?.text}`;
+  };
+  expect(at(1, false)).toBe("good: Backup 1 h old");
+  expect(at(3, true)).toBe("warn: Backup 3 h old");
+  expect(at(-1, true, "full")).toBe("bad: No backup, the last failed");
 });

@@ -1,7 +1,7 @@
 // What the failure of a host would mean, and how far one that failed is fenced: as sentences.
 
 import type { HostView, RackView } from "../api/schema";
-import { count, duration, mib } from "../view/format";
+import { age, count, duration, mib } from "../view/format";
 import type { Said } from "../view/words";
 
 /** How many hosts may fail; null before there is one that could. */
@@ -14,6 +14,16 @@ export function spareOf(view: RackView): Said | null {
   const largest = Math.max(0, ...view.vms.filter((vm) => vm.run).map((vm) => vm.spec.memory_mib));
   const room = ha.room_mib ?? 0;
   return { text: `${says}, with room for ${mib(room)}`, tone: room < largest ? "warn" : "good" };
+}
+
+/** How old the newest backup is; null while a server tells of none and of no schedule. */
+export function backupOf(view: RackView): Said | null {
+  const backups = view.backups;
+  if (!backups || (backups.every_s === 0 && backups.files.length === 0)) return null;
+  const newest = backups.files[0];
+  const text = newest ? `Backup ${age(view.at_ms - newest.taken_ms)} old` : "No backup";
+  if (backups.failure) return { text: `${text}, the last failed`, tone: "bad" };
+  return { text, tone: backups.late ? "warn" : "good" };
 }
 
 /** What a VM of so much memory takes from the rack; empty when nothing. */

@@ -271,6 +271,11 @@ impl World {
         self.grants.entry(disk.clone()).or_default().insert(host.clone(), user.to_owned());
     }
 
+    /// Who may log in to a disk, and as whom.
+    pub fn granted(&self, disk: &DiskId) -> BTreeMap<HostId, String> {
+        self.grants.get(disk).cloned().unwrap_or_default()
+    }
+
     /// Takes the grant away and ends the session: `StorageOp::Cut`.
     pub fn cut(&mut self, disk: &DiskId, host: &HostId) {
         self.changes += 1;

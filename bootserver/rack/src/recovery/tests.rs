@@ -1,0 +1,151 @@
+use super::*;
+use crate::effect::{Answer, Effect, StorageOp};
+use crate::event::{Command, Event, ReplyTo};
+use crate::testing::{Bench, alive, answer_to, domain, inventory, ipxe, mac, policy};
+use proto::agent::{DomainState, JoinRefusal, KnownGuest, Part, ReportAnswer};
+use proto::api::CreateVm;
+use proto::view::VmPhase;
+use proto::vm::{Boot, VmSpec};
+
+const FROM: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 60);
+
+/// A rack of one host and VM `a`, restored from a backup that was taken before anything ran; and the host's nonce.
+fn restored() -> (Bench, String) {
+    let mut bench = Bench::new(policy());
+    let mut kept: BTreeMap<Key, Loaded> = BTreeMap::new();
+    let mut keep = |effects: &[Effect]| {
+        for effect in effects {
+            if let Effect::Commit(Change { key, expect, to: Some(record) }) = effect {
+                let loaded = Loaded { key: key.clone(), version: expect + 1, record: record.clone() };
+                kept.insert(key.clone(), loaded);
+            }
+        }
+    };
+    let boot = bench.boot(mac(1), "k1", 1);
+    let create = Command::CreateVm(CreateVm { start: true, ..CreateVm::new("a".parse().expect("a name"), "tiny") });
+    keep(&bench.ask(|reply| Event::Operator { reply, command: create }).1);
+    // What the boot has brought about is in the next commit of each record.
+    for table in [bench.rack.hosts.values().cloned().map(Record::Host).collect::<Vec<_>>()] {
+        for record in table {
+            let Record::Host(host) = &record else { continue };
+            let key = Key { kind: Kind::Host, name: host.id.to_string() };
+            kept.insert(key.clone(), Loaded { key, version: 1, record });
+        }
+    }
+    let mut records: Vec<Loaded> = kept.into_values().collect();
+    records.sort_by_key(|loaded| loaded.key.kind);
+    let backup_ms = bench.now.unix_ms;
+    bench.after(600_000);
+    let change = begin_term(&records, backup_ms, bench.now.unix_ms, Entropy([7; 32]));
+    let to = change.to.expect("a term");
+    records.push(Loaded { key: change.key, version: change.expect + 1, record: to });
+    let (rack, _) = Rack::restore(policy(), records, bench.now).expect("it fits together");
+    bench.rack = rack;
+    (bench, boot)
+}
+
+fn spec(name: &str) -> VmSpec {
+    let disks = vec![format!("{name}-0").parse().expect("a name")];
+    let boot = Boot::Disk { loader: "0".repeat(64) };
+    VmSpec { name: name.parse().expect("a name"), memory_mib: 96, vcpus: 1, boot, disks, vifs: vec![] }
+}
+
+/// The host tells of these guests, each under epoch 3.
+fn survey(bench: &mut Bench, boot: &str, key: &str, issued_ms: u64, vms: &[&str]) -> (ReplyTo, Vec<Effect>) {
+    let guest = |name: &&str| KnownGuest { spec: spec(name), floor: Epoch(3), r#move: None, received: false };
+    let heard = HostSurvey { guests: vms.iter().map(guest).collect(), inventory: Some(inventory()) };
+    let domains = vms.iter().map(|name| domain(name, 3, DomainState::Running, Part::Resident)).collect();
+    let (term, survey) = (bench.rack.term(), Some(Box::new(heard)));
+    let report = Report { domains, term, survey, ..alive(boot, 9) };
+    let (host, caller) = (HostId::of(mac(1)), Caller { key: key.to_owned(), issued_ms, from: FROM });
+    bench.ask(|reply| Event::Report { reply, host, caller, report })
+}
+
+fn found(disks: &[&str]) -> Vec<FoundDisk> {
+    let way = Way { user: "as before".to_owned(), secret: Secret("s".to_owned()) };
+    let ways = BTreeMap::from([(HostId::of(mac(1)), way)]);
+    disks
+        .iter()
+        .map(|disk| FoundDisk { disk: disk.parse().expect("a name"), size_mib: 64, ways: ways.clone() })
+        .collect()
+}
+
+fn answer(asked: (ReplyTo, Vec<Effect>)) -> Result<ReportAnswer, JoinRefusal> {
+    match answer_to(asked.0, asked.1) {
+        Some(Answer::Report(answer)) => answer,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_runs_is_taken_over_and_nothing_is_done_before_it_is_known() {
+    let (mut bench, boot) = restored();
+    let effects = bench.apply(Event::StorageFound(found(&["a-0", "b-0", "c-0"])));
+    let touches =
+        |effect: &Effect| matches!(effect, Effect::Storage { op, .. } if !matches!(op, StorageOp::Attach { .. }));
+    assert!(!effects.iter().any(touches), "nothing is made, granted or cut");
+    let refused = bench.operator(Command::StartVm { vm: "a".parse().expect("a name") });
+    assert!(refused.is_err_and(|why| why.to_string().contains("h525400aabb01")), "who is awaited is named");
+    let (_, effects) = survey(&mut bench, &boot, "k1", 0, &["a", "b"]);
+    assert!(!effects.iter().any(touches), "nor afterwards: both run on");
+    let view = bench.rack.view(bench.now);
+    for name in ["a", "b"] {
+        let vm = view.vms.iter().find(|vm| vm.spec.name.as_str() == name).expect("it has a record");
+        let expected = (VmPhase::Running, Some(HostId::of(mac(1))), Epoch(3));
+        assert_eq!((vm.phase, vm.owner.clone(), vm.epoch), expected, "{name}");
+    }
+    assert_eq!(view.disks.iter().filter(|disk| disk.ready).count(), 3, "the disk of nobody is kept");
+    // From here on every number is above the term.
+    let term = bench.rack.term().0;
+    assert!(bench.rack.order_number().0 > term && bench.rack.next_epoch(Epoch(3)).0 > term);
+    let address = bench.rack.leases.address_of(mac(1));
+    assert_eq!(address, Some(FROM), "the host has the address that it reports from");
+}
+
+#[test]
+fn a_boot_that_the_backup_does_not_know_is_let_in_by_a_certificate_from_after_it() {
+    let (mut bench, _) = restored();
+    bench.apply(Event::StorageFound(found(&["a-0"])));
+    let backup_ms = bench.rack.terms.get(&()).expect("a term").backup_ms;
+    let early = survey(&mut bench, "other", "k2", backup_ms - 60_000, &["a"]);
+    assert_eq!(answer(early), Err(JoinRefusal::AlreadyActive), "an earlier boot");
+    survey(&mut bench, "other", "k2", backup_ms + 60_000, &["a"]);
+    assert!(!bench.rack.surveying(), "it was heard");
+    let again = survey(&mut bench, "third", "k3", backup_ms + 60_000, &["a"]);
+    assert_eq!(answer(again), Err(JoinRefusal::AlreadyActive), "a boot that is known in this term stands");
+}
+
+#[test]
+fn a_vm_whose_disk_is_gone_is_not_started_and_one_that_runs_nowhere_has_a_new_epoch() {
+    for (disks, phase) in [(&["a-0"][..], VmPhase::Stopped), (&[][..], VmPhase::Failed)] {
+        let (mut bench, boot) = restored();
+        if let Some(disk) = bench.rack.disks.edit(&"a-0".parse().expect("a name")) {
+            (disk.ready, disk.doing) = (true, None);
+        }
+        bench.apply(Event::StorageFound(found(disks)));
+        survey(&mut bench, &boot, "k1", 0, &[]);
+        let vm = &bench.rack.view(bench.now).vms[0];
+        assert!(vm.phase == phase || phase == VmPhase::Stopped && vm.phase == VmPhase::Starting, "{:?}", vm.phase);
+        assert!(vm.epoch.0 >= bench.rack.term().0);
+    }
+}
+
+#[test]
+fn no_address_is_given_anew_while_those_given_after_the_backup_may_be_held() {
+    let (mut bench, boot) = restored();
+    bench.apply(Event::StorageFound(found(&["a-0"])));
+    survey(&mut bench, &boot, "k1", 0, &[]);
+    assert_eq!(bench.lease(mac(9), ipxe), None, "not for a lease time");
+    assert!(bench.after(3_601_000).lease(mac(9), ipxe).is_some());
+}
+
+#[test]
+fn a_server_whose_place_was_taken_does_nothing_any_more() {
+    let mut bench = Bench::new(policy());
+    let boot = bench.boot(mac(1), "k1", 1);
+    let report = Report { term: Term(9), ..alive(&boot, 1) };
+    bench.report(mac(1), "k1", report);
+    assert!(bench.rack.frozen());
+    let create = Command::CreateVm(CreateVm::new("a".parse().expect("a name"), "tiny"));
+    assert!(bench.operator(create).is_err_and(|why| why.to_string().contains("term 9")));
+}

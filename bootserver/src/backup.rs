@@ -1,0 +1,158 @@
+//! Backups: on a schedule and on command, while the server runs.
+//!
+//! Owns: when one is taken, how many are kept, what the rack is told of them. `file` is what is in one, `restore` makes a state directory of
+//! one. Never does: hold up a commit; a copy is made by SQLite's online backup, beside the writer.
+//!
+//! ```text
+//! wait --due, or asked--> copy, check, digest --> under its name, durable --> the oldest beyond `keep` removed --> rack told --> wait
+//!                                 \-- failed: rack told, again in a minute --------------------------------------------------^
+//! ```
+
+mod file;
+mod restore;
+#[cfg(test)]
+mod tests;
+
+pub use file::BackupError;
+pub use restore::{Restored, restore};
+
+use crate::rack_task::Handle;
+use proto::view::{BackupFile, BackupView};
+use rack::event::Event;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// Where, how often and how many.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Schedule {
+    /// Where they are put; made when missing, mode 0700.
+    pub directory: PathBuf,
+    /// Seconds from one to the next; 0 for on command only.
+    pub every_s: u64,
+    /// How many are kept, 1 or more.
+    pub keep: usize,
+}
+
+/// One that failed is tried again after this.
+const AGAIN: Duration = Duration::from_secs(60);
+/// Commands that wait; each is answered by a backup of its own.
+const ASKED_MAX: usize = 4;
+
+type Asked = oneshot::Sender<Result<BackupFile, String>>;
+
+/// Asks for a backup now.
+#[derive(Clone)]
+pub struct Asker(mpsc::Sender<Asked>);
+
+impl Asker {
+    /// Takes one, and says what was taken; else one line on what failed.
+    pub async fn now(&self) -> Result<BackupFile, String> {
+        let (answer, taken) = oneshot::channel();
+        let stopping = || "the server is stopping".to_owned();
+        self.0.send(answer).await.map_err(|_| stopping())?;
+        taken.await.map_err(|_| stopping())?
+    }
+}
+
+/// Takes backups.
+pub struct Backups {
+    state: PathBuf,
+    schedule: Schedule,
+    rack: Handle,
+    asked: mpsc::Receiver<Asked>,
+}
+
+impl Backups {
+    /// Of this state directory, for this rack.
+    pub fn new(state: PathBuf, schedule: Schedule, rack: Handle) -> (Self, Asker) {
+        let (asker, asked) = mpsc::channel(ASKED_MAX);
+        (Self { state, schedule, rack, asked }, Asker(asker))
+    }
+
+    /// Takes backups until `stop` turns true.
+    pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
+        self.tell(None).await;
+        let mut failed = false;
+        loop {
+            let asked = tokio::select! {
+                () = due(self.wait(failed)) => None,
+                Some(asked) = self.asked.recv() => Some(asked),
+                _ = stop.wait_for(|&stop| stop) => return,
+            };
+            let (state, schedule) = (self.state.clone(), self.schedule.clone());
+            let taken = tokio::task::spawn_blocking(move || take(&state, &schedule)).await;
+            let taken = taken.map_err(|err| err.to_string()).and_then(|taken| taken.map_err(|err| err.to_string()));
+            failed = taken.is_err();
+            match &taken {
+                Ok(file) => tracing::info!(name = file.name, bytes = file.bytes, "a backup was taken"),
+                Err(err) => tracing::error!(err, "no backup was taken"),
+            }
+            self.tell(taken.as_ref().err().cloned()).await;
+            if let Some(asked) = asked {
+                // Whoever asked may be gone.
+                let _ = asked.send(taken);
+            }
+        }
+    }
+
+    /// How long until the next is due; `None` for never.
+    fn wait(&self, failed: bool) -> Option<Duration> {
+        if failed {
+            return Some(AGAIN);
+        }
+        let every = Duration::from_secs(self.schedule.every_s);
+        let newest = list(&self.schedule.directory).first().map(|file| Duration::from_millis(file.taken_ms));
+        // By the wall clock, so that a server that is often restarted takes one all the same. One from the future is none.
+        let since = newest.and_then(|newest| unix_now().checked_sub(newest)).unwrap_or(every);
+        (self.schedule.every_s > 0).then(|| every.saturating_sub(since))
+    }
+
+    async fn tell(&self, failure: Option<String>) {
+        let Schedule { directory, every_s, keep } = &self.schedule;
+        let view = BackupView {
+            directory: directory.display().to_string(),
+            every_s: *every_s,
+            keep: u32::try_from(*keep).unwrap_or(u32::MAX),
+            files: list(directory),
+            failure,
+            late: false,
+        };
+        self.rack.say(Event::BackedUp(view)).await;
+    }
+}
+
+/// Takes one of a state directory, beside a running server or without one.
+pub fn take(state: &Path, schedule: &Schedule) -> Result<BackupFile, BackupError> {
+    let taken_ms = u64::try_from(unix_now().as_millis()).unwrap_or(u64::MAX);
+    let taken = file::write(state, &schedule.directory, taken_ms)?;
+    for old in list(&schedule.directory).iter().skip(schedule.keep) {
+        let path = schedule.directory.join(&old.name);
+        std::fs::remove_file(&path).map_err(file::io("removing the old backup", &path))?;
+    }
+    Ok(taken)
+}
+
+/// Those in a directory, newest first; the name holds the time.
+pub fn list(directory: &Path) -> Vec<BackupFile> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let mut files: Vec<BackupFile> = entries
+        .filter_map(|entry| {
+            let name = entry.file_name().into_string().ok()?;
+            Some(BackupFile { taken_ms: file::taken_ms(&name)?, bytes: entry.metadata().ok()?.len(), name })
+        })
+        .collect();
+    files.sort_by_key(|file| std::cmp::Reverse(file.taken_ms));
+    files
+}
+
+async fn due(wait: Option<Duration>) {
+    match wait {
+        Some(wait) => tokio::time::sleep(wait).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn unix_now() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+}

@@ -1,0 +1,88 @@
+//! A state directory made from a backup, by one command, without a server.
+//!
+//! Owns: the checks before, and that a directory has a store only when all of it is there. Never does: overwrite anything of a state. What a
+//! server does with a record that is old is the rack's: `rack::recovery`.
+
+use super::file::{self, BackupError, FILES, io, sqlite};
+use crate::{state_dir, store};
+use rack::event::Entropy;
+use rack::record::{Kind, Loaded};
+use rack::recovery::begin_term;
+use rusqlite::{Connection, OptionalExtension};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+/// What was restored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restored {
+    /// When the backup was taken, Unix milliseconds.
+    pub taken_ms: u64,
+    /// Hosts in it.
+    pub hosts: usize,
+    /// VMs in it.
+    pub vms: usize,
+    /// Where.
+    pub state: PathBuf,
+}
+
+/// Makes the state of a server of a backup. Disks that are in the directory are left as they are. Interrupted, it can be done again.
+pub fn restore(from: &Path, state: &Path, now_ms: u64) -> Result<Restored, BackupError> {
+    let (taken_ms, body) = file::read(from)?;
+    if now_ms < taken_ms {
+        return Err(BackupError::Clock { behind_s: (taken_ms - now_ms).div_ceil(1000) });
+    }
+    let _lock = state_dir::lock(state)?;
+    let to = state.join(store::FILE);
+    if to.exists() {
+        return Err(BackupError::StateExists { path: to });
+    }
+    let part = state.join("restore.part");
+    state_dir::write(&part, &body)?;
+    let done = take_in(from, state, &part, taken_ms, now_ms);
+    if done.is_err() {
+        let _ = fs::remove_file(&part);
+    }
+    done
+}
+
+fn take_in(from: &Path, state: &Path, part: &Path, taken_ms: u64, now_ms: u64) -> Result<Restored, BackupError> {
+    let mut connection = Connection::open(part).map_err(sqlite("opening", part))?;
+    let failed = sqlite("reading", part);
+    file::sound(&connection, from)?;
+    let records = store::check(&connection, part)?;
+    let mut files = Vec::new();
+    for name in FILES {
+        let body =
+            connection.query_row("SELECT body FROM file WHERE name = ?1", [name], |row| row.get::<_, Vec<u8>>(0));
+        let Some(body) = body.optional().map_err(&failed)? else { continue };
+        let path = state.join(name);
+        // The same is there when a restore was interrupted.
+        match fs::read(&path) {
+            Ok(there) if there == body => {}
+            Ok(_) => return Err(BackupError::StateExists { path }),
+            Err(_) => files.push((path, body)),
+        }
+    }
+    let mut entropy = [0; 32];
+    getrandom::fill(&mut entropy).map_err(BackupError::Random)?;
+    let change = begin_term(&records, taken_ms, now_ms, Entropy(entropy));
+    store::change(&mut connection, part, &[change])?;
+    // The keys are in files of their own from here on.
+    connection.execute_batch("DROP TABLE file; VACUUM;").map_err(&failed)?;
+    drop(connection);
+    for (path, body) in files {
+        if let Some(parent) = path.parent() {
+            state_dir::make(parent)?;
+        }
+        state_dir::write(&path, &body)?;
+    }
+    let to = state.join(store::FILE);
+    let put = || {
+        File::open(part)?.sync_all()?;
+        fs::rename(part, &to)?;
+        File::open(state)?.sync_all()
+    };
+    put().map_err(io("naming", &to))?;
+    let count = |kind: Kind| records.iter().filter(|loaded: &&Loaded| loaded.key.kind == kind).count();
+    Ok(Restored { taken_ms, hosts: count(Kind::Host), vms: count(Kind::Vm), state: state.to_owned() })
+}

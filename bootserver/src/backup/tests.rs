@@ -1,0 +1,127 @@
+use super::file::BackupError;
+use super::*;
+use crate::ca::Ca;
+use crate::store::{FILE, Store};
+use proto::{MoveId, OrderId};
+use rack::record::{Change, Counters, Key, Kind, Record};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+fn counters(expect: u64) -> Change {
+    let to = Record::Counters(Counters { orders: OrderId(expect + 1), moves: MoveId(7), ..Counters::default() });
+    Change { key: Key { kind: Kind::Counters, name: "counters".to_owned() }, expect, to: Some(to) }
+}
+
+fn lease(last: u8, expect: u64) -> Change {
+    let mac = proto::Mac([2, 0, 0, 0, 0, last]);
+    let to = Record::Lease(rack::record::LeaseRecord { mac, address: [10, 77, 0, last].into(), expires_ms: expect });
+    Change { key: Key { kind: Kind::Lease, name: mac.to_string() }, expect, to: Some(to) }
+}
+
+fn schedule(dir: &Path) -> Schedule {
+    Schedule { directory: dir.join("backups"), every_s: 0, keep: 3 }
+}
+
+fn now_ms() -> u64 {
+    u64::try_from(unix_now().as_millis()).expect("a time of this age")
+}
+
+/// A store that is written all the while, two records to a commit: every backup has both, and is of what was acknowledged.
+#[tokio::test(flavor = "multi_thread")]
+async fn whole_under_write_load_and_restored_elsewhere() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let state = dir.path().join("state");
+    let ca = Ca::open(&state).map(|ca| ca.digest());
+    let ca = ca.or_else(|_| {
+        crate::state_dir::make(&state).expect("made");
+        Ca::open(&state).map(|ca| ca.digest())
+    });
+    let ca = ca.expect("a CA");
+    let (store, _) = Store::open(&state).expect("a store");
+    store.commit((0..200).map(|n| lease(n, 0)).chain([counters(0)]).collect()).await.expect("a commit");
+    let stop = std::sync::Arc::new(AtomicBool::new(false));
+    let (writer, ends) = (store.clone(), stop.clone());
+    let writing = tokio::spawn(async move {
+        let mut version = 1;
+        while !ends.load(Ordering::Relaxed) {
+            writer.commit(vec![counters(version), lease(7, version)]).await.expect("a commit");
+            version += 1;
+        }
+        version
+    });
+    let mut versions = Vec::new();
+    for round in 0..6 {
+        let (from, schedule) = (state.clone(), schedule(dir.path()));
+        let taken = tokio::task::spawn_blocking(move || take(&from, &schedule)).await.expect("no panic");
+        let taken = taken.expect("a backup");
+        let file = dir.path().join("backups").join(&taken.name);
+        let mode = fs::metadata(&file).expect("it is there").permissions().mode() & 0o777;
+        assert_eq!(mode, 0o600);
+        let to = dir.path().join(format!("new-{round}"));
+        fs::create_dir_all(to.join("disks")).expect("made");
+        fs::write(to.join("disks/web-0.img"), "a guest's").expect("written");
+        restore(&file, &to, now_ms()).expect("restored");
+        let (_, records) = Store::open(&to).expect("it opens");
+        let version = |kind: Kind, name: &str| {
+            records.iter().find(|r| r.key.kind == kind && r.key.name == name).expect("it is there").version
+        };
+        let (counters, lease) = (version(Kind::Counters, "counters"), version(Kind::Lease, "02:00:00:00:00:07"));
+        assert_eq!(counters, lease, "both of one transaction");
+        versions.push(counters);
+        let term = records.iter().find_map(|r| match &r.record {
+            Record::Term(term) => Some(term.clone()),
+            _ => None,
+        });
+        let term = term.expect("a restore begins a term");
+        assert!(term.surveying && term.term.0 >= term.backup_ms && term.term.0 > counters);
+        assert_eq!(Ca::open(&to).expect("the CA is there").digest(), ca);
+        assert_eq!(fs::read_to_string(to.join("disks/web-0.img")).expect("it is left"), "a guest's");
+    }
+    stop.store(true, Ordering::Relaxed);
+    let acknowledged = writing.await.expect("no panic");
+    assert!(versions.windows(2).all(|pair| pair[0] <= pair[1]) && versions[5] <= acknowledged, "{versions:?}");
+    assert!(versions[0] < versions[5], "it was written meanwhile: {versions:?}");
+    assert_eq!(list(&dir.path().join("backups")).len(), 3, "the oldest are removed");
+}
+
+#[test]
+fn what_is_not_restored() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let state = dir.path().join("state");
+    crate::state_dir::make(&state).expect("made");
+    Ca::open(&state).expect("a CA");
+    drop(Store::open(&state).expect("a store"));
+    let taken = take(&state, &schedule(dir.path())).expect("a backup");
+    let file = dir.path().join("backups").join(&taken.name);
+    let whole = fs::read(&file).expect("read");
+    let to = dir.path().join("new");
+    let refused = |bytes: &[u8]| {
+        fs::write(&file, bytes).expect("written");
+        let refused = restore(&file, &to, now_ms()).expect_err("it is refused");
+        assert!(!to.join(FILE).exists(), "nothing is left that a server would start on");
+        refused
+    };
+    // Every byte of the content counts, and every part of the first line.
+    for at in [whole.len() / 3, whole.len() / 2, whole.len() - 1, 20] {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1;
+        assert!(matches!(refused(&bytes), BackupError::Damaged { .. }), "byte {at}");
+    }
+    assert!(matches!(refused(&whole[..whole.len() - 4096]), BackupError::Damaged { .. }));
+    assert!(matches!(refused(&whole[..15]), BackupError::Damaged { .. }));
+    assert!(matches!(refused(b"SQLite format 3"), BackupError::NotOne { .. }));
+    let newer = String::from_utf8_lossy(&whole[..16]).replace("backup 1", "backup 2").into_bytes();
+    let newer: Vec<u8> = newer.into_iter().chain(whole[16..].iter().copied()).collect();
+    assert!(matches!(refused(&newer), BackupError::TooNew { found: 2, .. }));
+    fs::write(&file, &whole).expect("written");
+    assert!(matches!(restore(&file, &to, taken.taken_ms - 1), Err(BackupError::Clock { behind_s: 1 })));
+    assert!(matches!(restore(&file, &state, now_ms()), Err(BackupError::StateExists { .. })));
+    // Another rack's keys are there: also without a store.
+    let other = dir.path().join("other");
+    crate::state_dir::make(&other).expect("made");
+    Ca::open(&other).expect("another CA");
+    assert!(matches!(restore(&file, &other, now_ms()), Err(BackupError::StateExists { .. })));
+    restore(&file, &to, now_ms()).expect("and this one is restored");
+    assert!(matches!(restore(&file, &to, now_ms()), Err(BackupError::StateExists { .. })));
+}
