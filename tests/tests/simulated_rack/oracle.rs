@@ -31,6 +31,10 @@ pub(crate) struct Oracle {
     lineage: BTreeMap<VmId, u64>,
     /// VMs that may run with new memory: the old was lost or given up.
     may_begin_anew: BTreeSet<VmId>,
+    /// The server was restored from a backup: what a fence was amid is decided anew, by what the hosts have.
+    restored: bool,
+    /// VMs whose guest stood still and was cut from a disk after that, and was not seen to run since.
+    cut_off: BTreeSet<VmId>,
     addresses: BTreeMap<Ipv4Addr, Mac>,
     /// The world as it was looked at last.
     looked: u64,
@@ -88,6 +92,11 @@ impl Oracle {
         assert_eq!(holder, mac, "{address} was leased to both");
     }
 
+    /// The server was restored from a backup.
+    pub(crate) fn restored(&mut self) {
+        self.restored = true;
+    }
+
     /// The server has fenced a host: what it has there is free.
     pub(crate) fn fenced(&mut self, world: &World, host: &HostId, now_ms: u64) {
         // A slot's counter is the moment of its write.
@@ -116,6 +125,10 @@ impl Oracle {
         let mut running: BTreeMap<&VmId, &HostId> = BTreeMap::new();
         let mut writing: BTreeMap<&DiskId, &HostId> = BTreeMap::new();
         for host in hosts {
+            // A fence that the old server was amid: the new one gives up a guest that stands still and was cut from a disk.
+            let still = world.domains(&host.id).iter().filter(|d| self.restored && d.state != DomainState::Running);
+            let cut = still.filter(|d| d.disks.iter().any(|disk| !world.granted(disk).contains_key(&host.id)));
+            self.cut_off.extend(cut.map(|d| d.vm.clone()));
             for domain in world.domains(&host.id).iter().filter(|d| d.state == DomainState::Running) {
                 if let Some(other) = running.insert(&domain.vm, &host.id) {
                     panic!("at {now_ms}: {} runs on {other} and on {}", domain.vm, host.id);
@@ -126,10 +139,10 @@ impl Oracle {
                 }
                 match self.lineage.insert(domain.vm.clone(), domain.lineage) {
                     Some(before) if before != domain.lineage => {
-                        let may = self.may_begin_anew.remove(&domain.vm);
+                        let may = self.may_begin_anew.remove(&domain.vm) || self.cut_off.remove(&domain.vm);
                         assert!(may, "at {now_ms}: {} runs with new memory, and the old was not lost", domain.vm);
                     }
-                    _ => {}
+                    _ => drop(self.cut_off.remove(&domain.vm)),
                 }
             }
         }

@@ -418,6 +418,7 @@ impl Rack {
         let entropy = Entropy(self.random.bytes());
         if let Some(age_ms) = self.server.restore(self.now_ms, entropy) {
             self.counts.add(RESTORED);
+            self.oracle.restored();
             self.note(|| format!("THE SERVER IS RESTORED from a backup {age_ms} ms old"));
         }
     }
