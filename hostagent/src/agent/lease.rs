@@ -8,8 +8,8 @@
 //!                                ^                                   │
 //!                                └── a write came back: what was held under the same user goes on
 //! ```
-//! A fence begins by cutting the user under which the slot is written, so a write that comes back under it says that nothing was taken
-//! away meanwhile. Guests held under another user wait for an order. The watchdog is petted while the lease is valid, or while
+//! A fence cuts the user under which the slot is written too, and ends only when the slot has long been quiet after that: a write that comes
+//! back under it says that no fence has ended meanwhile. Guests held under another user wait for an order. The watchdog is petted while the lease is valid, or while
 //! Xen says that nothing runs: an agent that can see to neither has its host reset.
 
 use super::{Agent, AgentAction, JobFor, Work};

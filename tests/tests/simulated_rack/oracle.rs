@@ -125,9 +125,10 @@ impl Oracle {
         let mut running: BTreeMap<&VmId, &HostId> = BTreeMap::new();
         let mut writing: BTreeMap<&DiskId, &HostId> = BTreeMap::new();
         for host in hosts {
-            // A fence that the old server was amid: the new one gives up a guest that stands still and was cut from a disk.
-            let still = world.domains(&host.id).iter().filter(|d| self.restored && d.state != DomainState::Running);
-            let cut = still.filter(|d| d.disks.iter().any(|disk| !world.granted(disk).contains_key(&host.id)));
+            // A fence that the old server was amid: the new one gives up a guest that was cut from a disk. It may even have been let go on
+            // meanwhile, where the way to the slot was not yet cut.
+            let granted = |disk: &DiskId| world.granted(disk).contains_key(&host.id);
+            let cut = world.domains(&host.id).iter().filter(|d| self.restored && !d.disks.iter().all(granted));
             self.cut_off.extend(cut.map(|d| d.vm.clone()));
             for domain in world.domains(&host.id).iter().filter(|d| d.state == DomainState::Running) {
                 if let Some(other) = running.insert(&domain.vm, &host.id) {
@@ -142,7 +143,8 @@ impl Oracle {
                         let may = self.may_begin_anew.remove(&domain.vm) || self.cut_off.remove(&domain.vm);
                         assert!(may, "at {now_ms}: {} runs with new memory, and the old was not lost", domain.vm);
                     }
-                    _ => drop(self.cut_off.remove(&domain.vm)),
+                    _ if domain.disks.iter().all(granted) => drop(self.cut_off.remove(&domain.vm)),
+                    _ => {}
                 }
             }
         }
