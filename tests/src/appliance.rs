@@ -153,6 +153,13 @@ impl Appliance {
         Ok(crate::process::run(&mut command)?.trim().to_owned())
     }
 
+    /// Makes its state of a backup, as its operator does; what the program said. It must not run.
+    pub fn restore(&self, backup: &Path) -> Result<String> {
+        let mut command = Command::new(&self.program);
+        command.arg("restore").arg(backup).arg("--state").arg(&self.state);
+        crate::process::run(&mut command)
+    }
+
     /// Its state directory.
     pub fn state(&self) -> &Path {
         &self.state

@@ -66,7 +66,7 @@ pub(super) fn there_and_back(trial: &mut Trial) -> Result<()> {
 }
 
 /// Asks for a move of a guest to another host.
-fn ask_move(trial: &Trial, guest: &Guest) -> Result<(MoveId, HostId, HostId)> {
+pub(super) fn ask_move(trial: &Trial, guest: &Guest) -> Result<(MoveId, HostId, HostId)> {
     trial.ask("a move to be taken on", || {
         let source = trial.owner(&guest.name)?;
         let target = trial.host_other_than(&source)?;
@@ -75,7 +75,7 @@ fn ask_move(trial: &Trial, guest: &Guest) -> Result<(MoveId, HostId, HostId)> {
 }
 
 /// Waits until a move has ended, either way.
-fn await_move(trial: &Trial, id: MoveId) -> Result<MoveView> {
+pub(super) fn await_move(trial: &Trial, id: MoveId) -> Result<MoveView> {
     trial.rack.guard.wait(&format!("move {id} to end"), || {
         // The server may be on its way up again.
         let Ok(m) = trial.rack.operator.r#move(id) else { return Ok(None) };

@@ -177,7 +177,7 @@ pub(super) fn page_is_flipped(trial: &mut Trial) -> Result<()> {
         let why = why.with_context(|| format!("{what}: it ended, {status}, and named no damage: {said}"))?;
         println!("        {what} flipped: {}", why.trim());
         ensure!(status.code() == Some(1), "it ended with {status}");
-        ensure!(why.contains("store.sqlite") && why.contains("To go back to it: mv"), "it does not say what to do");
+        ensure!(why.contains("store.sqlite") && why.contains("bootserver restore"), "it does not say what to do");
         ensure!(fs::read(&file)? == bytes, "it did not leave the store as it was");
     }
     let without = trial.rack.await_counting(&guest)?;
