@@ -5,6 +5,7 @@ use crate::appliance::{OWN_DISK_ADDRESS, OWN_DISK_MAC};
 use crate::process::run;
 use crate::rack::Guest;
 use anyhow::{Context, Result, ensure};
+use proto::VmId;
 use proto::api::CreateVm;
 use proto::view::{HostView, VmPhase};
 use std::process::Command;
@@ -63,14 +64,7 @@ pub(super) fn own_disk(trial: &mut Trial) -> Result<()> {
     rack.await_vm(&guest.name, VmPhase::Running)?;
     let counted = rack.await_counting(&guest)?;
     println!("        {} counts, {counted} so far, at the address that its DHCP client was given", guest.name);
-    // The VM and its disk are gone before the case ends.
-    trial.oracle.listen(&rack.operator)?;
-    rack.operator.vm_do(&guest.name, "destroy")?;
-    rack.await_vm(&guest.name, VmPhase::Stopped)?;
-    rack.operator.delete_vm(&guest.name)?;
-    rack.guard.wait("the VM to be deleted", || {
-        Ok(rack.operator.rack()?.vms.iter().all(|vm| vm.spec.name != guest.name).then_some(()))
-    })
+    remove(trial, &guest.name)
 }
 
 pub(super) fn command_agrees(trial: &mut Trial) -> Result<()> {
@@ -97,7 +91,22 @@ pub(super) fn page(trial: &mut Trial) -> Result<()> {
         println!("        {line}");
     }
     ensure!(said.contains("\"seen\":\"all\""), "the page's test did not come to its end");
-    Ok(())
+    // No later case looks at what it has made, and each would wait for it to boot.
+    let mut made: Vec<_> = trial.rack.operator.rack()?.vms.into_iter().map(|vm| vm.spec.name).collect();
+    made.retain(|name| trial.guests.iter().all(|guest| guest.name != *name));
+    made.iter().try_for_each(|vm| remove(trial, vm))
+}
+
+/// Takes a VM's power away, and deletes it with its disk.
+fn remove(trial: &mut Trial, vm: &VmId) -> Result<()> {
+    trial.ask("the VM to be destroyed", || trial.rack.operator.vm_do(vm, "destroy"))?;
+    trial.rack.await_vm(vm, VmPhase::Stopped)?;
+    // Afterwards the log tells of no such VM.
+    trial.oracle.listen(&trial.rack.operator)?;
+    trial.rack.operator.delete_vm(vm)?;
+    trial.rack.guard.wait("the VM to be deleted", || {
+        Ok(trial.rack.operator.rack()?.vms.iter().all(|left| left.spec.name != *vm).then_some(()))
+    })
 }
 
 pub(super) fn disks_are_whole(trial: &mut Trial) -> Result<()> {

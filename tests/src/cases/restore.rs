@@ -24,6 +24,8 @@ pub(super) fn old_backup_takes_over(trial: &mut Trial) -> Result<()> {
     let guest = trial.guest(0)?;
     let counted = trial.rack.await_counting(&guest)?;
     let uptime_s = trial.rack.uptime_s(&guest)?;
+    trial.oracle.listen(&trial.rack.operator)?;
+    let heard_seq = trial.oracle.heard_seq();
     run(trial.tsubame()?.args(["backup", "now"]))?;
     let aside = trial.rack.dir().join("elsewhere");
     fs::create_dir(&aside)?;
@@ -36,6 +38,7 @@ pub(super) fn old_backup_takes_over(trial: &mut Trial) -> Result<()> {
     quiet(trial)?;
     let before = trial.rack.operator.vm(&guest.name)?;
 
+    trial.oracle.listen(&trial.rack.operator)?;
     let pinger = Pinger::start(&trial.rack.network, guest.address)?;
     trial.rack.appliance.kill()?;
     let lost = Instant::now();
@@ -47,6 +50,7 @@ pub(super) fn old_backup_takes_over(trial: &mut Trial) -> Result<()> {
     trial.rack.await_server()?;
     // Sessions are not in a backup.
     trial.rack.operator.log_in(PASSWORD)?;
+    trial.oracle.rewound_to(heard_seq);
     let view = trial.rack.guard.wait("the restored server to know where the guest runs", || {
         let vm = trial.rack.operator.vm(&guest.name)?;
         Ok((vm.phase == VmPhase::Running && vm.owner.as_ref() == Some(&target)).then_some(vm))

@@ -74,6 +74,16 @@ impl Oracle {
         &self.story
     }
 
+    /// How far the event log was heard.
+    pub fn heard_seq(&self) -> u64 {
+        self.heard_seq
+    }
+
+    /// The event log goes on from an earlier number, as that of a server which was restored from a backup.
+    pub fn rewound_to(&mut self, heard_seq: u64) {
+        self.heard_seq = heard_seq;
+    }
+
     /// Takes in what is new in the event log, and which VM has which disk: also of one that is removed again later.
     pub fn listen(&mut self, operator: &Operator) -> Result<()> {
         loop {
