@@ -96,7 +96,9 @@ impl Machine {
         qemu.args(["-nodefaults", "-no-user-config", "-display", "none", "-vga", "none", "-no-reboot"]);
         qemu.arg("-name").arg(format!("tsubame-{number}"));
         qemu.args(accelerator());
-        qemu.args(["-smp", "1", "-m", &hardware.memory_mib.to_string()]);
+        // With one processor for ever, QEMU 7.2's emulation leaves memory barriers out (tcg_gen_mb), and a card whose guest did not see in time how far
+        // its queue was read is never told of another packet: it stands still for good. One more that could be plugged in has them put in.
+        qemu.args(["-smp", "1,maxcpus=2", "-m", &hardware.memory_mib.to_string()]);
         qemu.arg("-uuid").arg(format!("7b000000-0000-4000-8000-0000000000{number:02x}"));
         qemu.args(["-smbios", &format!("type=1,manufacturer=Tsubame,product=Virtual,serial=V{number:03}")]);
         let (socket, log) = (dir.join("console.sock"), dir.join("console.log"));
