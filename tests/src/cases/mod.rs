@@ -50,7 +50,7 @@ pub const CASES: &[Case] = &[
     Case { name: "server_and_agents_die_amid_a_move", run: crash::telling_points },
     Case { name: "a_host_whose_certificate_has_ended_joins_anew", run: crash::certificate_ends },
     Case { name: "a_backup_older_than_a_move_takes_over_the_rack", run: restore::old_backup_takes_over },
-    Case { name: "no_write_was_lost_or_doubled", run: life::disks_are_whole },
+    Case { name: "no_write_was_lost_or_doubled", run: life::disks_are_whole_before_failures },
     Case { name: "a_bmc_switches_a_machine_on_and_off", run: power::bmc_switches },
     Case { name: "a_host_dies_and_its_vm_runs_elsewhere", run: ha::host_dies },
     Case { name: "an_agent_stands_still_and_xen_resets_its_host", run: ha::agent_stands_still },
