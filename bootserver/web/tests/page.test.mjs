@@ -230,7 +230,8 @@ test("a lost host's fence is counted down, and what a VM waits for is told apart
   await chip("web").click();
   const dialog = page.getByRole("dialog", { name: "web" });
   await dialog.getByText("Waits for db, which goes first").waitFor();
-  await dialog.getByText("started last, 20 s after its host was fenced").waitFor();
+  assert.equal(await dialog.getByLabel("After its host fails").inputValue(), "low");
+  assert.equal(await dialog.getByLabel("Seconds after the fence").inputValue(), "20");
   await dialog.getByRole("button", { name: "Shut down" }).click();
   await page.keyboard.press("Escape");
   await chip("old").click();
