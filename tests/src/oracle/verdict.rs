@@ -154,13 +154,20 @@ fn in_order(seen: &Seen, disk: &str, writes: &[&Write], story: &Story) -> Result
     Ok(())
 }
 
-/// Each slot of the heartbeat disk is one host's.
+/// Each slot of the heartbeat disk is one host's. That of a host that was removed is given to another, and never back.
 fn slots(seen: &Seen, writes: &[&Write]) -> Result<()> {
-    let mut holders: BTreeMap<Option<u64>, &str> = BTreeMap::new();
+    let mut holders: BTreeMap<Option<u64>, Vec<&str>> = BTreeMap::new();
     for write in writes {
         let host = host(&seen.sessions[write.session]);
-        let holder = *holders.entry(write.lba).or_insert(host);
-        ensure!(holder == host, "{host} wrote to the slot of {holder}, block {:?}", write.lba);
+        let holders = holders.entry(write.lba).or_default();
+        if holders.last() != Some(&host) {
+            ensure!(
+                !holders.contains(&host),
+                "{host} wrote to a slot that is {holders:?}'s since, block {:?}",
+                write.lba
+            );
+            holders.push(host);
+        }
     }
     Ok(())
 }
@@ -288,6 +295,13 @@ mod tests {
         wrong(check("h3 d 5 -", "0 60 61", "h1 1, h2 45", "", &[]), "number None");
         // It was told to start anew meanwhile, so the other's turn is over.
         wrong(check(TWO, "0 10 11, 0 48 49, 1 60 61", "h1 1, h2 45, h1 47", "", &[]), "number 2 has written");
+    }
+
+    #[test]
+    fn a_slot_is_one_hosts_until_it_is_gone() {
+        let slots = |writes| check("h1 tsubame-heartbeat 5 -, h2 tsubame-heartbeat 6 -", writes, "", "", &[]);
+        slots("0 10 11, 0 20 21, 1 30 31, 1 40 41").expect("good");
+        wrong(slots("0 10 11, 1 30 31, 0 40 41"), "a slot that is");
     }
 
     #[test]
