@@ -15,8 +15,9 @@ mod storage;
 mod subnets;
 
 use crate::releases::Import;
-use crate::storage::{Files, LioConfig, StorageConfig, TgtConfig};
-use rack::policy::{Policy, Serves};
+use crate::storage::{ExternalConfig, Files, LioConfig, StorageConfig, TgtConfig};
+use proto::DiskId;
+use rack::policy::{ExternalDisk, Policy, Serves};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -84,6 +85,13 @@ pub enum StorageKind {
         /// Where hosts reach it.
         portal: SocketAddr,
     },
+    /// A SAN that is there already.
+    External {
+        /// What is declared, the heartbeat disk with it.
+        disks: BTreeMap<DiskId, ExternalDisk>,
+        /// By which this machine reads the heartbeat disk.
+        heartbeats: PathBuf,
+    },
 }
 
 /// What is wrong with a configuration, and where.
@@ -142,6 +150,10 @@ impl Config {
                 iqn_prefix,
             }),
             StorageKind::Lio { portal } => StorageConfig::Lio(LioConfig { files, portal: *portal, iqn_prefix }),
+            StorageKind::External { disks, heartbeats } => StorageConfig::External(ExternalConfig {
+                disks: disks.keys().cloned().collect(),
+                heartbeats: heartbeats.clone(),
+            }),
         }
     }
 

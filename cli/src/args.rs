@@ -201,6 +201,16 @@ pub(crate) enum HostCommand {
     },
     /// Give a machine VMs again.
     Undrain(HostRef),
+    /// Say of a failed machine, whose disks are on a SAN, that you have taken its power away
+    ///
+    /// Its VMs then start elsewhere. If it has power all the same, they run twice.
+    ConfirmOff {
+        #[command(flatten)]
+        host: HostRef,
+        /// Its name or id once more, as nothing can undo this.
+        #[arg(long, value_name = "HOST")]
+        it_is_off: String,
+    },
     /// Let in machines of a list when they come: CSV with headings (mac, uuid, serial, name, labels, bmc, bmc_address, bmc_user,
     /// bmc_password, bmc_trust, bmc_system), or YAML.
     Import {

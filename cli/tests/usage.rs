@@ -19,6 +19,7 @@ fn help() {
         "host --help",
         "host accept --help",
         "host power --help",
+        "host confirm-off --help",
         "host bmc --help",
         "vm --help",
         "vm create --help",
@@ -48,6 +49,13 @@ fn wrong_usage() {
         Usage: tsubame vm start <VM>
 
         For more information, try '--help'.
+    "#]],
+    );
+    check(
+        "host confirm-off a --it-is-off b",
+        expect![[r#"
+        exit 2
+        tsubame: confirming that host a is off: --it-is-off is "b", expected "a" once more: if it has power all the same, its VMs run twice
     "#]],
     );
     check(

@@ -130,7 +130,7 @@ mod tests {
             user: "u-1".into(),
             secret: Secret("0123456789abcdef".into()),
         };
-        Heartbeat { access, slot, write_ms: 1, lease_ms: 20_000, watchdog_ms: 15_000 }
+        Heartbeat { access, slot, write_ms: 1, lease_ms: 20_000, watchdog_ms: 15_000, cuttable: true }
     }
 
     /// A regular file in place of the disk: it takes O_DIRECT as well.

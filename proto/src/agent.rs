@@ -201,6 +201,13 @@ pub struct Heartbeat {
     pub lease_ms: u64,
     /// After how long unpetted Xen's watchdog resets the host, milliseconds, whole seconds.
     pub watchdog_ms: u64,
+    /// Whether a host whose guests were taken from it can no longer write here. Otherwise a write after a lapse says nothing of them.
+    #[serde(default = "cuttable")]
+    pub cuttable: bool,
+}
+
+fn cuttable() -> bool {
+    true
 }
 
 /// A host's load, since the report before.

@@ -154,6 +154,8 @@ pub struct HostView {
 pub enum FenceStep {
     /// Its lease and its watchdog are waited out.
     Waiting,
+    /// On a SAN, where nobody can be cut off: its power is being switched off, or a person must confirm that it has none.
+    Power,
     /// Its ways to the storage are being cut.
     Cutting,
     /// It can write nowhere, and its guests stand still: its VMs run elsewhere.

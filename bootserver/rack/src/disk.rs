@@ -12,6 +12,7 @@
 //! logs in by itself with those of an earlier boot or epoch is turned away.
 
 mod commands;
+mod external;
 mod grants;
 
 use crate::Rack;
@@ -38,6 +39,8 @@ pub(crate) struct Storage {
     jobs: BTreeMap<u64, Job>,
     /// Grants that the storage has confirmed since the server started.
     confirmed: BTreeSet<(DiskId, HostId, u64)>,
+    /// Ways to a SAN that are being taken, and whose hosts have said since that they are logged out.
+    let_go: BTreeSet<(DiskId, HostId, u64)>,
     /// Jobs that failed, and when they may be tried again.
     failed: BTreeMap<Job, u64>,
 }
@@ -83,6 +86,7 @@ impl Rack {
 
     /// After a restart: has the storage see to every disk, to what was being done, and to every grant.
     pub(crate) fn attach_disks(&mut self, now: Now) {
+        self.declare_disks();
         for disk in self.disks.ids() {
             let Some(record) = self.disks.get(&disk).cloned() else { continue };
             if !matches!(record.doing, Some(DiskDoing::Create | DiskDoing::Clone(_) | DiskDoing::Delete)) {
@@ -229,6 +233,9 @@ impl Rack {
         vm: Option<VmId>,
         now: Now,
     ) {
+        if let Some(declared) = self.external_disk(&name).map(|disk| disk.size_mib) {
+            return self.take_declared(name, declared, vm);
+        }
         let doing = from.map_or(DiskDoing::Create, DiskDoing::Clone);
         self.disks.put(DiskRecord {
             name: name.clone(),
@@ -245,6 +252,9 @@ impl Rack {
 
     /// Has a disk removed; nobody may reach it any more.
     pub(crate) fn unmake_disk(&mut self, disk: &DiskId, now: Now) {
+        if self.is_external() {
+            return self.give_back(disk);
+        }
         if self.disks.get(disk).is_some_and(|record| record.doing != Some(DiskDoing::Delete))
             && let Some(record) = self.disks.edit(disk)
         {

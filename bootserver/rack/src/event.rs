@@ -258,6 +258,9 @@ pub enum Command {
     AskPower {
         host: HostId,
     },
+    ConfirmOff {
+        host: HostId,
+    },
     CreateVm(CreateVm),
     StartVm {
         vm: VmId,

@@ -8,9 +8,11 @@
 //!    ^                                                                                                |
 //!    +------------------- a report of the same boot, or the join of a newer one ----------------------+
 //! ```
+//! On a SAN, where nobody can be cut off, a host's power is switched off in place of the cut: `power`.
 //! Each step is in the host's record before anything relies on it, and is asked for again until it is so. Time runs only as
 //! far as the slots were read: who cannot see does not judge. The reasons for each number are in docs/design/0006.
 
+mod power;
 mod room;
 #[cfg(test)]
 mod tests;
@@ -103,6 +105,7 @@ impl Rack {
             write_ms: ha.heartbeat_ms,
             lease_ms: ha.lease_ms,
             watchdog_ms: ha.watchdog_ms,
+            cuttable: !self.is_external(),
         })
     }
 
@@ -128,7 +131,8 @@ impl Rack {
     /// The slots were read.
     pub(crate) fn heartbeats(&mut self, read_mono_ms: u64, slots: Vec<(u32, Slot)>, now: Now) {
         self.slots_found(&slots);
-        self.ha.read_mono_ms = Some(read_mono_ms);
+        let before_mono_ms = self.ha.read_mono_ms.replace(read_mono_ms);
+        self.forgive_blindness(before_mono_ms, read_mono_ms);
         for (at, slot) in slots {
             // What stands in a slot that is another's by now is its former holder's.
             if self.hosts.get(&slot.host).is_none_or(|record| record.slot != Some(at)) {
@@ -140,7 +144,8 @@ impl Rack {
                 let moved = live.beat.is_some();
                 live.beat = Some(slot);
                 if moved {
-                    live.sign_mono_ms = now.mono_ms;
+                    (live.sign_mono_ms, live.signed) = (now.mono_ms, true);
+                    live.wrote_after_mono_ms = before_mono_ms.unwrap_or(0);
                 }
             }
         }
@@ -156,11 +161,13 @@ impl Rack {
             let Some(record) = self.hosts.get(&host).filter(|record| record.accepted && record.joined()) else {
                 continue;
             };
-            let quiet_ms = self.live.get(&host).map_or(0, |live| read_mono_ms.saturating_sub(live.sign_mono_ms));
-            match record.fence {
-                None if quiet_ms >= fence_ms && !self.frozen() && self.may_run_vms(&host) => {
+            let fence = record.fence;
+            let quiet_ms = self.quiet_ms(&host);
+            match fence {
+                None if quiet_ms >= fence_ms && !self.frozen() && self.needs_fence(&host) => {
                     self.begin_fence(&host, now)
                 }
+                Some(Fence::Cutting) if self.is_external() => self.fence_by_power(&host, read_mono_ms, now),
                 Some(Fence::Cutting) => {
                     let cut = self.cut_host(&host, now);
                     let cut_mono_ms = self.live(&host).cut_mono_ms.filter(|_| cut);
@@ -173,6 +180,17 @@ impl Rack {
                 None | Some(Fence::Done) => {}
             }
         }
+    }
+
+    /// For how long a host has shown no sign of life, as far as the slots were read, milliseconds.
+    fn quiet_ms(&self, host: &HostId) -> u64 {
+        let sign_mono_ms = self.live.get(host).map(|live| live.sign_mono_ms);
+        self.ha.read_mono_ms.zip(sign_mono_ms).map_or(0, |(read_mono_ms, sign)| read_mono_ms.saturating_sub(sign))
+    }
+
+    /// Whether anything waits for its end.
+    fn needs_fence(&self, host: &HostId) -> bool {
+        self.may_run_vms(host) || self.holds_disks(host)
     }
 
     /// Whether guests of these records may run there.
@@ -198,12 +216,19 @@ impl Rack {
 
     fn begin_fence(&mut self, host: &HostId, now: Now) {
         if let Some(record) = self.hosts.edit(host) {
-            record.fence = Some(Fence::Cutting);
+            (record.fence, record.off) = (Some(Fence::Cutting), None);
         }
-        self.live(host).cut_mono_ms = None;
-        self.cut_host(host, now);
-        let text =
-            format!("{host} has shown no sign of life for {} s: it is being fenced", self.policy.ha.fence_ms / 1000);
+        let live = self.live(host);
+        (live.cut_mono_ms, live.signed) = (None, false);
+        let quiet_s = self.policy.ha.fence_ms / 1000;
+        let mut text = format!("{host} has shown no sign of life for {quiet_s} s: it is being fenced");
+        if self.is_external() {
+            // What an earlier fence was told says nothing of this one.
+            self.forget_fence_order(host);
+            text = format!("{text}; it {}", self.power_off_wanted(host));
+        } else {
+            self.cut_host(host, now);
+        }
         self.warn(Topic::Host, now, text, |e| e.host = Some(host.clone()));
     }
 
@@ -211,6 +236,9 @@ impl Rack {
     fn end_fence(&mut self, host: &HostId, now: Now) {
         if let Some(record) = self.hosts.edit(host) {
             record.fence = Some(Fence::Done);
+        }
+        if self.is_external() {
+            self.end_ways_of_boot(host, now);
         }
         for order in std::mem::take(&mut self.live(host).orders) {
             self.order_dropped(order);
@@ -310,8 +338,9 @@ impl Rack {
         if self.vms_of(host).iter().any(|vm| self.may_run(vm)) {
             return;
         }
+        self.says_it_was_on(host, now);
         if let Some(record) = self.hosts.edit(host) {
-            record.fence = None;
+            (record.fence, record.off) = (None, None);
         }
         let live = self.live(host);
         live.cut_mono_ms = None;
@@ -327,7 +356,7 @@ impl Rack {
             let Some(live) = self.live.get(&record.id) else { continue };
             if now.mono_ms.saturating_sub(live.sign_mono_ms) <= lost_ms {
                 there += 1;
-            } else if self.may_run_vms(&record.id) {
+            } else if self.needs_fence(&record.id) {
                 vanished.push(record.name.clone());
             }
         }
@@ -360,7 +389,7 @@ impl Rack {
         let lost_ms = self.policy.lost_ms;
         let vanished = self.hosts.values().filter(|record| {
             let quiet = |live: &crate::host::Live| now.mono_ms.saturating_sub(live.sign_mono_ms) > lost_ms;
-            record.fence.is_none() && self.live.get(&record.id).is_some_and(quiet) && self.may_run_vms(&record.id)
+            record.fence.is_none() && self.live.get(&record.id).is_some_and(quiet) && self.needs_fence(&record.id)
         });
         for host in vanished.map(|record| record.id.clone()).collect::<Vec<_>>() {
             self.begin_fence(&host, now);
@@ -372,11 +401,12 @@ impl Rack {
 
     pub(crate) fn fence_shown(&self, record: &HostRecord) -> Option<FenceStep> {
         match record.fence {
+            Some(Fence::Cutting) if self.is_external() && record.off.is_none() => Some(FenceStep::Power),
             Some(Fence::Cutting) => Some(FenceStep::Cutting),
             Some(Fence::Done) => Some(FenceStep::Done),
             None => {
                 let lost = self.live.get(&record.id).is_some_and(|live| live.lost);
-                (lost && self.may_run_vms(&record.id)).then_some(FenceStep::Waiting)
+                (lost && self.needs_fence(&record.id)).then_some(FenceStep::Waiting)
             }
         }
     }
@@ -384,7 +414,12 @@ impl Rack {
     /// When the wait of a fence is over, Unix milliseconds, if nothing is heard until then. It stands still while the slots are not read.
     pub(crate) fn fence_at_ms(&self, record: &HostRecord, now: Now) -> Option<u64> {
         let step = self.fence_shown(record)?;
-        let waits = step == FenceStep::Waiting && !self.frozen() || step == FenceStep::Cutting;
+        let waits = match step {
+            FenceStep::Waiting => !self.frozen(),
+            FenceStep::Power => self.quiet_ms(&record.id) < self.policy.ha.fence_ms,
+            FenceStep::Cutting => true,
+            FenceStep::Done => false,
+        };
         let (live, read_mono_ms) = (self.live.get(&record.id)?, self.ha.read_mono_ms.filter(|_| waits)?);
         let quiet_ms = read_mono_ms.saturating_sub(live.sign_mono_ms);
         Some(now.unix_ms + self.policy.ha.fence_ms.saturating_sub(quiet_ms))
@@ -415,6 +450,10 @@ impl Rack {
             Some(FenceStep::Waiting) => {
                 "neither reports nor writes its heartbeat; its lease is waited out, then its VMs start elsewhere"
                     .to_owned()
+            }
+            Some(FenceStep::Power) => self.power_off_wanted(&record.id),
+            Some(FenceStep::Cutting) if self.is_external() => {
+                "is off; its VMs start elsewhere when its slot has been read once more".to_owned()
             }
             Some(FenceStep::Cutting) => "is being cut off its VMs' disks".to_owned(),
             Some(FenceStep::Done) => "was fenced; its VMs run elsewhere".to_owned(),

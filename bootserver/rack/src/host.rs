@@ -59,9 +59,13 @@ pub(crate) struct Live {
     pub(crate) lost: bool,
     /// The newest sign that its guests may run: its slot moved, or it said that its lease is valid.
     pub(crate) sign_mono_ms: u64,
+    /// That was a sign indeed, since the server started and since its fence began.
+    pub(crate) signed: bool,
     /// What stood in its slot last.
     pub(crate) beat: Option<Slot>,
-    /// When all its ways to the storage were found cut.
+    /// When the reading of the slots had begun after which it was last written.
+    pub(crate) wrote_after_mono_ms: u64,
+    /// When all its ways to the storage were found cut, or its power off.
     pub(crate) cut_mono_ms: Option<u64>,
     /// Its state, and since when, Unix milliseconds.
     pub(crate) state: Option<(HostState, u64)>,
@@ -127,6 +131,8 @@ impl HostRecord {
             bmc: None,
             power: None,
             pool: PoolId::default(),
+            off: None,
+            bmc_doubted: false,
         }
     }
 
@@ -385,7 +391,8 @@ impl Rack {
         if let Some(r#move) = self.moves_of(host).next() {
             return Err(Refusal::MoveUnderWay { r#move });
         }
-        self.cut_host(host, now);
+        self.may_forget_ways(host)?;
+        self.end_ways_of_boot(host, now);
         self.forget_host(host);
         self.leases.release(mac, now);
         self.info(Topic::Operator, now, format!("{host} was removed"), |e| e.host = Some(host.clone()));

@@ -354,6 +354,7 @@ impl Rack {
             Command::AcceptHost { host } => self.accept_host(&host, now),
             Command::RemoveHost { host } => self.remove_host(&host, now),
             Command::DrainHost { host } => self.drain_host(&host, true, now),
+            Command::ConfirmOff { host } => self.confirm_off(&host, now),
             Command::UndrainHost { host } => self.drain_host(&host, false, now),
             Command::SetBmc { host, request } => self.set_bmc(&host, request, now),
             Command::ForgetBmc { host } => self.forget_bmc(&host, now),

@@ -92,6 +92,7 @@ impl Rack {
             Purpose::Source(r#move) => self.source_order_ended(r#move, outcome, now),
             Purpose::Target(r#move) => self.target_order_ended(r#move, outcome, now),
             // Whether it is gone is for the next survey to say.
+            Purpose::Orphan(vm) if outcome.result.is_ok() => self.has_logged_out(host, &vm),
             Purpose::Orphan(_) => {}
             Purpose::Reboot => self.reboot_ended(host, outcome, now),
             Purpose::Console { reply, .. } => {
@@ -103,6 +104,12 @@ impl Rack {
                 self.answer(reply, Answer::Operator(answer));
             }
         }
+    }
+
+    /// What an order is for that a host has under way, as far as it still means anything.
+    pub(crate) fn purpose_of(&self, host: &HostId, id: OrderId) -> Option<Purpose> {
+        let given = self.live.get(host).and_then(|live| live.orders.iter().find(|given| given.order.id == id));
+        given.map(|given| given.purpose.clone()).or_else(|| self.purpose_by_records(host, id))
     }
 
     /// What an order was for that was given before the server's restart and not yet again.

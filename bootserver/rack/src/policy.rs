@@ -1,9 +1,10 @@
 //! What the operator's configuration says that the rack must know. Parsed and checked by the boot server.
 
-use proto::Mac;
+use proto::agent::Secret;
 use proto::release::Manifest;
+use proto::{DiskId, Mac};
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 /// The rack's part of the configuration.
 #[derive(Debug, Clone)]
@@ -36,8 +37,8 @@ pub struct Policy {
     pub migration_rate_bytes_s: u64,
     /// Prefix of target names, such as `iqn.2026-11.org.tsubame`.
     pub iqn_prefix: String,
-    /// Where hosts reach the storage.
-    pub portal: std::net::SocketAddr,
+    /// What guests' disks are on.
+    pub storage: Storage,
     /// The port on which hosts receive migrations.
     pub migration_port: u16,
     /// Machines that fetch their boot files at once, 1 or more; others wait.
@@ -82,6 +83,38 @@ impl Default for Ha {
         let (lease_ms, watchdog_ms) = (20_000, 15_000);
         Self { heartbeat_ms: 3_000, lease_ms, watchdog_ms, fence_ms: Self::fence_ms_min(lease_ms, watchdog_ms) }
     }
+}
+
+/// What guests' disks are on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Storage {
+    /// Served by us: any host can be cut off any disk.
+    Own {
+        /// Where hosts reach it.
+        portal: SocketAddr,
+    },
+    /// A SAN that is there already: nobody can be cut off, so a fence is a host's power-off, confirmed.
+    External {
+        /// What is declared, the heartbeat disk with it.
+        disks: BTreeMap<DiskId, ExternalDisk>,
+    },
+}
+
+/// A disk on a SAN, and how every host reaches it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExternalDisk {
+    /// Where.
+    pub portal: SocketAddr,
+    /// The target's name (RFC 7143 §4.2.7).
+    pub target: String,
+    /// Its LUN.
+    pub lun: u32,
+    /// CHAP user.
+    pub user: String,
+    /// CHAP secret.
+    pub secret: Secret,
+    /// MiB.
+    pub size_mib: u64,
 }
 
 /// Who gives out a subnet's addresses.

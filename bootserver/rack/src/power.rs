@@ -77,6 +77,8 @@ pub(crate) struct Line {
     /// When it was said, on both clocks.
     said: Option<Now>,
     failing: Option<Failing>,
+    /// A person was told that it cannot switch off what is being fenced.
+    pub(crate) person_told: bool,
     /// The order is tried again no sooner.
     again_mono_ms: u64,
     /// The controller is asked by itself no sooner; `None` until somebody asks.
@@ -145,6 +147,28 @@ impl Rack {
             PowerStage::Done => CertainlyOff::Confirmed { at_ms: view.ended_ms.unwrap_or(view.asked_ms) },
             PowerStage::Failed => CertainlyOff::Failed { cause: view.cause.clone() },
         }
+    }
+
+    /// What a fence had ordered is void: another begins, or it is over. A try that is under way cannot be called back.
+    pub(crate) fn forget_fence_order(&mut self, host: &HostId) {
+        if self.hosts.get(host).and_then(|record| record.power.as_ref()).is_none_or(|order| !order.fence) {
+            return;
+        }
+        if let Some(record) = self.hosts.edit(host) {
+            record.power = None;
+        }
+        let line = &mut self.live(host).power;
+        line.job = line.job.filter(|(_, for_order)| !for_order);
+    }
+
+    /// Whether the controller is being told at this moment what its order says: who knows whether it has been done.
+    pub(crate) fn controller_is_told(&self, host: &HostId) -> bool {
+        self.live.get(host).and_then(|live| live.power.job).is_some_and(|(_, for_order)| for_order)
+    }
+
+    /// Whether a host's controller could not be asked when it was last tried.
+    pub(crate) fn controller_fails(&self, host: &HostId) -> bool {
+        self.live.get(host).is_some_and(|live| live.power.failing.is_some())
     }
 
     /// It is off by what its controller said since it was heard last, or is being switched off: nothing is given to it.
@@ -223,6 +247,10 @@ impl Rack {
     fn do_order(&mut self, host: &HostId, now: Now) -> bool {
         let Some(record) = self.hosts.get(host) else { return false };
         let Some(order) = record.power.clone() else { return false };
+        // After a restart a host that is fenced is listened for anew.
+        if order.fence && self.power_off_is_early(host) {
+            return false;
+        }
         if order.off_first
             && !order.fence
             && let Err(refusal) = self.may_take_down(host)
@@ -287,6 +315,7 @@ impl Rack {
             Ok(answer) => {
                 (line.state, line.said) = (answer.state, Some(now));
                 line.ask_mono_ms = Some(now.mono_ms + ASK_MS);
+                line.person_told = false;
                 if line.failing.take().is_some() {
                     self.info(Topic::Host, now, format!("{host}: its BMC answers again"), |e| {
                         e.host = Some(host.clone())

@@ -267,16 +267,32 @@ pub struct HostRecord {
     /// The pool that it is in.
     #[serde(default)]
     pub pool: PoolId,
+    /// On a SAN: by whose word it is certain, since its fence began, that it has no power.
+    #[serde(default)]
+    pub off: Option<OffBy>,
+    /// Its controller said that it had no power when it had: no fence believes that one until it is set anew.
+    #[serde(default)]
+    pub bmc_doubted: bool,
 }
 
 /// How far a host is fenced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Fence {
-    /// All its ways to the storage are being cut.
+    /// All its ways to the storage are being cut; on a SAN, where nobody can, its power is.
     Cutting,
     /// They are cut and its lease is over; its VMs are free to be started elsewhere.
     Done,
+}
+
+/// Who said that a host which is being fenced has no power.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OffBy {
+    /// Its management controller, after it was told to switch it off.
+    Controller,
+    /// An operator.
+    Person,
 }
 
 /// One boot of a machine.

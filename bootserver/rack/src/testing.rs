@@ -5,10 +5,11 @@ use crate::dhcp::{BootRequest, DhcpReply, MessageKind};
 use crate::effect::{Answer, Effect, JoinDecision, Reply, ScriptRefusal, StorageOp};
 use crate::event::{Caller, Command, Entropy, Event, Now, ReplyTo, ScriptKind};
 use crate::ha::is_heartbeat;
-use crate::policy::{Dom0, Ha, JoinMode, Policy, Serves, Subnet, Template};
+use crate::policy::{Dom0, ExternalDisk, Ha, JoinMode, Policy, Serves, Storage, Subnet, Template};
 use crate::release::DOM0_ROLES;
-use proto::agent::{DomainState, DomainSurvey, HostStats, JoinRequest, LeaseState, Part, Report};
+use proto::agent::{DomainState, DomainSurvey, HostStats, JoinRequest, LeaseState, Part, Report, Secret};
 use proto::api::Refusal;
+use proto::heartbeat;
 use proto::host::{Cpu, Firmware, Inventory};
 use proto::release::{Manifest, ReleaseFile, ReleaseKind};
 use proto::vm::Boot;
@@ -65,12 +66,27 @@ pub(crate) fn policy() -> Policy {
         balance_ms: 0,
         migration_rate_bytes_s: 0,
         iqn_prefix: "iqn.2026-11.org.tsubame".to_owned(),
-        portal: ([10, 77, 0, 1], 3260).into(),
+        storage: Storage::Own { portal: ([10, 77, 0, 1], 3260).into() },
         migration_port: 8002,
         boots_at_once: usize::MAX,
         ha: Ha::default(),
         balancing: Default::default(),
     }
+}
+
+/// The same with declared disks on a SAN.
+pub(crate) fn san() -> Policy {
+    let disk = |name: &str, size_mib| ExternalDisk {
+        portal: ([10, 9, 0, 5], 3260).into(),
+        target: format!("iqn.2001-05.com.example:{name}"),
+        lun: 3,
+        user: "tsubame".to_owned(),
+        secret: Secret("0123456789abcd".to_owned()),
+        size_mib,
+    };
+    let disks = [(heartbeat::DISK, 4), ("a-0", 64), ("b-0", 64), ("spare", 8)];
+    let disks = disks.map(|(name, mib)| (name.parse().expect("a name"), disk(name, mib)));
+    Policy { storage: Storage::External { disks: BTreeMap::from(disks) }, ..policy() }
 }
 
 /// A rack under test and the time it is told.

@@ -132,7 +132,7 @@ impl Rack {
             HostState::Active | HostState::Draining if !self.leased(&record.id) => {
                 "has no lease on the heartbeat disk: it may run no VM".to_owned()
             }
-            _ => String::new(),
+            _ => self.fence_warning(record).unwrap_or_default(),
         }
     }
 }

@@ -121,6 +121,11 @@ impl Rack {
     pub(crate) fn vm_note(&self, record: &VmRecord, now: Now) -> String {
         let kept = || record.note.clone();
         match (&record.owner, self.phase_shown(record)) {
+            (Some(owner), VmPhase::Unknown) if self.awaits_power_off(owner) => {
+                format!(
+                    "{owner} shows no sign of life; it may still run there until that host is off, see what it waits for"
+                )
+            }
             (Some(owner), VmPhase::Unknown) => {
                 format!("{owner} shows no sign of life; it may still run there until that host is fenced")
             }
@@ -161,7 +166,12 @@ impl Rack {
         within_bounds(&request.restart, "restart.delay_s")?;
         let mac = self.mac_for(&name, request.mac)?;
         let (spec, disk_mib) = specify(&request, &template, mac)?;
-        if let Some(disk) = spec.disks.iter().find(|disk| self.disks.contains(disk)) {
+        if self.is_external()
+            && let Some(disk) = spec.disks.iter().find(|disk| !self.is_free_declared(disk))
+        {
+            return Err(Refusal::NoDisk { disk: disk.clone() });
+        }
+        if let Some(disk) = spec.disks.iter().find(|disk| !self.is_external() && self.disks.contains(disk)) {
             return Err(Refusal::NameTaken { name: disk.to_string() });
         }
         let from = template.disk_image.then(|| CloneSource::Template(request.template.clone()));

@@ -60,7 +60,7 @@ impl Checker<'_> {
     }
 
     /// Paths are relative to the configuration's own directory.
-    fn path(&self, given: &Path) -> PathBuf {
+    pub(super) fn path(&self, given: &Path) -> PathBuf {
         self.file.parent().unwrap_or(Path::new("")).join(given)
     }
 
@@ -360,7 +360,7 @@ impl Checker<'_> {
             balance_ms: timing.balance_ms,
             migration_rate_bytes_s: timing.migration_rate_mbit * 125_000,
             iqn_prefix: form.storage.iqn_prefix.clone(),
-            portal: storage.portal(),
+            storage: storage.policy(),
             migration_port: form.listen.migration_port,
             boots_at_once: usize::try_from(form.boot.at_once).unwrap_or(usize::MAX),
             ha,

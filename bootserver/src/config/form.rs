@@ -240,6 +240,24 @@ pub(super) struct Storage {
     pub(super) tgt_control_port: Option<u16>,
     pub(super) iqn_prefix: String,
     pub(super) stop_with_server: bool,
+    /// With `kind: external` only, as `disks`.
+    pub(super) heartbeat: Option<ExternalDisk>,
+    pub(super) disks: BTreeMap<String, ExternalDisk>,
+}
+
+/// A disk that is there already.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ExternalDisk {
+    pub(super) portal: SocketAddr,
+    pub(super) target: String,
+    pub(super) lun: u32,
+    pub(super) user: String,
+    pub(super) secret_file: PathBuf,
+    pub(super) size_mib: u64,
+    /// Of the heartbeat disk: by which this machine reaches it.
+    #[serde(default)]
+    pub(super) device: Option<PathBuf>,
 }
 
 /// Who serves the disks.
@@ -249,6 +267,7 @@ pub(super) enum StorageKind {
     #[default]
     Tgt,
     Lio,
+    External,
 }
 
 impl Default for Storage {
@@ -259,6 +278,8 @@ impl Default for Storage {
             tgt_control_port: None,
             iqn_prefix: "iqn.2026-11.org.tsubame".to_owned(),
             stop_with_server: false,
+            heartbeat: None,
+            disks: BTreeMap::new(),
         }
     }
 }

@@ -2,6 +2,7 @@ use super::*;
 use expect_test::{Expect, expect};
 use rack::release::{UNIFIED_ROLE, id_of};
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use tempfile::TempDir;
 
@@ -71,7 +72,7 @@ fn a_good_one() {
     assert_eq!(names, [("dom0-1", 5), ("own", 1), ("tiny", 2)]);
     assert_eq!(policy.release_keep_ms, 30 * 86_400_000);
     assert_eq!(config.template_images, BTreeMap::from([("own".to_owned(), dir.path().join("d"))]));
-    assert_eq!(policy.portal.to_string(), "127.0.0.1:3260");
+    assert_eq!(policy.storage, rack::policy::Storage::Own { portal: ([127, 0, 0, 1], 3260).into() });
     assert_eq!(config.state, dir.path().join("state"));
 }
 
@@ -126,7 +127,7 @@ fn kinds_of_storage() {
     check(
         "state: state\n",
         "state: state\nstorage: { kind: ceph }\n",
-        expect![[r#"DIR/c.yaml:2: storage.kind: unknown variant `ceph`, expected `tgt` or `lio`"#]],
+        expect![[r#"DIR/c.yaml:2: storage.kind: unknown variant `ceph`, expected one of `tgt`, `lio`, `external`"#]],
     );
     check(
         "state: state\n",
@@ -140,6 +141,32 @@ fn kinds_of_storage() {
             "DIR/c.yaml:3: storage.portal: is 0.0.0.0:3260, expected an address that hosts can reach, and a port"
         ]],
     );
+    let san = "storage:\n  kind: external\n  heartbeat: { portal: 10.9.0.5:3260, target: \"iqn.x:hb\", lun: 0, user: tsubame, secret_file: secret, size_mib: 4, device: hb }\n  disks:\n    web-1-0: { portal: 10.9.0.5:3260, target: \"iqn.x:a\", lun: 3, user: tsubame, secret_file: secret, size_mib: 64 }\n";
+    let dir = directory();
+    let secret = dir.path().join("secret");
+    fs::write(dir.path().join("hb"), []).expect("written");
+    fs::write(&secret, "0123456789abcd\n").expect("written");
+    let mode = |mode| fs::set_permissions(&secret, fs::Permissions::from_mode(mode)).expect("set");
+    mode(0o600);
+    let config = load(dir.path(), &format!("{GOOD}{san}")).expect("it is right");
+    let StorageKind::External { disks, .. } = &config.storage.kind else { panic!("{:?}", config.storage) };
+    assert_eq!(disks.keys().map(DiskId::as_str).collect::<Vec<_>>(), ["tsubame-heartbeat", "web-1-0"]);
+    assert_eq!(disks.values().map(|disk| (disk.lun, disk.secret.0.as_str())).next_back(), Some((3, "0123456789abcd")));
+    let wrong = |from: &str, to: &str| {
+        let text = format!("{GOOD}{san}").replace(from, to);
+        assert_ne!(text, format!("{GOOD}{san}"), "{from}");
+        load(dir.path(), &text).expect_err("it is wrong").what
+    };
+    let same = wrong("\"iqn.x:a\", lun: 3", "\"iqn.x:hb\", lun: 7");
+    assert!(same.contains("is the target of tsubame-heartbeat too, expected one of its own"), "{same}");
+    assert!(wrong("lun: 3", "lun: 99999").contains("expected 0 to 16383"));
+    assert!(wrong(", device: hb", "").contains("expected the path by which this machine reaches"));
+    assert!(wrong("device: hb", "device: none").contains("is no block device"));
+    assert!(wrong("size_mib: 4,", "size_mib: 3,").contains("expected 4 to"));
+    assert!(wrong("iqn.x:a", "a b").contains("expected a target's name"));
+    assert!(wrong("kind: external", "kind: lio").contains("expected with storage.kind: external only"));
+    mode(0o644);
+    assert!(wrong("lun: 3", "lun: 4").contains("can be read by others (mode 644)"));
     let dir = directory();
     let config = load(dir.path(), &format!("{GOOD}storage: {{ kind: lio }}\n")).expect("it is right");
     assert_eq!(config.storage.kind, StorageKind::Lio { portal: ([127, 0, 0, 1], 3260).into() });

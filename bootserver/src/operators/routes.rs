@@ -177,7 +177,7 @@ impl Route {
 use Verb::{Delete, Get, Post};
 
 /// All routes.
-pub(super) static ROUTES: [Route; 46] = [
+pub(super) static ROUTES: [Route; 47] = [
     route(Get, "/v1/about", "The server's version, and whether it was set up.", of::<About>(), Act::About),
     route(Post, "/v1/setup", "Choose the password by the set-up code.", of::<Session>(), Act::Setup).takes::<Setup>(),
     route(Post, "/v1/login", "Log in.", of::<Session>(), Act::Login).takes::<Login>(),
@@ -213,6 +213,12 @@ pub(super) static ROUTES: [Route; 46] = [
         Ok(Command::DrainHost { host: r.id()? })
     }),
     command(Post, "/v1/hosts/{id}/undrain", "Use a host again.", |r| Ok(Command::UndrainHost { host: r.id()? })),
+    command(
+        Post,
+        "/v1/hosts/{id}/confirm-off",
+        "Say of a host whose fence waits for its power that it has none.",
+        |r| Ok(Command::ConfirmOff { host: r.id()? }),
+    ),
     route(
         Get,
         "/v1/hosts/{id}/log",

@@ -180,6 +180,30 @@ test("how many hosts may fail is told before it is none, here and where a VM is 
   assert.deepEqual(mock.asked.at(-1)?.body.restart, { priority: "high", delay_s: 30 });
 });
 
+test("a host whose VMs wait until it has no power: a person says that it has none, asked twice", async () => {
+  await logIn();
+  const { alpha, beta } = pair();
+  const note = "cannot be cut off the SAN and needs a person, as it has no BMC that can switch it off";
+  mock.change((view) => {
+    view.hosts = [{ ...alpha, state: "lost", fence: "power", fence_at_ms: null, note }, beta];
+  });
+  const banner = page.getByRole("region", { name: "alpha must be off" });
+  await banner.getByRole("alert").getByText("needs a person").waitFor();
+  await unit("alpha").getByText("its VMs start elsewhere when it certainly has no power").waitFor();
+  await tabTo(page.getByRole("button", { name: "It is off: alpha" }));
+  await page.keyboard.press("Enter");
+  await banner.getByText("its VMs run twice").waitFor();
+  assert.equal(await focused(), "Keep");
+  await page.keyboard.press("Shift+Tab");
+  await page.keyboard.press("Enter");
+  await until("the server is asked", () => mock.asked.length > 0);
+  assert.deepEqual(mock.asked, [{ method: "POST", path: `/v1/hosts/${alpha.id}/confirm-off`, body: null }]);
+  mock.change((view) => {
+    view.hosts = [{ ...alpha, state: "lost", fence: "done" }, beta];
+  });
+  await banner.waitFor({ state: "detached" });
+});
+
 test("a frozen rack says why, and is thawed by keyboard, asked twice", async () => {
   await logIn();
   const { alpha, beta } = pair();
@@ -727,7 +751,13 @@ for (const colorScheme of /** @type {const} */ (["light", "dark"])) {
       assert.deepEqual(await axe(page), [], "busy rack");
       mock.change((view) => {
         view.ha = { failures_borne: 0, room_mib: 0, frozen: "2 of 3 hosts vanished together (alpha, zeta)" };
+        const off = `its VMs wait: tsubame host confirm-off ${"x".repeat(63)}`;
+        view.hosts.push(host(9, "iota", "lost", { fence: "power", note: off }));
       });
+      await page.getByRole("button", { name: "It is off: iota" }).click();
+      assert.deepEqual(await axe(page), [], "a host that must be off");
+      assert.equal(await overflow(page), 0, "pixels too wide");
+      await page.keyboard.press("Escape");
       await page.getByRole("button", { name: "Thaw the rack" }).click();
       assert.deepEqual(await axe(page), [], "frozen");
       assert.equal(await overflow(page), 0, "pixels too wide");

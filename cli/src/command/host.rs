@@ -63,6 +63,17 @@ pub(super) fn run(environment: &Environment, command: HostCommand, out: Output) 
             let accepted = server.post_empty(&doing, &format!("/v1/hosts/{id}/undrain"))?;
             say(out, &accepted, &doing)
         }
+        HostCommand::ConfirmOff { host: HostRef { host }, it_is_off } => {
+            let doing = format!("confirming that host {host} is off");
+            if it_is_off != host {
+                return Err(Fault::Usage(format!(
+                    "{doing}: --it-is-off is {it_is_off:?}, expected {host:?} once more: if it has power all the same, its VMs run twice"
+                )));
+            }
+            let (server, id) = locate(environment, &doing, &host)?;
+            let accepted = server.post_empty(&doing, &format!("/v1/hosts/{id}/confirm-off"))?;
+            say(out, &accepted, &doing)
+        }
         HostCommand::Remove(HostRef { host }) => {
             let doing = format!("removing host {host}");
             let (server, id) = locate(environment, &doing, &host)?;

@@ -184,6 +184,7 @@ fn fence(host: &HostView, now_ms: u64) -> String {
     match host.fence {
         None => String::new(),
         Some(FenceStep::Waiting) => format!("its lease and watchdog are waited out{left}"),
+        Some(FenceStep::Power) => format!("it must have no power before its VMs start elsewhere; see the note{left}"),
         Some(FenceStep::Cutting) => format!("it is being cut off its disks{left}"),
         Some(FenceStep::Done) => "done: it can write nowhere, and its VMs run elsewhere".to_owned(),
     }
@@ -194,7 +195,7 @@ fn state(host: &HostView) -> String {
     let state = host.state;
     match host.fence {
         None | Some(FenceStep::Waiting) => state.to_string(),
-        Some(FenceStep::Cutting) => format!("{state}, fencing"),
+        Some(FenceStep::Power | FenceStep::Cutting) => format!("{state}, fencing"),
         Some(FenceStep::Done) => format!("{state}, fenced"),
     }
 }

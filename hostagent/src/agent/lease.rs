@@ -9,7 +9,8 @@
 //!                                └── a write came back: what was held under the same user goes on
 //! ```
 //! A fence cuts the user under which the slot is written too, and ends only when the slot has long been quiet after that: a write that comes
-//! back under it says that no fence has ended meanwhile. Guests held under another user wait for an order. The watchdog is petted while the lease is valid, or while
+//! back under it says that no fence has ended meanwhile. Guests held under another user wait for an order; so do all on a SAN, where nobody
+//! can be cut off. The watchdog is petted while the lease is valid, or while
 //! Xen says that nothing runs: an agent that can see to neither has its host reset.
 
 use super::{Agent, AgentAction, JobFor, Work};
@@ -30,6 +31,9 @@ pub struct KeptLease {
     pub heartbeat: Heartbeat,
     /// Until when the lease is valid, on the agent's clock.
     pub until_ms: u64,
+    /// How often it was had again after a lapse.
+    #[serde(default)]
+    pub terms: u64,
 }
 
 #[derive(Debug, Default)]
@@ -39,6 +43,8 @@ pub(super) struct Lease {
     /// Whether it has been handed to who writes.
     begun: bool,
     until_ms: Option<u64>,
+    /// How often it was had again after a lapse.
+    terms: u64,
     /// Next look at a host whose lease has lapsed.
     look_at_ms: u64,
     /// When nothing was last seen to run, since the lease lapsed.
@@ -48,8 +54,9 @@ pub(super) struct Lease {
 
 impl Lease {
     pub(super) fn of(kept: Option<KeptLease>) -> Self {
+        let terms = kept.as_ref().map_or(0, |kept| kept.terms);
         let (heartbeat, until_ms) = kept.map(|kept| (kept.heartbeat, kept.until_ms)).unzip();
-        Self { heartbeat, until_ms, ..Self::default() }
+        Self { heartbeat, until_ms, terms, ..Self::default() }
     }
 
     pub(super) fn state(&self, now_ms: u64) -> LeaseState {
@@ -63,6 +70,13 @@ impl Lease {
     /// The CHAP user under which the slot is written.
     pub(super) fn user(&self) -> Option<String> {
         self.heartbeat.as_ref().map(|heartbeat| heartbeat.access.user.clone())
+    }
+
+    /// What guests are held under: what was held under the same goes on when the lease is valid again. That is the CHAP user, where a fence cuts
+    /// that one; where it cannot, each lapse is the end of something.
+    pub(super) fn under(&self) -> Option<String> {
+        let Heartbeat { access, cuttable, .. } = self.heartbeat.as_ref()?;
+        Some(if *cuttable { access.user.clone() } else { format!("{} {}", access.user, self.terms) })
     }
 
     /// When something is to be done at the latest.
@@ -96,7 +110,11 @@ impl Agent {
         let before = self.lease.state(now_ms);
         let until_ms = self.lease.until_ms.map_or(until_ms, |before| before.max(until_ms));
         self.lease.until_ms = Some(until_ms);
-        self.actions.push(AgentAction::KeepLease(KeptLease { heartbeat, until_ms }));
+        if before == LeaseState::Lapsed && self.leased(now_ms) {
+            self.lease.terms += 1;
+        }
+        let terms = self.lease.terms;
+        self.actions.push(AgentAction::KeepLease(KeptLease { heartbeat, until_ms, terms }));
         if before != self.lease.state(now_ms) {
             self.report_wanted = true;
         }
@@ -171,13 +189,13 @@ impl Agent {
                 survey.domains.iter().any(|d| d.vm == *vm && d.is_resident() && d.state == DomainState::Running)
             })
         };
-        let user = self.lease.user();
+        let under = self.lease.under();
         let notes: Vec<_> = self.notes.values().filter(|n| runs(&n.vm)).cloned().collect();
         for mut note in notes {
             if let Some(guest) = &mut note.guest
-                && guest.held != user
+                && guest.held != under
             {
-                guest.held.clone_from(&user);
+                guest.held.clone_from(&under);
                 self.keep(note);
             }
         }
@@ -210,8 +228,9 @@ impl Agent {
         if !self.leased(now_ms) || self.holds() {
             return;
         }
-        let user = self.lease.user();
-        let held = self.notes.values().filter(|n| n.guest.as_ref().is_some_and(|g| g.held.is_some() && g.held == user));
+        let under = self.lease.under();
+        let held =
+            self.notes.values().filter(|n| n.guest.as_ref().is_some_and(|g| g.held.is_some() && g.held == under));
         // One that is being made is let run by that work.
         let held = held.filter(|n| !self.works.get(&n.vm).is_some_and(Work::makes));
         for vm in held.map(|n| n.vm.clone()).collect::<Vec<_>>() {
@@ -263,7 +282,7 @@ mod tests {
             user: user.into(),
             secret: Secret("s".into()),
         };
-        Heartbeat { access, slot: 3, write_ms: 3_000, lease_ms: 20_000, watchdog_ms: 15_000 }
+        Heartbeat { access, slot: 3, write_ms: 3_000, lease_ms: 20_000, watchdog_ms: 15_000, cuttable: true }
     }
 
     fn note() -> Note {
@@ -275,7 +294,11 @@ mod tests {
 
     /// An agent with one guest, whose lease under `u1` ends at 20 s.
     fn leased() -> Agent {
-        Agent::new("boot".into(), vec![note()], Some(KeptLease { heartbeat: heartbeat("u1"), until_ms: 20_000 }))
+        Agent::new(
+            "boot".into(),
+            vec![note()],
+            Some(KeptLease { heartbeat: heartbeat("u1"), until_ms: 20_000, terms: 0 }),
+        )
     }
 
     fn renewed(user: &str, until_ms: u64) -> AgentEvent {
@@ -294,8 +317,13 @@ mod tests {
 
     /// Lets the lease lapse and the guest be held; what the agent did in the end.
     fn lapse(agent: &mut Agent) -> Vec<AgentAction> {
+        lapse_on(agent, "u1")
+    }
+
+    /// The same; under what the guest is held is given.
+    fn lapse_on(agent: &mut Agent, under: &str) -> Vec<AgentAction> {
         let first = agent.apply(AgentEvent::Tick, 1_000);
-        assert!(petted(&first) && first.contains(&AgentAction::Heartbeat(heartbeat("u1"))));
+        assert!(petted(&first) && first.iter().any(|a| matches!(a, AgentAction::Heartbeat(_))));
         agent.apply(AgentEvent::Tick, 19_999);
         assert_eq!(agent.apply(AgentEvent::Tick, 20_000).iter().filter(|a| petted(std::slice::from_ref(a))).count(), 0);
         let lapsed = agent.apply(AgentEvent::Tick, 20_001);
@@ -321,7 +349,7 @@ mod tests {
         for job in looks.collect::<Vec<_>>() {
             after.extend(agent.apply(AgentEvent::Done { job, result: Ok(Completion::Survey(survey.clone())) }, 20_002));
         }
-        let kept = after.iter().position(|a| matches!(a, AgentAction::KeepNote(n) if n.guest.as_ref().is_some_and(|g| g.held.as_deref() == Some("u1"))));
+        let kept = after.iter().position(|a| matches!(a, AgentAction::KeepNote(n) if n.guest.as_ref().is_some_and(|g| g.held.as_deref() == Some(under))));
         let paused = after.iter().position(|a| matches!(a, AgentAction::Do { op: Op::Hold, .. }));
         assert!(kept.expect("it is noted") < paused.expect("all are paused"), "noted before it is paused");
         // Something ran when it was last looked at: the watchdog is left to run down.
@@ -340,6 +368,27 @@ mod tests {
         let job = begun(&back, &Op::Unpause { vm: vm() }).expect("it goes on");
         agent.apply(AgentEvent::Done { job, result: Ok(Completion::Done) }, 23_900);
         assert_eq!(agent.note(&vm()).and_then(|n| n.guest.clone()).and_then(|g| g.held), None);
+    }
+
+    #[test]
+    fn where_nobody_can_be_cut_off_the_same_user_lets_nothing_go_either() {
+        let on_san = Heartbeat { cuttable: false, ..heartbeat("u1") };
+        let kept = KeptLease { heartbeat: on_san, until_ms: 20_000, terms: 0 };
+        let mut agent = Agent::new("boot".into(), vec![note()], Some(kept));
+        let held = lapse_on(&mut agent, "u1 0");
+        assert!(petted(&held));
+        let back = agent.apply(renewed("u1", 43_000), 23_800);
+        assert_eq!(begun(&back, &Op::Unpause { vm: vm() }), None);
+        // Nor does an agent that was restarted meanwhile.
+        let kept = back
+            .iter()
+            .rev()
+            .find_map(|a| if let AgentAction::KeepLease(kept) = a { Some(kept.clone()) } else { None });
+        let mut note = note();
+        note.guest.as_mut().expect("it has one").held = Some("u1 0".into());
+        let mut again = Agent::new("boot".into(), vec![note], kept);
+        assert_eq!(begun(&again.apply(renewed("u1", 46_000), 26_800), &Op::Unpause { vm: vm() }), None);
+        assert!(agent.may_begin(&Act::Unpause { vm: vm() }, 23_900), "but the server may say so");
     }
 
     #[test]

@@ -274,7 +274,7 @@ impl Agent {
             Act::Pause { .. } => (Step::Single, Op::Pause { vm: vm.clone() }),
             Act::Unpause { .. } => (Step::Single, Op::Unpause { vm: vm.clone() }),
             Act::AbortSend { .. } => {
-                self.hold_until_let(&vm, self.lease.user());
+                self.hold_until_let(&vm, self.lease.under());
                 (Step::Resuming { then: Ok(Done::Ok) }, Op::Resume { vm: vm.clone() })
             }
             Act::Activate { r#move, .. } => match self.activate(&vm, *r#move, epoch) {
@@ -283,7 +283,7 @@ impl Agent {
             },
             Act::Console { .. } | Act::Reboot { .. } => return,
         };
-        let under = self.lease.user();
+        let under = self.lease.under();
         self.works.insert(vm.clone(), Work { cause: Cause::Order(taken), step, job: None, under });
         self.step_job(&vm, op);
     }
@@ -575,7 +575,7 @@ impl Agent {
 
     /// Whether a guest that this work has made or brought back may run: a newer lease than that of the begin says nothing of before.
     fn may_let_run(&self, work: &Work, now_ms: u64) -> bool {
-        self.leased(now_ms) && work.under == self.lease.user()
+        self.leased(now_ms) && work.under == self.lease.under()
     }
 
     /// Notes, before a guest is made or brought back, that it is held until it is let run.
@@ -640,7 +640,7 @@ impl Agent {
                 && guest.received.is_none()
                 && !self.works.contains_key(&seen.vm)
             {
-                let under = self.lease.user();
+                let under = self.lease.under();
                 let work = Work { cause: Cause::Reboot(guest), step: Step::Clearing, job: None, under };
                 self.go(&seen.vm, work, Step::Clearing, Op::Destroy { vm: seen.vm.clone() });
             }

@@ -51,9 +51,15 @@ fn access(user: &str) -> DiskAccess {
 
 /// One that never ends; what a lease does is tested in [`super::lease`].
 fn lease() -> KeptLease {
-    let heartbeat =
-        Heartbeat { access: access("beat"), slot: 0, write_ms: 3_000, lease_ms: 20_000, watchdog_ms: 15_000 };
-    KeptLease { heartbeat, until_ms: u64::MAX }
+    let heartbeat = Heartbeat {
+        access: access("beat"),
+        slot: 0,
+        write_ms: 3_000,
+        lease_ms: 20_000,
+        watchdog_ms: 15_000,
+        cuttable: true,
+    };
+    KeptLease { heartbeat, until_ms: u64::MAX, terms: 0 }
 }
 
 fn spec() -> VmSpec {
@@ -458,27 +464,32 @@ fn a_late_destruction_spares_a_guest_that_was_made_since() {
 #[test]
 fn a_guest_that_is_made_when_the_lease_has_lapsed_runs_under_that_lease_only() {
     let runs = |r: &Rack| !r.world.running(&vm()).is_empty();
-    let lease = |user: &str, until_ms| KeptLease {
-        heartbeat: Heartbeat { access: access(user), ..lease().heartbeat },
+    let lease = |user: &str, cuttable, until_ms| KeptLease {
+        heartbeat: Heartbeat { access: access(user), cuttable, ..lease().heartbeat },
         until_ms,
+        terms: 0,
     };
     // The lease lapses at 20 s, the guest is made at 30 s, and a lease is there again before or after that; or the agent is restarted.
-    for (back_ms, user, restarts, goes_on) in [
-        (25_000, "beat", false, true),
-        (40_000, "beat", false, true),
-        (40_000, "beat", true, true),
-        (25_000, "other", false, false),
-        (40_000, "other", false, false),
-        (40_000, "other", true, false),
+    for (back_ms, user, cuttable, restarts, goes_on) in [
+        (25_000, "beat", true, false, true),
+        (40_000, "beat", true, false, true),
+        (40_000, "beat", true, true, true),
+        (25_000, "other", true, false, false),
+        (40_000, "other", true, false, false),
+        (40_000, "other", true, true, false),
+        // On a SAN a lapse ends what was before it.
+        (25_000, "beat", false, false, false),
+        (40_000, "beat", false, false, false),
+        (40_000, "beat", false, true, false),
     ] {
         let mut r = Rack::at(Costs { create_ms: 30_000, ..Costs::default() });
-        r.restart_agent_with("a", lease("beat", 20_000));
+        r.restart_agent_with("a", lease("beat", cuttable, 20_000));
         r.order("a", 1, start());
         assert!(!r.run(back_ms, runs), "{back_ms} {user}: {}", r.show());
         if restarts {
-            r.restart_agent_with("a", lease("beat", 20_000));
+            r.restart_agent_with("a", lease("beat", cuttable, 20_000));
         }
-        let heartbeat = Some(lease(user, 0).heartbeat);
+        let heartbeat = Some(lease(user, cuttable, 0).heartbeat);
         let answer =
             ReportAnswer { seen: vec![], orders: vec![], report_ms: 2_000, heartbeat, ..ReportAnswer::default() };
         r.feed(&host("a"), AgentEvent::Answer(answer));

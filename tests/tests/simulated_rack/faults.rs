@@ -79,6 +79,7 @@ impl Rack {
             self.agent_goes_on(host);
         }
         self.server.clock_off_ms = 0;
+        self.blind_until_ms = 0;
     }
 
     pub(crate) fn fault(&mut self) {
@@ -86,6 +87,10 @@ impl Rack {
             return;
         }
         let host = self.random.below(self.hosts.len());
+        if self.scale.san && self.random.permille(4) {
+            let ms = self.random.between(1_000, 90_000);
+            self.san_away(ms);
+        }
         match self.random.below(20) {
             0 | 1 => {
                 if self.hosts[host].stand != Stand::Off {

@@ -9,6 +9,7 @@ mod host;
 mod oracle;
 mod rack;
 mod random;
+mod san;
 mod server;
 
 use oracle::{Oracle, Tally};
@@ -26,6 +27,17 @@ const SMALL: Scale = Scale {
     wish_every_ms: (100, 700),
     server_dies_permille: 400,
     store_lost_permille: 500,
+    san: false,
+};
+/// The same on a SAN: a host that fails is switched off before its VMs start elsewhere. Nothing is restored there, as no server does that.
+const SAN: Scale = Scale {
+    hosts: 30,
+    vms: 150,
+    fault_every_ms: (100, 1_500),
+    server_dies_permille: 120,
+    store_lost_permille: 0,
+    san: true,
+    ..SMALL
 };
 const FULL: Scale = Scale {
     hosts: 200,
@@ -37,11 +49,15 @@ const FULL: Scale = Scale {
     wish_every_ms: (10, 120),
     server_dies_permille: 150,
     store_lost_permille: 200,
+    san: false,
 };
 /// Seeds when none are asked for.
 const SEEDS: u64 = 4;
+const SAN_SEEDS: u64 = 2;
 /// How long faults last, and how long everything may take to settle after, milliseconds of virtual time.
 const FAULTS_MS: u64 = 120_000;
+/// On a SAN, where a fence takes its time.
+const SAN_FAULTS_MS: u64 = 300_000;
 const SETTLE_MS: u64 = 900_000;
 /// What a full run lasts for, and for how long at most.
 const MOVES: usize = 10_000;
@@ -56,9 +72,9 @@ fn full() -> bool {
     }
 }
 
-fn run(seed: u64) -> Tally {
-    let full = full();
-    let mut rack = Rack::new(seed, if full { FULL } else { SMALL });
+fn run(seed: u64, scale: Scale) -> Tally {
+    let full = scale.hosts == FULL.hosts;
+    let mut rack = Rack::new(seed, scale);
     let hosts = rack.hosts.len();
     let began = Instant::now();
     let ran = catch_unwind(AssertUnwindSafe(|| {
@@ -76,7 +92,7 @@ fn run(seed: u64) -> Tally {
         if full {
             rack.run(rack.now_ms + FULL_FAULTS_MS, |rack| rack.server.moves() >= MOVES && rack.failures() >= FAILURES);
         } else {
-            rack.run(rack.now_ms + FAULTS_MS, |_| false);
+            rack.run(rack.now_ms + if scale.san { SAN_FAULTS_MS } else { FAULTS_MS }, |_| false);
         }
         rack.faults_end();
         // Messages of the time before are still under way for a while.
@@ -110,6 +126,19 @@ fn run(seed: u64) -> Tally {
 
 #[test]
 fn every_vm_runs_once_whatever_fails() {
+    let full = full();
+    let scale = if full { FULL } else { SMALL };
+    let moves_and_failures = if full { (MOVES, FAILURES) } else { (5, 5) };
+    runs(scale, if full { 1 } else { SEEDS }, moves_and_failures, &faults::KINDS);
+}
+
+#[test]
+fn every_vm_runs_once_on_a_san_where_a_fence_is_a_hosts_power() {
+    runs(SAN, SAN_SEEDS, (5, 5), &san::KINDS);
+}
+
+/// Runs with each seed, and judges that enough has happened.
+fn runs(scale: Scale, seeds: u64, (moves, failures): (usize, u64), kinds: &[&str]) {
     // make exports a variable that was not given as an empty one.
     let number = |name: &str| {
         let text = std::env::var(name).ok().filter(|text| !text.is_empty())?;
@@ -117,23 +146,22 @@ fn every_vm_runs_once_whatever_fails() {
     };
     let seeds: Vec<u64> = match number("SEED") {
         Some(seed) => vec![seed],
-        None => (1..=number("SEEDS").unwrap_or(if full() { 1 } else { SEEDS })).collect(),
+        None => (1..=number("SEEDS").unwrap_or(seeds)).collect(),
     };
     let mut all = Tally::default();
     // Each run is alone with its rack, so as many go side by side as there are processors.
     let side_by_side = std::thread::available_parallelism().map_or(1, usize::from);
     for some in seeds.chunks(side_by_side) {
         let tallies: Vec<_> = std::thread::scope(|scope| {
-            let runs: Vec<_> = some.iter().map(|&seed| scope.spawn(move || run(seed))).collect();
+            let runs: Vec<_> = some.iter().map(|&seed| scope.spawn(move || run(seed, scale))).collect();
             runs.into_iter().map(|run| run.join()).collect()
         });
         for tally in tallies {
             all.add(tally.unwrap_or_else(|panic| resume_unwind(panic)));
         }
     }
-    println!("faults by kind:\n{}", all.counts);
+    println!("faults by kind{}:\n{}", if scale.san { ", on a SAN" } else { "" }, all.counts);
     // A run in which nothing happened would prove nothing.
-    let (moves, failures) = if full() { (MOVES, FAILURES) } else { (5, 5) };
     assert!(all.moves_done >= moves * seeds.len(), "only {} moves in {} runs", all.moves_done, seeds.len());
     assert!(
         all.failures >= failures * seeds.len() as u64,
@@ -145,7 +173,7 @@ fn every_vm_runs_once_whatever_fails() {
         assert!(count >= seeds.len() as u64, "{what}: only {count} in {} runs", seeds.len());
     }
     // One seed that is repeated need not have had all.
-    for kind in faults::KINDS.into_iter().filter(|_| number("SEED").is_none()) {
+    for kind in kinds.iter().filter(|_| number("SEED").is_none()) {
         assert!(all.counts.of(kind) > 0, "{kind}: none in {} runs", seeds.len());
     }
 }

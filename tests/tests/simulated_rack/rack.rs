@@ -7,6 +7,7 @@ use crate::faults::{Counts, LOST_POWER, RESET, RESTORED};
 use crate::host::{Host, MEMORY_MIB, Stand, inventory};
 use crate::oracle::Oracle;
 use crate::random::Random;
+use crate::san;
 use crate::server::{Asker, Out, Server, release};
 use hostagent::agent::{AgentAction, AgentEvent};
 use hostagent::hypervisor::sim::{Costs, World};
@@ -17,6 +18,7 @@ use proto::{DiskId, HostId, VmId};
 use rack::dhcp::{BootRequest, MessageKind};
 use rack::effect::{Answer, JoinDecision, Reply, StorageOp};
 use rack::event::{Caller, Command, Entropy, Event, ScriptKind};
+use rack::power::PowerOp;
 use rack::record::Way;
 use rack::recovery::FoundDisk;
 use rack::release::id_of;
@@ -46,6 +48,8 @@ pub(crate) struct Scale {
     pub(crate) server_dies_permille: u64,
     /// Of those, so many in a thousand take the store with them.
     pub(crate) store_lost_permille: u64,
+    /// The disks are on a SAN that nobody can be cut off.
+    pub(crate) san: bool,
 }
 
 /// Something that is to happen.
@@ -110,6 +114,17 @@ pub(crate) enum Due {
         boots: u64,
     },
     Operator,
+    /// A controller does what it was told by this process of the server, or does not.
+    Power {
+        run: u64,
+        job: u64,
+        host: usize,
+        op: PowerOp,
+    },
+    /// A person looks whether any host waits for one.
+    Person,
+    /// The SAN is there again, for all.
+    SanBack,
     Fault,
 }
 
@@ -134,6 +149,8 @@ pub(crate) struct Rack {
     disks: BTreeMap<DiskId, u64>,
     /// The server's machine and its store are lost with its next death.
     pub(crate) store_lost: bool,
+    /// The server cannot read the SAN until then.
+    pub(crate) blind_until_ms: u64,
     trace: Vec<String>,
 }
 
@@ -144,7 +161,7 @@ impl Rack {
             scale,
             counts: Counts::default(),
             random: Random::new(seed),
-            server: Server::new(BEGIN_MS),
+            server: Server::new(BEGIN_MS, san::storage(scale)),
             hosts: (0..scale.hosts).map(Host::new).collect(),
             world: World::new(Costs::default()),
             oracle: Oracle::default(),
@@ -155,8 +172,9 @@ impl Rack {
             server_dies: false,
             asked: BTreeMap::new(),
             ticks: 0,
-            disks: BTreeMap::new(),
+            disks: san::disks(scale),
             store_lost: false,
+            blind_until_ms: 0,
             trace: Vec::new(),
         };
         for host in 0..rack.hosts.len() {
@@ -164,6 +182,10 @@ impl Rack {
             rack.after(1, 5_000, Due::PowerOn { host });
         }
         rack.after(0, 1, Due::Tick);
+        if scale.san {
+            rack.world.open_to_all();
+            rack.after(0, 1, Due::Person);
+        }
         rack
     }
 
@@ -175,6 +197,9 @@ impl Rack {
     /// Has the operator make all VMs, and then go on asking for moves, drains and rollouts.
     pub(crate) fn operator_comes(&mut self) {
         self.command(Command::AddRelease { manifest: release(2) });
+        if self.scale.san {
+            self.set_controllers();
+        }
         for n in 0..self.scale.vms {
             let request = CreateVm { memory_mib: Some(64 + 32 * (n % 3)), start: true, ..CreateVm::new(vm(n), "tiny") };
             self.command(Command::CreateVm(request));
@@ -214,7 +239,10 @@ impl Rack {
             {
                 if let Some(due) = self.queue.remove(&(at, n)) {
                     tick |= matches!(due, Due::Tick);
-                    physical |= matches!(due, Due::Job { .. } | Due::Fault | Due::PowerOn { .. });
+                    physical |= matches!(
+                        due,
+                        Due::Job { .. } | Due::Fault | Due::PowerOn { .. } | Due::Power { .. } | Due::Person
+                    );
                     self.happen(due);
                 }
             }
@@ -226,7 +254,7 @@ impl Rack {
             }
             self.deliver();
             if physical {
-                self.oracle.look(&self.world, &self.hosts, self.now_ms);
+                self.oracle.look(&self.world, &self.hosts, self.scale.san, self.now_ms);
             }
             if tick && enough(self) {
                 return;
@@ -288,7 +316,7 @@ impl Rack {
             Due::Tick => {
                 self.server_event(None, |_| Event::Tick);
                 self.ticks += 1;
-                if self.ticks.is_multiple_of(READ_TICKS) {
+                if self.ticks.is_multiple_of(READ_TICKS) && self.blind_until_ms <= self.now_ms {
                     let slots = self.world.slots().iter().map(|(at, slot)| (*at, slot.clone())).collect();
                     let read_mono_ms = self.now_ms;
                     self.server_event(None, |_| Event::Heartbeats { read_mono_ms, slots });
@@ -372,12 +400,15 @@ impl Rack {
                 }
             }
             Due::Operator => self.operator(),
+            Due::Power { run, job, host, op } => self.controller(run, job, host, op),
+            Due::Person => self.person(),
+            Due::SanBack => self.san_back(),
             Due::Fault => self.fault(),
         }
     }
 
     /// Gives the server an event, amid which it may die.
-    fn server_event(&mut self, asker: Option<Asker>, event: impl FnOnce(rack::event::ReplyTo) -> Event) {
+    pub(crate) fn server_event(&mut self, asker: Option<Asker>, event: impl FnOnce(rack::event::ReplyTo) -> Event) {
         let dies = std::mem::take(&mut self.server_dies) && self.server.is_up();
         let crash = if dies { Some(&mut self.random) } else { None };
         self.server.ask(asker, event, self.now_ms, crash);
@@ -477,6 +508,11 @@ impl Rack {
                         }
                     }
                 },
+                Out::Power { run, job, host, op } => {
+                    if let Some(host) = self.hosts.iter().position(|h| h.id == host) {
+                        self.after(50, 3_000, Due::Power { run, job, host, op });
+                    }
+                }
                 Out::Operator { asked, answer } => {
                     if let Some(command) = self.asked.remove(&asked) {
                         self.note(|| format!("operator: {command:?}: {answer:?}"));
@@ -582,7 +618,7 @@ impl Rack {
         }
     }
 
-    fn command(&mut self, command: Command) {
+    pub(crate) fn command(&mut self, command: Command) {
         if !self.server.is_up() {
             return;
         }

@@ -15,7 +15,8 @@ use proto::{DiskId, HostId, MoveId, Term, VmId};
 use rack::Rack;
 use rack::effect::{Answer, Effect, JoinDecision, Reply, StorageOp};
 use rack::event::{Entropy, Event, Now, ReplyTo};
-use rack::policy::{Dom0, Ha, JoinMode, Policy, Serves, Subnet, Template};
+use rack::policy::{Dom0, Ha, JoinMode, Policy, Serves, Storage, Subnet, Template};
+use rack::power::PowerOp;
 use rack::record::{Fence, HostRecord, Key, Kind, Loaded, Record};
 use rack::recovery::{FoundDisk, begin_term};
 use rack::release::DOM0_ROLES;
@@ -24,9 +25,27 @@ use std::net::Ipv4Addr;
 
 /// What leaves the server for somebody.
 pub(crate) enum Out {
-    Report { host: usize, boots: u64, answer: Result<ReportAnswer, JoinRefusal> },
-    Join { host: usize, boots: u64, decision: JoinDecision },
-    Operator { asked: u64, answer: Result<Reply, Refusal> },
+    Report {
+        host: usize,
+        boots: u64,
+        answer: Result<ReportAnswer, JoinRefusal>,
+    },
+    Join {
+        host: usize,
+        boots: u64,
+        decision: JoinDecision,
+    },
+    Operator {
+        asked: u64,
+        answer: Result<Reply, Refusal>,
+    },
+    /// A controller is told something by this process.
+    Power {
+        run: u64,
+        job: u64,
+        host: HostId,
+        op: PowerOp,
+    },
 }
 
 /// Who waits for an answer.
@@ -69,10 +88,10 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    pub(crate) fn new(now_ms: u64) -> Self {
+    pub(crate) fn new(now_ms: u64, storage: Storage) -> Self {
         let mut server = Self {
             rack: None,
-            policy: policy(),
+            policy: policy(storage),
             store: BTreeMap::new(),
             asked: BTreeMap::new(),
             replies: 0,
@@ -246,8 +265,8 @@ impl Server {
                 Effect::Storage { job, op } => {
                     self.jobs.entry(op.disk().clone()).or_default().push_back((job, op));
                 }
-                // No host here has a controller.
-                Effect::Commit(_) | Effect::Power { .. } => {}
+                Effect::Power { job, host, op, .. } => self.out.push(Out::Power { run: self.run, job, host, op }),
+                Effect::Commit(_) => {}
             }
         }
     }
@@ -335,7 +354,7 @@ pub(crate) fn release(version: u64) -> Manifest {
     Manifest { name: "dom0".to_owned(), version, files, ..Manifest::default() }
 }
 
-fn policy() -> Policy {
+fn policy(storage: Storage) -> Policy {
     let template = Template {
         boot: proto::vm::Boot::Kernel { kernel: "a".repeat(64), initrd: None, cmdline: "quiet".to_owned() },
         memory_mib: 96,
@@ -372,7 +391,7 @@ fn policy() -> Policy {
         balance_ms: 20_000,
         migration_rate_bytes_s: 0,
         iqn_prefix: "iqn.2026-11.org.tsubame".to_owned(),
-        portal: ([10, 77, 0, 1], 3260).into(),
+        storage,
         migration_port: 8002,
         boots_at_once: usize::MAX,
         ha: Ha::default(),

@@ -11,6 +11,7 @@ use proto::view::VmPhase;
 
 impl Rack {
     pub(crate) fn create_disk(&mut self, request: CreateDisk, now: Now) -> Result<Accepted, Refusal> {
+        self.own_disks_only()?;
         let CreateDisk { name, size_mib, from } = request;
         check_size(size_mib)?;
         if self.disks.contains(&name) {
@@ -64,6 +65,7 @@ impl Rack {
     }
 
     pub(crate) fn grow_disk(&mut self, disk: &DiskId, request: GrowDisk, now: Now) -> Result<Accepted, Refusal> {
+        self.own_disks_only()?;
         check_size(request.size_mib)?;
         let record = self.idle_disk(disk)?;
         if request.size_mib <= record.size_mib {
@@ -90,6 +92,7 @@ impl Rack {
     }
 
     pub(crate) fn delete_disk(&mut self, disk: &DiskId, now: Now) -> Result<Accepted, Refusal> {
+        self.own_disks_only()?;
         let record = self.idle_disk(disk)?;
         if let Some(vm) = &record.vm {
             return Err(Refusal::DiskInUse { disk: disk.clone(), vm: vm.clone() });

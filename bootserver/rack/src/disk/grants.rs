@@ -4,6 +4,7 @@ use super::{Job, Rack};
 use crate::effect::StorageOp;
 use crate::event::Now;
 use crate::host::base64url;
+use crate::policy::Storage;
 use crate::record::Grant;
 use proto::agent::{DiskAccess, Secret};
 use proto::{DiskId, Epoch, HostId, VmId};
@@ -69,6 +70,9 @@ impl Rack {
             record.grants.insert(host.clone(), Grant { cutting: true, ..grant });
             self.storage.confirmed.remove(&(disk.clone(), host.clone(), grant.number));
         }
+        if self.is_external() {
+            return self.end_if_let_go(disk, host);
+        }
         let op = StorageOp::Cut { disk: disk.clone(), host: host.clone() };
         self.storage_job(Job::Cut(disk.clone(), host.clone(), grant.number), op, now);
         false
@@ -118,9 +122,13 @@ impl Rack {
     pub(crate) fn access(&self, disk: &DiskId, host: &HostId) -> Option<DiskAccess> {
         let record = self.disks.get(disk)?;
         let grant = record.grants.get(host)?;
+        let portal = match &self.policy.storage {
+            Storage::Own { portal } => *portal,
+            Storage::External { .. } => return self.external_disk(disk).map(|declared| declared.access(disk)),
+        };
         let of = |user, secret| DiskAccess {
             disk: disk.clone(),
-            portal: self.policy.portal,
+            portal,
             target: format!("{}:{disk}", self.policy.iqn_prefix),
             lun: 1,
             user,

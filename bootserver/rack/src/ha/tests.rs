@@ -1,7 +1,11 @@
 //! Fences and freezes, step by step. What happens when things fail at random is in `model`.
 
+mod san;
+
 use crate::effect::{Answer, Effect, StorageOp};
-use crate::event::{Command, Event, Now};
+use crate::event::{Command, Event, Now, ReplyTo};
+use crate::policy::Policy;
+use crate::power::PowerOp;
 use crate::record::{Key, Loaded, Record};
 use crate::testing::{Bench, alive, domain, mac, policy};
 use crate::{Rack, ha};
@@ -33,14 +37,20 @@ struct Host {
 /// Some hosts, a storage that does what it is told, and a store.
 struct Few {
     bench: Bench,
+    policy: Policy,
     hosts: Vec<Host>,
     store: BTreeMap<Key, (u64, Record)>,
     /// Cuts are not confirmed.
     sulks: bool,
     /// Nobody reads the slots.
     blind: bool,
+    /// What controllers are at.
+    jobs: Vec<(u64, HostId, PowerOp)>,
+    /// No host does what it is told.
+    deaf: bool,
+    /// Whose report it is that waits for its answer.
+    reports: BTreeMap<ReplyTo, usize>,
     seq: u64,
-    asked: u64,
     /// What was done, by seconds since `zero`.
     log: Vec<String>,
     zero: Now,
@@ -52,7 +62,11 @@ fn id(at: usize) -> HostId {
 
 impl Few {
     fn new(hosts: usize) -> Self {
-        let mut bench = Bench::new(policy());
+        Self::of(hosts, policy())
+    }
+
+    fn of(hosts: usize, policy: Policy) -> Self {
+        let mut bench = Bench::new(policy.clone());
         let zero = bench.now;
         let hosts = (0..hosts).map(|at| {
             let number = u8::try_from(at + 1).expect("few");
@@ -61,8 +75,9 @@ impl Few {
             Host { boot, alive: true, lease: LeaseState::Valid, domains, done, beat: 0, user: None }
         });
         let hosts = hosts.collect();
-        let (store, log) = (BTreeMap::new(), Vec::new());
-        let mut all = Self { bench, hosts, store, sulks: false, blind: false, seq: 0, asked: 0, log, zero };
+        let (store, jobs, log) = (BTreeMap::new(), Vec::new(), Vec::new());
+        let (sulks, blind, deaf, reports) = (false, false, false, BTreeMap::new());
+        let mut all = Self { bench, policy, hosts, store, sulks, blind, jobs, deaf, reports, seq: 0, log, zero };
         all.restart();
         all.pass(5);
         all
@@ -87,44 +102,39 @@ impl Few {
                     }
                     self.apply(Event::StorageDone { job, result: Ok(()) });
                 }
-                Effect::Answer { answer: Answer::Report(Ok(answer)), .. } => {
+                Effect::Answer { to, answer: Answer::Report(Ok(answer)) } => {
+                    let at = self.reports.remove(&to).expect("one of them has asked");
                     for order in answer.orders {
-                        self.obey(order);
+                        self.obey(at, order);
                     }
                 }
-                // No host here has a controller.
-                Effect::Answer { .. } | Effect::Power { .. } => {}
+                Effect::Power { job, host, op, .. } => self.jobs.push((job, host, op)),
+                Effect::Answer { .. } => {}
             }
         }
     }
 
-    /// Orders to nobody in particular: the VM's record says who was meant.
-    fn obey(&mut self, order: proto::agent::Order) {
-        let owner = |all: &Self, vm| {
-            let owner = all.vm(vm).owner.expect("told to an owner");
-            (0..all.hosts.len()).find(|at| id(*at) == owner).expect("a host")
-        };
+    fn obey(&mut self, at: usize, order: proto::agent::Order) {
+        let host = &mut self.hosts[at];
+        if !host.alive || self.deaf || host.done.contains(&order.id) {
+            return;
+        }
+        host.done.push(order.id);
         match order.act {
             Act::Start { vm, .. } => {
-                let at = owner(self, vm.name.as_str());
-                let host = &mut self.hosts[at];
-                if !host.alive || host.done.contains(&order.id) {
-                    return;
-                }
                 let shown = domain(vm.name.as_str(), order.epoch.0, DomainState::Running, Part::Resident);
                 host.domains.push(DomainSurvey { memory_mib: vm.memory_mib, ..shown });
-                host.done.push(order.id);
                 self.note(format!("{} starts on {at} under epoch {}", vm.name, order.epoch));
             }
             Act::Destroy { vm } => {
-                for at in 0..self.hosts.len() {
-                    let stale = |d: &DomainSurvey| d.vm == vm && d.epoch.is_some_and(|e| e < order.epoch);
-                    if self.hosts[at].alive && self.hosts[at].domains.iter().any(stale) {
-                        self.hosts[at].domains.retain(|d| !stale(d));
-                        self.hosts[at].done.push(order.id);
-                        self.note(format!("{vm} destroyed on {at}"));
-                    }
-                }
+                let before = host.domains.len();
+                host.domains.retain(|d| d.vm != vm || d.epoch.is_none_or(|epoch| epoch > order.epoch));
+                let what = if host.domains.len() < before { "destroyed" } else { "logged out" };
+                self.note(format!("{vm} is {what} on {at}"));
+            }
+            Act::Unpause { vm } => {
+                let held = host.domains.iter_mut().filter(|d| d.vm == vm);
+                held.for_each(|d| d.state = DomainState::Running);
             }
             other => panic!("{other:?}"),
         }
@@ -152,7 +162,8 @@ impl Few {
                 let stats = HostStats { memory_free_mib: MEMORY_MIB - used, ..HostStats::default() };
                 let report = Report { domains, outcomes, lease, stats, ..alive(&host.boot, self.seq) };
                 let (mac, key) = (mac(u8::try_from(at + 1).expect("few")), format!("k{at}"));
-                let effects = self.bench.report(mac, &key, report).1;
+                let (reply, effects) = self.bench.report(mac, &key, report);
+                self.reports.insert(reply, at);
                 let user = self.bench.rack.heartbeat_of(&id(at)).map(|h| h.access.user);
                 self.hosts[at].user = user.or(self.hosts[at].user.take());
                 self.carry_out(effects);
@@ -202,13 +213,13 @@ impl Few {
                 .map(|(key, (version, record))| Loaded { key: key.clone(), version: *version, record: record.clone() })
                 .collect(),
         };
-        let (rack, effects) = Rack::restore(policy(), records, self.bench.now).expect("what was kept");
+        let (rack, effects) = Rack::restore(self.policy.clone(), records, self.bench.now).expect("what was kept");
         self.bench.rack = rack;
+        self.jobs.clear();
         self.carry_out(effects);
     }
 
     fn command(&mut self, command: Command) {
-        self.asked += 1;
         let (_, effects) = self.bench.ask(|reply| Event::Operator { reply, command });
         self.carry_out(effects);
     }
@@ -229,6 +240,14 @@ impl Few {
         self.hosts.iter_mut().for_each(|host| host.lease = LeaseState::Valid);
         self.pass(1);
         assert_eq!((self.vm(name).phase, self.vm(name).owner), (VmPhase::Running, Some(id(at))), "{name}");
+    }
+
+    /// The host was switched on again, and has nothing of before.
+    fn boot_anew(&mut self, at: usize) {
+        let number = u8::try_from(at + 1).expect("few");
+        let boot = self.bench.boot(mac(number), &format!("k{at}"), number + 100);
+        let host = &mut self.hosts[at];
+        *host = Host { boot, alive: true, domains: Vec::new(), done: Vec::new(), user: None, ..*host };
     }
 
     /// From here on what happens is noted.
@@ -373,7 +392,7 @@ fn a_fenced_host_that_is_back_is_cleared_and_used_again() {
     all.hosts[0].domains[0].state = DomainState::Paused;
     all.pass(3);
     expect![[r#"
-        1 s: a destroyed on 0
+        1 s: a is destroyed on 0
     "#]]
     .assert_eq(&all.log.concat());
     assert_eq!(all.host(0).fence, None);

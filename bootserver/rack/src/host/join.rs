@@ -144,15 +144,16 @@ impl Rack {
             self.order_dropped(order);
         }
         self.survey_begins_anew(host);
-        self.cut_host(host, now);
+        self.end_ways_of_boot(host, now);
         self.vms_after_boot_of(host, now);
         self.moves_after_boot_of(host, "was booted anew", now);
         // Whatever was left to be taken from it is gone with its old boot.
         if self.hosts.get(host).is_some_and(|record| record.fence.is_some())
             && let Some(record) = self.hosts.edit(host)
         {
-            record.fence = None;
+            (record.fence, record.off) = (None, None);
         }
+        self.forget_fence_order(host);
         self.info(Topic::Host, now, format!("{host} has been booted anew"), |e| e.host = Some(host.clone()));
     }
 }

@@ -39,7 +39,7 @@ impl Rack {
         live.heard_mono_ms = Some(now.mono_ms);
         (live.silent, live.lost) = (false, false);
         if leased {
-            live.sign_mono_ms = now.mono_ms;
+            (live.sign_mono_ms, live.signed) = (now.mono_ms, true);
         }
         let outcomes = std::mem::take(&mut report.outcomes);
         let (term, mut survey) = (report.term, report.survey.take());

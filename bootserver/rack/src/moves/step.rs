@@ -173,13 +173,42 @@ impl Rack {
 
     fn step_committing(&mut self, id: MoveId, record: &MoveRecord, now: Now) {
         // After this no write of the source's can land.
-        if !self.cut_from(&record.view.vm, &record.view.source, now) {
+        let cut = self.cut_from(&record.view.vm, &record.view.source, now);
+        if self.is_external() && !cut {
+            self.release_source(id, record);
+        }
+        if !cut {
             return;
         }
         if let Some(record) = self.moves.edit(&id) {
             record.view.phase = MovePhase::Activating;
         }
         self.touched_moves.insert(id);
+    }
+
+    /// Of a SAN nobody can be cut off: the source itself takes what is left of the guest away, and says so. One that is lost does so
+    /// without power.
+    fn release_source(&mut self, id: MoveId, record: &MoveRecord) {
+        let source = &record.view.source;
+        let left = self.live.get(source).and_then(|live| live.domain(&record.view.vm)).is_some();
+        if self.present(source) && (left || record.source_order.is_some()) {
+            self.tell_release(id, record);
+        }
+    }
+
+    fn tell_release(&mut self, id: MoveId, record: &MoveRecord) {
+        let source = &record.view.source;
+        if self.told(source, &Purpose::Source(id)) {
+            return;
+        }
+        let order = record.source_order.unwrap_or_else(|| self.order_number());
+        if record.source_order.is_none()
+            && let Some(record) = self.moves.edit(&id)
+        {
+            record.source_order = Some(order);
+        }
+        let act = Act::Release { r#move: id, vm: record.view.vm.clone() };
+        self.tell(source, order, self.next_epoch(record.epoch), act, Purpose::Source(id));
     }
 
     fn step_activating(&mut self, id: MoveId, record: &MoveRecord) {
@@ -203,17 +232,7 @@ impl Rack {
         if !self.present(source) {
             return self.end_move(id, MovePhase::Done, now);
         }
-        if self.told(source, &Purpose::Source(id)) {
-            return;
-        }
-        let order = record.source_order.unwrap_or_else(|| self.order_number());
-        if record.source_order.is_none()
-            && let Some(record) = self.moves.edit(&id)
-        {
-            record.source_order = Some(order);
-        }
-        let act = Act::Release { r#move: id, vm: record.view.vm.clone() };
-        self.tell(source, order, self.next_epoch(record.epoch), act, Purpose::Source(id));
+        self.tell_release(id, record);
     }
 
     fn step_aborting(&mut self, id: MoveId, record: &MoveRecord, now: Now) {
@@ -318,6 +337,17 @@ impl Rack {
                 }
             }
             (MovePhase::Copying, Err(failure)) => self.abort(id, format!("{done}: {}", failure.detail), now),
+            (MovePhase::Committing, result) => match result {
+                Err(failure) if failure.kind != FailureKind::NoDomain => self.again(id, true, failure.detail, now),
+                result => {
+                    if let Some(record) = self.moves.edit(&id) {
+                        record.source_order = None;
+                    }
+                    if result.is_ok() {
+                        self.has_logged_out(&done, &record.view.vm);
+                    }
+                }
+            },
             (MovePhase::Releasing, result) => match result {
                 Err(failure) if failure.kind != FailureKind::NoDomain => self.again(id, true, failure.detail, now),
                 _ => self.end_move(id, MovePhase::Done, now),

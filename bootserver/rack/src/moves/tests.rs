@@ -4,7 +4,7 @@ use crate::effect::{Effect, Reply};
 use crate::event::{Command, Event};
 use crate::policy::Policy;
 use crate::record::Fence;
-use crate::testing::{Bench, acts, alive, domain, inventory, mac, policy};
+use crate::testing::{Bench, acts, alive, domain, inventory, mac, policy, san};
 use expect_test::{Expect, expect};
 use proto::agent::{
     Act, DomainState, DomainSurvey, Done, Failure, FailureKind, Order, OrderOutcome, OrderProgress, Part, Permit,
@@ -34,9 +34,10 @@ impl Two {
         let mut two = Self { bench, boots, domains: Default::default(), underway: Default::default(), seq: 0 };
         two.report(0, vec![]);
         let create = CreateVm { start: true, ..CreateVm::new("a".parse().expect("a name"), "tiny") };
-        let (_, effects) = two.bench.ask(|reply| Event::Operator { reply, command: Command::CreateVm(create) });
-        let effects = two.storage(effects);
-        let effects = two.storage(effects);
+        let (_, mut effects) = two.bench.ask(|reply| Event::Operator { reply, command: Command::CreateVm(create) });
+        while effects.iter().any(|effect| matches!(effect, Effect::Storage { .. })) {
+            effects = two.storage(effects);
+        }
         let start = orders(&effects).remove(0);
         two.domains[0] = vec![domain("a", 1, DomainState::Running, Part::Resident)];
         two.report(0, vec![outcome(&start, Ok(Done::Ok))]);
@@ -323,4 +324,34 @@ fn draining_empties_a_host() {
     expect!["its host is being emptied"].assert_eq(&view.moves[0].reason);
     let removed = two.bench.operator(Command::RemoveHost { host: HostId::of(mac(1)) });
     assert!(matches!(removed, Err(Refusal::HostHasVms { count: 1, .. })));
+}
+
+#[test]
+fn on_a_san_the_source_lets_go_before_the_target_runs() {
+    let mut two = Two::new(san());
+    let effects = two.migrate();
+    let effects = two.storage(effects);
+    let receive = orders(&effects).remove(0);
+    let Act::Receive { disks, .. } = &receive.act else { panic!("{receive:?}") };
+    assert_eq!((disks[0].target.as_str(), disks[0].lun), ("iqn.2001-05.com.example:a-0", 3));
+    two.domains[1] = vec![domain("a", 1, DomainState::Paused, Part::Incoming)];
+    two.underway[1] = listening(receive.id, Stage::Listening);
+    two.report(1, vec![outcome(&receive, Ok(Done::Ok))]);
+    let send = orders(&two.report(0, vec![])).remove(0);
+    two.domains[0] = vec![domain("a", 1, DomainState::Suspended, Part::MigratedAway)];
+    two.underway[0] = listening(send.id, Stage::Working);
+    two.underway[1] = listening(receive.id, Stage::Received);
+    let effects = two.report(1, vec![]);
+    two.check(&effects, expect![[r#"move Committing, a Moving at Some("h525400aabb02") epoch 2"#]]);
+    two.underway[0].clear();
+    let effects = two.report(0, vec![outcome(&send, Ok(Done::Ok))]);
+    let release = orders(&effects).remove(0);
+    assert!(matches!(release.act, Act::Release { .. }), "{release:?}");
+    // However often the target asks: what the source holds may still be written by it.
+    let effects = two.report(1, vec![]);
+    two.check(&effects, expect![[r#"move Committing, a Moving at Some("h525400aabb02") epoch 2"#]]);
+    two.domains[0].clear();
+    two.report(0, vec![outcome(&release, Ok(Done::Ok))]);
+    let effects = two.report(1, vec![]);
+    assert!(matches!(orders(&effects).remove(0).act, Act::Activate { .. }));
 }

@@ -137,6 +137,7 @@ impl Rack {
         if let Some(record) = self.hosts.edit(host) {
             record.bmc = bmc;
             record.power = record.power.take().filter(|_| kept);
+            record.bmc_doubted = false;
         }
         let line = &mut self.live(host).power;
         let asking = std::mem::take(&mut line.asking);
@@ -155,6 +156,10 @@ impl Rack {
         if network && verb == PowerVerb::Off {
             let expected = "false: what is switched off does not boot".to_owned();
             return Err(Refusal::BadValue { field: "network".to_owned(), given: "true".to_owned(), expected });
+        }
+        // What becomes of it is the fence's to say, until its guests are certainly gone.
+        if self.awaits_power_off(host) {
+            return Err(Refusal::HostFenced { host: host.clone() });
         }
         if let Some(order) = record.power.as_ref().filter(|order| order.is_open()) {
             if (order.view.verb, order.view.network) == (verb, network) && !order.fence {

@@ -84,7 +84,7 @@ async function ask<M extends Method, P extends PathOf<M>>(
   return (await answer.json()) as Answer<M, P>;
 }
 
-export type HostAct = "accept" | "drain" | "undrain";
+export type HostAct = "accept" | "drain" | "undrain" | "confirm-off";
 export type VmAct = "start" | "shutdown" | "destroy" | "pause" | "resume";
 
 export const api = {

@@ -189,6 +189,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/hosts/{id}/confirm-off": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Say of a host whose fence waits for its power that it has none. */
+        post: operations["postHostsConfirm-off"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/hosts/{id}/describe": {
         parameters: {
             query?: never;
@@ -1010,7 +1027,7 @@ export interface components {
          * @description How far a host without a sign of life is fenced.
          * @enum {string}
          */
-        FenceStep: "waiting" | "cutting" | "done";
+        FenceStep: "waiting" | "power" | "cutting" | "done";
         /** @description How far a file is that is being sent. */
         FileProgress: {
             /**
@@ -2494,6 +2511,38 @@ export interface operations {
         };
     };
     deleteHostsBmc: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Its id or name. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done or begun. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Accepted"];
+                };
+            };
+            /** @description Refused: 400 the request, 401 the session, 404 what it names, 409 the rack's state, 429 too many attempts, 502 a host, 503 the server. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+        };
+    };
+    "postHostsConfirm-off": {
         parameters: {
             query?: never;
             header?: never;

@@ -28,6 +28,9 @@ test("fences in words", () => {
   expect(fence({ fence: "waiting", fence_at_ms: null })).toBe(
     "Fence: its lease and watchdog are waited out.",
   );
+  expect(fence({ fence: "power", fence_at_ms: null })).toBe(
+    "Fence: its VMs start elsewhere when it certainly has no power.",
+  );
   expect(fence({ fence: "cutting", fence_at_ms: 900 })).toBe("Fence: it is being cut off from its disks.");
   expect(fence({ fence: "done" })).toContain("elsewhere");
 });

@@ -41,6 +41,8 @@ export function fenceSays(host: HostView, now_ms: number): string {
   switch (host.fence) {
     case "waiting":
       return `Fence: its lease and watchdog are waited out${left}.`;
+    case "power":
+      return `Fence: its VMs start elsewhere when it certainly has no power${left}.`;
     case "cutting":
       return `Fence: it is being cut off from its disks${left}.`;
     case "done":

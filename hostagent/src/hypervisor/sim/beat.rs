@@ -73,8 +73,7 @@ impl World {
         let Some(beat) = self.beats.get(host).filter(|beat| lives && beat.turn == turn) else { return };
         let Some((given, boot)) = beat.given.clone() else { return };
         let access = &given.access;
-        let granted = self.grants.get(&access.disk).and_then(|g| g.get(host)).is_some_and(|user| *user == access.user);
-        if granted && !beat.cut_off && !beat.stopped {
+        if self.lets_in(access, host) && !beat.cut_off && !beat.stopped {
             let slot = Slot { host: host.clone(), boot, counter: self.now_ms };
             self.slots.insert(given.slot, slot);
             let event = AgentEvent::Renewed { user: access.user.clone(), until_ms: self.now_ms + given.lease_ms };

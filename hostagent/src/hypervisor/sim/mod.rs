@@ -121,6 +121,8 @@ pub struct World {
     hosts: BTreeMap<HostId, Host>,
     /// Which hosts may log in to a disk, each by its user.
     grants: BTreeMap<DiskId, BTreeMap<HostId, String>>,
+    /// It is a SAN that asks nobody whom it may let in.
+    open: bool,
     streams: BTreeMap<MoveId, Stream>,
     cut_links: BTreeSet<(HostId, HostId)>,
     /// Bytes a millisecond that a VM dirties.
@@ -149,6 +151,7 @@ impl World {
             costs,
             hosts: BTreeMap::new(),
             grants: BTreeMap::new(),
+            open: false,
             streams: BTreeMap::new(),
             cut_links: BTreeSet::new(),
             dirty: BTreeMap::new(),
@@ -264,6 +267,17 @@ impl World {
             d.reboots = reboots;
         }
         self.changed(host);
+    }
+
+    /// Has every host log in to every disk, whatever was granted or cut: a SAN that is not the server's.
+    pub fn open_to_all(&mut self) {
+        self.open = true;
+    }
+
+    /// Whether a host is let in.
+    fn lets_in(&self, disk: &DiskAccess, host: &HostId) -> bool {
+        self.open
+            || self.grants.get(&disk.disk).and_then(|grants| grants.get(host)).is_some_and(|user| *user == disk.user)
     }
 
     /// Lets a host log in to a disk. The storage's part: the simulated rack calls it for `StorageOp::Grant`.
@@ -518,8 +532,7 @@ impl World {
     fn login(&mut self, id: &HostId, disks: &[DiskAccess]) -> Result<(), proto::agent::Failure> {
         self.changes += 1;
         for d in disks {
-            let granted = self.grants.get(&d.disk).and_then(|g| g.get(id)).is_some_and(|user| *user == d.user);
-            if !granted {
+            if !self.lets_in(d, id) {
                 return Err(failure(FailureKind::Disk, format!("{}: {id} may not log in as {}", d.disk, d.user)));
             }
             if let Some(host) = self.hosts.get_mut(id) {
