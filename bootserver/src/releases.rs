@@ -166,7 +166,7 @@ impl Releases {
     }
 
     fn missing(&mut self, manifest: &Manifest) -> Result<MissingFiles, Refusal> {
-        check(manifest)?;
+        manifest.check()?;
         let known = self.rack.shown().view.releases.len();
         if known >= RELEASES_MAX && !self.shelved.contains(&id_of(manifest)) {
             let detail = format!("there are {known} releases, and no more are kept; delete some first");
@@ -214,7 +214,7 @@ impl Releases {
     }
 
     async fn add(&mut self, manifest: Manifest) -> Result<Accepted, Refusal> {
-        check(&manifest)?;
+        manifest.check()?;
         if let Some((role, _)) = manifest.files.iter().find(|(_, file)| !self.files.has(&file.sha256, file.bytes)) {
             return Err(Refusal::BadValue {
                 field: "the release".to_owned(),
@@ -297,14 +297,6 @@ fn shelve(shelf: &mut Shelf, files: &Files, manifest: &Manifest) {
             }
         }
     }
-}
-
-fn check(manifest: &Manifest) -> Result<(), Refusal> {
-    manifest.check().map_err(|wrong| Refusal::BadValue {
-        field: wrong.field,
-        given: wrong.given,
-        expected: wrong.expected,
-    })
 }
 
 fn refusal(err: FileError) -> Refusal {

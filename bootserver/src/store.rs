@@ -153,4 +153,4 @@ fn io(doing: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> StoreE
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

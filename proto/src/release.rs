@@ -1,5 +1,6 @@
 //! Releases: sets of files that hosts or guests boot, named by what is in them, and pools of hosts that point at one.
 
+use crate::api::Refusal;
 use crate::ids::{HostId, IdError, check_name};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -189,6 +190,12 @@ pub struct ManifestError {
     pub given: String,
     /// What was expected.
     pub expected: String,
+}
+
+impl From<ManifestError> for Refusal {
+    fn from(ManifestError { field, given, expected }: ManifestError) -> Self {
+        Self::BadValue { field, given, expected }
+    }
 }
 
 impl fmt::Display for ManifestError {

@@ -34,6 +34,13 @@ pub struct Restart {
     pub delay_s: u32,
 }
 
+impl Restart {
+    /// The delay in milliseconds.
+    pub fn delay_ms(&self) -> u64 {
+        u64::from(self.delay_s) * 1000
+    }
+}
+
 impl fmt::Display for Restart {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.priority {

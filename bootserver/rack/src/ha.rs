@@ -161,8 +161,7 @@ impl Rack {
             let Some(record) = self.hosts.get(&host).filter(|record| record.accepted && record.joined()) else {
                 continue;
             };
-            let fence = record.fence;
-            let quiet_ms = self.quiet_ms(&host);
+            let (fence, quiet_ms) = (record.fence, self.quiet_ms(&host));
             match fence {
                 None if quiet_ms >= fence_ms && !self.frozen() && self.needs_fence(&host) => {
                     self.begin_fence(&host, now)
@@ -280,7 +279,7 @@ impl Rack {
             record.run = false;
             record.note = format!("{owner} has failed; this VM is not started again by itself");
         }
-        let delay_ms = u64::from(record.restart.delay_s) * 1000;
+        let delay_ms = record.restart.delay_ms();
         if delay_ms > 0 {
             self.ha.delayed.insert(vm.clone(), now.mono_ms + delay_ms);
             if let Some(record) = self.vms.edit(vm) {
@@ -293,7 +292,7 @@ impl Rack {
     pub(crate) fn take_up_delays(&mut self, now: Now) {
         for record in self.vms.values() {
             let left_ms = record.delayed_until_ms.unwrap_or(0).saturating_sub(now.unix_ms);
-            let left_ms = left_ms.min(u64::from(record.restart.delay_s) * 1000);
+            let left_ms = left_ms.min(record.restart.delay_ms());
             if left_ms > 0 {
                 self.ha.delayed.insert(record.spec.name.clone(), now.mono_ms + left_ms);
             }
@@ -303,7 +302,7 @@ impl Rack {
     /// Its delay has been set anew, and counts from now at the latest.
     pub(crate) fn shorten_delay(&mut self, vm: &VmId, now: Now) {
         let Some(record) = self.vms.edit(vm) else { return };
-        let delay_ms = u64::from(record.restart.delay_s) * 1000;
+        let delay_ms = record.restart.delay_ms();
         record.delayed_until_ms = record.delayed_until_ms.map(|until| until.min(now.unix_ms + delay_ms));
         if let Some(until_mono_ms) = self.ha.delayed.get_mut(vm) {
             *until_mono_ms = (*until_mono_ms).min(now.mono_ms + delay_ms);
@@ -420,9 +419,8 @@ impl Rack {
             FenceStep::Cutting => true,
             FenceStep::Done => false,
         };
-        let (live, read_mono_ms) = (self.live.get(&record.id)?, self.ha.read_mono_ms.filter(|_| waits)?);
-        let quiet_ms = read_mono_ms.saturating_sub(live.sign_mono_ms);
-        Some(now.unix_ms + self.policy.ha.fence_ms.saturating_sub(quiet_ms))
+        let known = self.ha.is_read() && self.live.contains_key(&record.id);
+        (waits && known).then(|| now.unix_ms + self.policy.ha.fence_ms.saturating_sub(self.quiet_ms(&record.id)))
     }
 
     /// Why a VM that is to run is not being started, where it is for what has failed or may have.

@@ -334,7 +334,7 @@ impl Rack {
             self.find_stalls(now);
             self.power_tick(now);
             // What hosts run, and of which releases, is to be known first.
-            if self.commanded_by_none().is_none() {
+            if !self.orders_nothing() {
                 self.step_pools(now);
                 self.collect_by_itself(now);
             }
@@ -409,8 +409,7 @@ impl Rack {
 
     /// Lets everything that may go on take its next step, until nothing can.
     fn settle(&mut self, now: Now) {
-        if self.surveying() || self.superseded.is_some() {
-            // Whose each VM is is not known, or not ours to say.
+        if self.orders_nothing() {
             self.touched_vms.clear();
             self.touched_moves.clear();
         }

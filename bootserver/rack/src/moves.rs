@@ -152,27 +152,9 @@ impl Rack {
         let counters = self.counters.get(&()).copied().unwrap_or_default();
         let id = MoveId(self.above(counters.moves.0));
         self.counters.put(Counters { moves: id, ..counters });
-        self.moves.put(MoveRecord {
-            view: MoveView {
-                id,
-                vm: vm.clone(),
-                source: source.clone(),
-                target: target.clone(),
-                reason: reason.clone(),
-                phase: MovePhase::Preparing,
-                stage: None,
-                bytes: 0,
-                began_ms: now.unix_ms,
-                ended_ms: None,
-                total_ms: None,
-                downtime_ms: None,
-                failure: None,
-            },
-            epoch,
-            source_order: None,
-            target_order: None,
-            sent: false,
-        });
+        let mut record = MoveRecord::begun(id, vm.clone(), (source.clone(), target.clone()), epoch, now.unix_ms);
+        record.view.reason.clone_from(&reason);
+        self.moves.put(record);
         self.set_phase(vm, VmPhase::Moving, now);
         if let Some(record) = self.vms.edit(vm) {
             record.r#move = Some(id);

@@ -429,6 +429,26 @@ pub struct MoveRecord {
 }
 
 impl MoveRecord {
+    /// One of which nothing is done yet.
+    pub fn begun(id: MoveId, vm: VmId, (source, target): (HostId, HostId), epoch: Epoch, began_ms: u64) -> Self {
+        let view = MoveView {
+            id,
+            vm,
+            source,
+            target,
+            reason: String::new(),
+            phase: MovePhase::Preparing,
+            stage: None,
+            bytes: 0,
+            began_ms,
+            ended_ms: None,
+            total_ms: None,
+            downtime_ms: None,
+            failure: None,
+        };
+        Self { view, epoch, source_order: None, target_order: None, sent: false }
+    }
+
     /// Whether nothing more is to be done.
     pub fn ended(&self) -> bool {
         matches!(self.view.phase, MovePhase::Done | MovePhase::Aborted)

@@ -117,6 +117,11 @@ impl Rack {
         true
     }
 
+    /// Whether nothing is ordered of any host: whose each VM is is not known, or not ours to say.
+    pub(crate) fn orders_nothing(&self) -> bool {
+        self.surveying() || self.superseded.is_some()
+    }
+
     /// Why nothing can be commanded: the survey is not over, or another server has taken our place.
     pub(crate) fn commanded_by_none(&self) -> Option<Refusal> {
         if let Some(term) = self.superseded {
@@ -226,21 +231,10 @@ impl Rack {
         if self.hosts.get(host).is_some_and(|record| record.accepted && record.joined()) {
             return;
         }
-        let Some(mac) = host.mac() else { return };
-        let seed = self.seed(host, "");
-        let mut record = self.hosts.get(host).cloned().unwrap_or_else(|| HostRecord::new(mac));
-        record.accepted = true;
         // All that is known is that there was one. No key is empty, so nobody is heard as this boot.
-        record.boot = Some(BootRecord {
-            nonce: String::new(),
-            key: Some(String::new()),
-            csr_pem: None,
-            chap_seed: seed,
-            release: None,
-            term: Term(0),
-        });
-        self.hosts.put(record);
-        self.live(host).sign_mono_ms = now.mono_ms;
+        if !self.put_boot(host, "", "", Term(0), now) {
+            return;
+        }
         self.live(host).heard_mono_ms = Some(now.mono_ms);
         let text = format!("{host} was let in after the backup; it is awaited");
         self.info(Topic::Host, now, text, |e| e.host = Some(host.clone()));
@@ -258,25 +252,29 @@ impl Rack {
         if known.is_some_and(|boot| boot.key.as_deref() == Some(&caller.key) || boot.term == number) {
             return;
         }
-        let Some(mac) = host.mac() else { return };
-        let seed = self.seed(host, &report.boot);
-        let mut record = self.hosts.get(host).cloned().unwrap_or_else(|| HostRecord::new(mac));
-        record.accepted = true;
-        record.boot = Some(BootRecord {
-            nonce: report.boot.clone(),
-            key: Some(caller.key.clone()),
-            csr_pem: None,
-            chap_seed: seed,
-            release: None,
-            term: number,
-        });
-        record.next_boot = None;
-        self.hosts.put(record);
+        if !self.put_boot(host, &report.boot, &caller.key, number, now) {
+            return;
+        }
+        if let Some(record) = self.hosts.edit(host) {
+            record.next_boot = None;
+        }
         let live = self.live(host);
         (live.report, live.beat) = (None, None);
-        live.sign_mono_ms = now.mono_ms;
         let text = format!("{host} has booted or was let in after the backup; it goes on");
         self.info(Topic::Host, now, text, |e| e.host = Some(host.clone()));
+    }
+
+    /// A host is let in, under a boot of which no more is known. False for one whose name is none.
+    fn put_boot(&mut self, host: &HostId, nonce: &str, key: &str, term: Term, now: Now) -> bool {
+        let Some(mac) = host.mac() else { return false };
+        let chap_seed = self.seed(host, nonce);
+        let mut record = self.hosts.get(host).cloned().unwrap_or_else(|| HostRecord::new(mac));
+        record.accepted = true;
+        let (nonce, key) = (nonce.to_owned(), Some(key.to_owned()));
+        record.boot = Some(BootRecord { nonce, key, csr_pem: None, chap_seed, release: None, term });
+        self.hosts.put(record);
+        self.live(host).sign_mono_ms = now.mono_ms;
+        true
     }
 
     /// For CHAP secrets of a boot whose own seed was lost.

@@ -131,9 +131,7 @@ impl Rack {
 
     fn check_release(&self, manifest: &Manifest) -> Result<(), Refusal> {
         let bad = |field: String, given: String, expected: String| Err(Refusal::BadValue { field, given, expected });
-        if let Err(wrong) = manifest.check() {
-            return bad(wrong.field, wrong.given, wrong.expected);
-        }
+        manifest.check()?;
         if manifest.kind == ReleaseKind::Dom0 {
             if let Some(role) = DOM0_ROLES.iter().find(|role| !manifest.files.contains_key(**role)) {
                 let given = manifest.files.keys().cloned().collect::<Vec<_>>().join(", ");

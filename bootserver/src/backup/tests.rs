@@ -1,23 +1,12 @@
 use super::file::BackupError;
 use super::*;
 use crate::ca::Ca;
+use crate::store::tests::{counters, lease};
 use crate::store::{FILE, Store};
-use proto::{MoveId, OrderId};
-use rack::record::{Change, Counters, Key, Kind, Record};
+use rack::record::{Kind, Record};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicBool, Ordering};
-
-fn counters(expect: u64) -> Change {
-    let to = Record::Counters(Counters { orders: OrderId(expect + 1), moves: MoveId(7), ..Counters::default() });
-    Change { key: Key { kind: Kind::Counters, name: "counters".to_owned() }, expect, to: Some(to) }
-}
-
-fn lease(last: u8, expect: u64) -> Change {
-    let mac = proto::Mac([2, 0, 0, 0, 0, last]);
-    let to = Record::Lease(rack::record::LeaseRecord { mac, address: [10, 77, 0, last].into(), expires_ms: expect });
-    Change { key: Key { kind: Kind::Lease, name: mac.to_string() }, expect, to: Some(to) }
-}
 
 fn schedule(dir: &Path) -> Schedule {
     Schedule { directory: dir.join("backups"), every_s: 0, keep: 3 }

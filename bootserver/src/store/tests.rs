@@ -5,12 +5,12 @@ use rack::record::{Counters, Key, Kind, Record};
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
-fn counters(expect: u64) -> Change {
+pub(crate) fn counters(expect: u64) -> Change {
     let to = Record::Counters(Counters { orders: OrderId(expect + 1), moves: MoveId(7), ..Counters::default() });
     Change { key: Key { kind: Kind::Counters, name: "counters".to_owned() }, expect, to: Some(to) }
 }
 
-fn lease(last: u8, expect: u64) -> Change {
+pub(crate) fn lease(last: u8, expect: u64) -> Change {
     let mac = proto::Mac([2, 0, 0, 0, 0, last]);
     let to = Record::Lease(rack::record::LeaseRecord { mac, address: [10, 77, 0, last].into(), expires_ms: expect });
     Change { key: Key { kind: Kind::Lease, name: mac.to_string() }, expect, to: Some(to) }

@@ -23,8 +23,7 @@ pub(super) fn run(environment: &Environment, command: VmCommand, out: Output) ->
         VmCommand::Show(VmRef { vm }) => {
             let doing = format!("showing VM {vm}");
             let view = rack_view(&open(&doing, environment)?, &doing)?;
-            let message = Refusal::NoVm { vm: vm.clone() }.to_string();
-            let shown = find_vm(&view, &vm).ok_or(Fault::Refused { doing, message })?;
+            let shown = known(&view, &vm, &doing)?;
             out.show(shown, |width| vms::show(&view, shown, width))
         }
         VmCommand::Create(args) => create(environment, args, out),
@@ -52,8 +51,7 @@ pub(super) fn run(environment: &Environment, command: VmCommand, out: Output) ->
             let doing = format!("saying how VM {vm} is started again");
             let server = open(&doing, environment)?;
             let view = rack_view(&server, &doing)?;
-            let message = Refusal::NoVm { vm: vm.clone() }.to_string();
-            let before = find_vm(&view, &vm).ok_or(Fault::Refused { doing: doing.clone(), message })?.restart;
+            let before = known(&view, &vm, &doing)?.restart;
             let restart = Restart {
                 priority: priority.map_or(before.priority, Into::into),
                 delay_s: restart_delay.unwrap_or(before.delay_s),
@@ -140,6 +138,11 @@ fn migrate(
         let moved = view.moves.iter().find(|m| m.id == id)?;
         Some((moved.clone(), moves::done(view, moved)))
     })
+}
+
+fn known<'a>(view: &'a RackView, vm: &VmId, doing: &str) -> Result<&'a VmView, Fault> {
+    let refused = || Fault::Refused { doing: doing.to_owned(), message: Refusal::NoVm { vm: vm.clone() }.to_string() };
+    find_vm(view, vm).ok_or_else(refused)
 }
 
 fn result(view: &RackView, vm: &VmId) -> Option<(VmView, String)> {

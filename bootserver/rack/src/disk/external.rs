@@ -116,13 +116,16 @@ impl Rack {
         if self.hosts.contains(host) && !self.has_let_go(disk, host) {
             return false;
         }
-        if let Some(record) = self.disks.edit(disk) {
-            record.grants.remove(host);
-            if let Some(vm) = record.vm.clone() {
-                self.touch_vm(&vm);
-            }
-        }
+        self.end_way(disk, host);
         true
+    }
+
+    fn end_way(&mut self, disk: &DiskId, host: &HostId) {
+        let Some(record) = self.disks.edit(disk) else { return };
+        record.grants.remove(host);
+        if let Some(vm) = record.vm.clone() {
+            self.touch_vm(&vm);
+        }
     }
 
     /// Whether the host has nothing of the VM, and has said since the way is being taken that it is logged out: what dom0 still held of a
@@ -178,13 +181,8 @@ impl Rack {
             return;
         }
         for disk in self.disks.ids() {
-            if self.disks.get(&disk).is_some_and(|record| record.grants.contains_key(host))
-                && let Some(record) = self.disks.edit(&disk)
-            {
-                record.grants.remove(host);
-                if let Some(vm) = record.vm.clone() {
-                    self.touch_vm(&vm);
-                }
+            if self.disks.get(&disk).is_some_and(|record| record.grants.contains_key(host)) {
+                self.end_way(&disk, host);
             }
         }
     }

@@ -66,7 +66,7 @@ impl Rack {
         self.note_host_state(host, now);
         self.note_health(host, now);
         self.survey_heard(host, term, survey, now);
-        if !self.surveying() && self.superseded.is_none() {
+        if !self.orders_nothing() {
             for outcome in outcomes {
                 self.order_ended(host, outcome, now);
             }

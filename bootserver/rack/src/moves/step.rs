@@ -173,11 +173,10 @@ impl Rack {
 
     fn step_committing(&mut self, id: MoveId, record: &MoveRecord, now: Now) {
         // After this no write of the source's can land.
-        let cut = self.cut_from(&record.view.vm, &record.view.source, now);
-        if self.is_external() && !cut {
-            self.release_source(id, record);
-        }
-        if !cut {
+        if !self.cut_from(&record.view.vm, &record.view.source, now) {
+            if self.is_external() {
+                self.release_source(id, record);
+            }
             return;
         }
         if let Some(record) = self.moves.edit(&id) {

@@ -19,7 +19,7 @@ use crate::moves::Transit;
 use crate::record::{MoveRecord, VmRecord};
 use proto::agent::{DomainState, DomainSurvey, HostSurvey, KnownGuest, Part};
 use proto::event::Topic;
-use proto::view::{MovePhase, MoveView, VmPhase};
+use proto::view::{MovePhase, VmPhase};
 use proto::vm::Restart;
 use proto::{DiskId, Epoch, HostId, MoveId, VmId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -285,27 +285,12 @@ impl Rack {
     ) {
         let off = phase == MovePhase::Aborting;
         let orders = off.then(|| (self.order_number(), self.order_number())).unzip();
-        self.moves.put(MoveRecord {
-            view: MoveView {
-                id,
-                vm: vm.clone(),
-                source,
-                target,
-                reason: "found under way after the restore".to_owned(),
-                phase,
-                stage: None,
-                bytes: 0,
-                began_ms: now.unix_ms,
-                ended_ms: None,
-                total_ms: None,
-                downtime_ms: None,
-                failure: off.then(|| "the server was restored from a backup".to_owned()),
-            },
-            epoch,
-            source_order: orders.0,
-            target_order: orders.1,
-            sent: true,
-        });
+        let mut record = MoveRecord::begun(id, vm.clone(), (source, target), epoch, now.unix_ms);
+        record.view.reason = "found under way after the restore".to_owned();
+        record.view.phase = phase;
+        record.view.failure = off.then(|| "the server was restored from a backup".to_owned());
+        (record.source_order, record.target_order, record.sent) = (orders.0, orders.1, true);
+        self.moves.put(record);
         if let Some(record) = self.vms.edit(vm) {
             record.r#move = Some(id);
         }
