@@ -3,20 +3,24 @@
 //! Owns: which names there are, how many transfers run at once, and telling the rack how far each is. Never does: join
 //! a path, or take a file. Why async-tftp and under which limits is in docs/design/0002-tftp.md.
 
+use crate::privileges;
 use crate::rack_task::Handle;
 use async_tftp::packet;
 use async_tftp::server::{Handler, TftpServerBuilder};
 use bytes::Bytes;
+use futures_util::future::{Either, select};
 use futures_util::io::{AsyncRead, Sink};
 use rack::event::{BootFile, Event};
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
+use std::thread;
 use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
 
 /// Ethernet's 1,500 bytes less the headers of IP (20), UDP (8) and TFTP (4): never a fragment.
 const BLOCK_BYTES_MAX: u16 = 1468;
@@ -57,12 +61,31 @@ pub fn open(server: Ipv4Addr) -> io::Result<UdpSocket> {
 }
 
 /// Serves on it until the future is dropped or the socket fails.
-pub async fn serve(socket: UdpSocket, loaders: Loaders, rack: Handle) -> Result<(), async_tftp::Error> {
+pub async fn serve(socket: UdpSocket, loaders: Loaders, rack: Handle) -> io::Result<()> {
     let files = Files { loaders, transfers: Transfers::default(), rack: Some(rack) };
     serve_on(socket, files).await
 }
 
-async fn serve_on(socket: UdpSocket, files: Files) -> Result<(), async_tftp::Error> {
+/// async-tftp waits by async-io, not by tokio. On a thread of its own that drives async-io's reactor itself, no packet is handed from one
+/// thread to another.
+async fn serve_on(socket: UdpSocket, files: Files) -> io::Result<()> {
+    let (mut end, ended) = oneshot::channel();
+    let serving = move || {
+        privileges::give_up_or_warn();
+        let serving = async_io::block_on(async {
+            match select(pin!(transfers(socket, files)), pin!(end.closed())).await {
+                Either::Left((result, _)) => Some(result.map_err(io::Error::other)),
+                Either::Right(((), _)) => None,
+            }
+        });
+        // Nobody hears it only if nobody serves any more.
+        let _ = serving.map(|result| end.send(result));
+    };
+    thread::Builder::new().name("tftp".to_owned()).spawn(serving)?;
+    ended.await.unwrap_or_else(|_| Err(io::Error::other("its thread has ended")))
+}
+
+async fn transfers(socket: UdpSocket, files: Files) -> Result<(), async_tftp::Error> {
     TftpServerBuilder::with_handler(files)
         .std_socket(socket)?
         .timeout(TRY)

@@ -1,8 +1,11 @@
 //! DHCP: exchanges a second by perfdhcp, and a thousand clients that ask at once.
 
 use super::field::{CARD, Client, SERVER, join};
+use super::side::Running;
 use anyhow::{Context, Result, bail, ensure};
+use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::time::TimeValLike;
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, UdpSocket};
@@ -26,14 +29,18 @@ pub(super) struct Rate {
     /// Whole exchanges a second: DISCOVER, OFFER, REQUEST, ACK.
     pub(super) done_s: f64,
     pub(super) loss: f64,
+    /// Processor time of one exchange, microseconds: the server's, and perfdhcp's. What it costs the kernel to carry a packet is counted
+    /// where the packet is sent.
+    pub(super) server_us: f64,
+    pub(super) client_us: f64,
 }
 
 /// The highest rate at which less than [`LOSS_MAX`] is lost. `first_mac` numbers the clients, so that none was seen before.
-pub(super) fn most(client: &Client, first_mac: &mut u8) -> Result<Rate> {
+pub(super) fn most(server: &Running, client: &Client, first_mac: &mut u8) -> Result<Rate> {
     let (mut borne, mut too_much, mut rate) = (None, None, RATE_FIRST);
     let mut halvings = 0;
     while halvings < HALVINGS && rate <= RATE_MAX {
-        let seen = at(client, rate, first_mac)?;
+        let seen = at(server, client, rate, first_mac)?;
         if seen.loss < LOSS_MAX {
             borne = Some((rate, seen));
         } else {
@@ -54,11 +61,12 @@ pub(super) fn most(client: &Client, first_mac: &mut u8) -> Result<Rate> {
 }
 
 /// Every client is new, or a server could answer a renewal from memory.
-fn at(client: &Client, rate: u32, first_mac: &mut u8) -> Result<Rate> {
+fn at(server: &Running, client: &Client, rate: u32, first_mac: &mut u8) -> Result<Rate> {
     *first_mac = first_mac.wrapping_add(1);
     let mac = format!("mac=00:0c:{first_mac:02x}:00:00:00");
     let (rate, period) = (rate.to_string(), RATE_S.to_string());
     let args = ["-4", "-b", &mac, "-r", &rate, "-R", "1000000", "-p", &period, "-W", "1", &SERVER.to_string()];
+    let (server_before, client_before) = (server.cost()?.cpu, children_cpu()?);
     let out = client.command("perfdhcp")?.args(args).output().context("running perfdhcp; is it installed?")?;
     let text = String::from_utf8_lossy(&out.stdout);
     // Its exit code tells of losses too; without figures it is an error.
@@ -70,7 +78,20 @@ fn at(client: &Client, rate: u32, first_mac: &mut u8) -> Result<Rate> {
         bail!("perfdhcp: {}: {text}{}", out.status, String::from_utf8_lossy(&out.stderr));
     };
     ensure!(discovers > 0.0, "perfdhcp sent nothing: {text}");
-    Ok(Rate { done_s: acks / f64::from(RATE_S), loss: 1.0 - acks / discovers })
+    let each_us = |used: Duration| used.as_secs_f64() * 1e6 / acks.max(1.0);
+    Ok(Rate {
+        done_s: acks / f64::from(RATE_S),
+        loss: 1.0 - acks / discovers,
+        server_us: each_us(server.cost()?.cpu - server_before),
+        client_us: each_us(children_cpu()? - client_before),
+    })
+}
+
+/// Of children that have ended and were waited for.
+fn children_cpu() -> Result<Duration> {
+    let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
+    let us = usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
+    Ok(Duration::from_micros(us.try_into().context("time that was used is not negative")?))
 }
 
 /// What counts for a client that had no answer to all its tries.

@@ -103,15 +103,19 @@ struct Bench {
 #[derive(Default)]
 struct Figures {
     values: Vec<f64>,
-    cpu_s_per_unit: Vec<f64>,
+    cpu_per_unit: Vec<f64>,
     peak_mib: Vec<f64>,
 }
 
 impl Figures {
     fn note(&mut self, value: f64, units: f64, before: Cost, after: Cost) {
+        self.add(value, (after.cpu - before.cpu).as_secs_f64() / units, after.peak_bytes);
+    }
+
+    fn add(&mut self, value: f64, cpu_per_unit: f64, peak_bytes: u64) {
         self.values.push(value);
-        self.cpu_s_per_unit.push((after.cpu - before.cpu).as_secs_f64() / units);
-        self.peak_mib.push(after.peak_bytes as f64 / f64::from(1 << 20));
+        self.cpu_per_unit.push(cpu_per_unit);
+        self.peak_mib.push(peak_bytes as f64 / f64::from(1 << 20));
     }
 }
 
@@ -128,14 +132,19 @@ impl Bench {
         for _ in 0..self.rounds {
             for (side, figures) in sides.into_iter().zip(&mut figures) {
                 let server = self.start(side)?;
-                let before = server.cost()?;
-                let most = dhcp::most(&self.client, &mut first_mac)?;
-                println!("  {:<12} {:6.0} a second, {:.2} % lost", side.name(), most.done_s, most.loss * 100.0);
-                // What the search cost in all is no figure of one rate.
-                figures.note(most.done_s, f64::NAN, before, server.cost()?);
+                let most = dhcp::most(&server, &self.client, &mut first_mac)?;
+                println!(
+                    "  {:<12} {:6.0} a second, {:.2} % lost; of each exchange {:.0} µs of processor time, perfdhcp's {:.0} µs",
+                    side.name(),
+                    most.done_s,
+                    most.loss * 100.0,
+                    most.server_us,
+                    most.client_us
+                );
+                figures.add(most.done_s, most.server_us, server.cost()?.peak_bytes);
             }
         }
-        table("exchanges/s", &sides, &figures, None)
+        table("exchanges/s", &sides, &figures, Some("CPU µs each"))
     }
 
     fn cold(&self) -> Result<()> {
@@ -277,7 +286,7 @@ fn table(unit: &str, sides: &[Side], figures: &[Figures], cpu: Option<&str>) -> 
         let cost = match cpu {
             // Its children, one for each transfer, are gone before they can be asked.
             Some(_) if *side == Side::Hpa => String::new(),
-            Some(cpu) => format!("{:7.2} {cpu}", median(&figures.cpu_s_per_unit)?),
+            Some(cpu) => format!("{:7.2} {cpu}", median(&figures.cpu_per_unit)?),
             None => String::new(),
         };
         println!(
