@@ -8,6 +8,7 @@ use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use proto::vm::Boot;
 use ring::digest::{Context, SHA256};
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
 use std::net::SocketAddrV4;
@@ -19,8 +20,8 @@ use tokio::net::TcpStream;
 const FILE_BYTES_MAX: u64 = 256 << 20;
 /// A CA certificate.
 const CA_BYTES_MAX: u64 = 64 << 10;
-/// Files kept for guests; beyond that the oldest goes.
-const FILES_MAX: usize = 8;
+/// Files kept for guests that may come, bytes; beyond that the oldest go. They have 128 MiB (images/dom0/init).
+const KEPT_BYTES_MAX: u64 = 48 << 20;
 /// Between two pieces of a file.
 const SILENCE_S: u64 = 20;
 
@@ -33,16 +34,26 @@ pub struct FetchError {
     why: String,
 }
 
-/// Fetches the boot files that are not there yet into `dir`, under their digests.
+/// The digests of the files that a guest boots from.
+pub fn digests(boot: &Boot) -> Vec<&str> {
+    match boot {
+        Boot::Kernel { kernel, initrd, .. } => std::iter::once(kernel).chain(initrd).map(String::as_str).collect(),
+        Boot::Disk { loader } => vec![loader],
+    }
+}
+
+/// Fetches the boot files that are not there yet into `dir`, under their digests. Of the others `spared` stay.
 ///
 /// # Errors
 /// The first file that could not be had.
-pub async fn boot_files(from: SocketAddrV4, dir: &Path, boot: &Boot) -> Result<(), FetchError> {
-    let digests: Vec<&String> = match boot {
-        Boot::Kernel { kernel, initrd, .. } => std::iter::once(kernel).chain(initrd).collect(),
-        Boot::Disk { loader } => vec![loader],
-    };
-    prune(dir, &digests);
+pub async fn boot_files(
+    from: SocketAddrV4,
+    dir: &Path,
+    boot: &Boot,
+    spared: &BTreeSet<String>,
+) -> Result<(), FetchError> {
+    let digests = digests(boot);
+    prune(dir, |name| spared.contains(name) || digests.contains(&name));
     for digest in digests {
         let path = format!("/blob/{digest}");
         let failed = |why: String| FetchError { from, path: path.clone(), why };
@@ -54,16 +65,19 @@ pub async fn boot_files(from: SocketAddrV4, dir: &Path, boot: &Boot) -> Result<(
         let part = dir.join(format!("{digest}.part"));
         let mut out = fs::File::create(&part).map_err(|e| failed(format!("making {}: {e}", part.display())))?;
         let mut sum = Context::new(&SHA256);
-        get(from, &path, FILE_BYTES_MAX, |bytes| {
+        let got = get(from, &path, FILE_BYTES_MAX, |bytes| {
             sum.update(bytes);
             out.write_all(bytes).map_err(|e| format!("writing {}: {e}", part.display()))
-        })
-        .await?;
-        let got = hex(sum.finish().as_ref());
-        if got != digest.to_ascii_lowercase() {
+        });
+        let checked = got.await.and_then(|_| match hex(sum.finish().as_ref()) {
+            got if got == digest.to_ascii_lowercase() => Ok(()),
+            got => Err(failed(format!("its sha256 is {got}"))),
+        });
+        if checked.is_err() {
+            // What is there of it would be in the way of all others.
             let _ = fs::remove_file(&part);
-            return Err(failed(format!("its sha256 is {got}")));
         }
+        checked?;
         fs::rename(&part, &file).map_err(|e| failed(format!("naming {}: {e}", file.display())))?;
     }
     Ok(())
@@ -121,14 +135,22 @@ async fn get(
     Ok(date)
 }
 
-/// Lets the oldest files go that these guests do not need. A guest that runs has no use for its files.
-fn prune(dir: &Path, needed: &[&String]) {
+/// Lets the oldest files go that are not needed, until the others are few enough. A guest that runs has no use for its files.
+fn prune(dir: &Path, needed: impl Fn(&str) -> bool) {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-    let mut files: Vec<_> = entries.filter_map(|e| Some((e.metadata().ok()?.modified().ok()?, e.path()))).collect();
-    files.retain(|(_, p)| !needed.iter().any(|d| p.file_name().is_some_and(|n| n.to_str() == Some(d.as_str()))));
+    let file = |entry: fs::DirEntry| {
+        let about = entry.metadata().ok()?;
+        Some((about.modified().ok()?, about.len(), entry.path()))
+    };
+    let mut files: Vec<_> = entries.filter_map(file).collect();
+    files.retain(|(_, _, path)| !path.file_name().and_then(|name| name.to_str()).is_some_and(&needed));
     files.sort();
-    let many = files.len().saturating_sub(FILES_MAX - needed.len().min(FILES_MAX));
-    for (_, path) in files.into_iter().take(many) {
+    let mut bytes: u64 = files.iter().map(|(_, bytes, _)| bytes).sum();
+    for (_, of_it, path) in files {
+        if bytes <= KEPT_BYTES_MAX {
+            break;
+        }
+        bytes -= of_it;
         // What cannot be removed only takes room.
         let _ = fs::remove_file(path);
     }

@@ -16,6 +16,11 @@ pub enum IdError {
         /// What was given.
         given: String,
     },
+    /// Xen's tools name the halves of a move so (tools/xl/xl_migrate.c).
+    Half {
+        /// What was given.
+        given: String,
+    },
     /// Not six bytes in hexadecimal, parted by `:` or `-`.
     Mac {
         /// What was given.
@@ -30,6 +35,9 @@ impl fmt::Display for IdError {
                 f,
                 "{given:?} is no name: expected 1 to {NAME_BYTES_MAX} of a-z, 0-9 and '-', beginning and ending with a letter or digit"
             ),
+            Self::Half { given } => {
+                write!(f, "{given:?} is no name: Xen's tools give such to the halves of a move; expected another end")
+            }
             Self::Mac { given } => {
                 write!(f, "{given:?} is no MAC address: expected six bytes as 52:54:00:aa:bb:01")
             }
@@ -47,7 +55,13 @@ pub(crate) fn check_name(given: &str) -> Result<(), IdError> {
         && bytes.iter().all(|&b| inner(b) || b == b'-')
         && bytes.first().is_some_and(|&b| inner(b))
         && bytes.last().is_some_and(|&b| inner(b));
-    if fits { Ok(()) } else { Err(IdError::Name { given: given.chars().take(80).collect() }) }
+    if !fits {
+        return Err(IdError::Name { given: given.chars().take(80).collect() });
+    }
+    if ["--incoming", "--migratedaway"].iter().any(|half| given.ends_with(half)) {
+        return Err(IdError::Half { given: given.to_owned() });
+    }
+    Ok(())
 }
 
 macro_rules! name_id {

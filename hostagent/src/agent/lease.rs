@@ -186,7 +186,8 @@ impl Agent {
         // Without a look, all that may run.
         let runs = |vm: &VmId| {
             seen.as_ref().is_none_or(|survey| {
-                survey.domains.iter().any(|d| d.vm == *vm && d.is_resident() && d.state == DomainState::Running)
+                let runs = |d: &crate::hypervisor::SeenDomain| d.state == DomainState::Running || d.reboots;
+                survey.domains.iter().any(|d| d.vm == *vm && d.is_resident() && runs(d))
             })
         };
         let under = self.lease.under();

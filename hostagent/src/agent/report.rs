@@ -2,9 +2,13 @@
 //!
 //! Owns: the report's clock, the rates between two reports. Never does: deciding on orders.
 
+use super::orders::Work;
 use super::{Agent, AgentAction, JobFor};
 use crate::hypervisor::{Completion, Op, OpResult, SeenDomain, Survey};
-use proto::agent::{DomainSurvey, HostStats, OrderProgress, Part, Report, Stage};
+use proto::agent::{DomainState, DomainSurvey, HostStats, OrderOutcome, OrderProgress, Part, Report, Stage};
+
+/// Of the outcomes in one report, bytes.
+const OUTCOMES_BYTES_MAX: usize = 512 << 10;
 
 impl Agent {
     /// A report begins with a fresh survey; one at a time.
@@ -29,8 +33,10 @@ impl Agent {
             seq: self.seq,
             uptime_ms: now_ms,
             stats: stats(&before, &survey, now_ms - before_ms),
-            domains: survey.domains.iter().map(|d| self.survey_domain(d, &before, now_ms - before_ms)).collect(),
-            outcomes: self.outcomes.values().cloned().collect(),
+            domains: (survey.domains.iter().map(|d| self.survey_domain(d, &before, now_ms, now_ms - before_ms)))
+                .chain(self.remade(&survey))
+                .collect(),
+            outcomes: self.outcomes_that_fit(),
             underway: self.underway(),
             lease: self.lease.state(now_ms),
             term: self.rule.term(),
@@ -41,7 +47,49 @@ impl Agent {
         self.actions.push(AgentAction::Post(report));
     }
 
-    fn survey_domain(&self, seen: &SeenDomain, before: &Survey, ms: u64) -> DomainSurvey {
+    /// The server takes 1 MiB: what does not fit goes when these were seen. One always goes; none is longer than a console's 64 KiB, escaped.
+    fn outcomes_that_fit(&self) -> Vec<OrderOutcome> {
+        let mut bytes = 0;
+        let fits = |outcome: &&OrderOutcome| {
+            let first = bytes == 0;
+            bytes += serde_json::to_vec(outcome).map_or(0, |text| text.len());
+            first || bytes <= OUTCOMES_BYTES_MAX
+        };
+        self.outcomes.values().take_while(fits).cloned().collect()
+    }
+
+    /// Guests that are being made anew, as they shut themselves down in order to start again: they are here, though Xen has no domain of them
+    /// for a while. Their memory is theirs.
+    fn remade<'a>(&'a self, survey: &'a Survey) -> impl Iterator<Item = DomainSurvey> + 'a {
+        let remade = self.works.values().filter_map(Work::remakes);
+        let gone = remade.filter(|guest| survey.domains.iter().all(|d| d.vm != guest.spec.name));
+        gone.map(|guest| DomainSurvey {
+            vm: guest.spec.name.clone(),
+            domid: 0,
+            epoch: Some(guest.epoch),
+            state: DomainState::Dying,
+            part: Part::Resident,
+            memory_mib: guest.spec.memory_mib,
+            cpu_cores: 0.0,
+            net_rx_bytes_s: 0.0,
+            net_tx_bytes_s: 0.0,
+            disk_read_bytes_s: 0.0,
+            disk_write_bytes_s: 0.0,
+        })
+    }
+
+    /// What a domain does, as the server is to see it.
+    fn state(&self, seen: &SeenDomain, now_ms: u64) -> DomainState {
+        match seen.state {
+            // It has not ended, but waits to be made anew: for a lease, and for the server where it may not go on by itself.
+            DomainState::Shutdown if seen.reboots && self.may_remake(&seen.vm) => DomainState::Dying,
+            DomainState::Shutdown if seen.reboots && self.leased(now_ms) => DomainState::Crashed,
+            DomainState::Shutdown if seen.reboots => DomainState::Dying,
+            state => state,
+        }
+    }
+
+    fn survey_domain(&self, seen: &SeenDomain, before: &Survey, now_ms: u64, ms: u64) -> DomainSurvey {
         let was = before.domains.iter().find(|d| d.domid == seen.domid && d.vm == seen.vm);
         let rate = |count: fn(&SeenDomain) -> u64| was.map_or(0.0, |was| per_s(count(was), count(seen), ms));
         let guest = self.notes.get(&seen.vm).and_then(|n| n.guest.as_ref());
@@ -49,7 +97,7 @@ impl Agent {
             vm: seen.vm.clone(),
             domid: seen.domid,
             epoch: guest.map(|g| g.epoch),
-            state: seen.state,
+            state: self.state(seen, now_ms),
             part: seen.part,
             memory_mib: seen.memory_mib,
             cpu_cores: rate(|d| d.cpu_ns) / 1e9,

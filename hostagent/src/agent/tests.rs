@@ -399,6 +399,60 @@ fn a_guest_that_reboots_is_made_anew() {
     assert!(state_is(&r, DomainState::Crashed), "the server decides on a crash");
 }
 
+/// However long that takes, it is here; and who is to be destroyed meanwhile is not made.
+#[test]
+fn a_guest_that_is_made_anew_is_reported_until_it_runs() {
+    let mut r = Rack::at(Costs { create_ms: 100_000, ..Costs::default() });
+    let id = r.order("a", 1, start());
+    assert!(r.run(200_000, |r| r.outcome("a", id).is_some()));
+    let shown = |r: &Rack| {
+        let report = r.hosts[&host("a")].report.as_ref().expect("it reports");
+        report.domains.iter().map(|d| (d.state, d.epoch, d.memory_mib)).collect::<Vec<_>>()
+    };
+    r.world.guest_ends(&host("a"), &vm(), DomainState::Shutdown, true);
+    r.run(50_000, |_| false);
+    assert!(r.world.domains(&host("a")).is_empty());
+    assert_eq!(shown(&r), [(DomainState::Dying, Some(Epoch(1)), 1024)]);
+    assert!(r.run(200_000, |r| !r.world.running(&vm()).is_empty()));
+    r.run(5_000, |_| false);
+    assert_eq!(shown(&r), [(DomainState::Running, Some(Epoch(1)), 1024)]);
+    r.world.guest_ends(&host("a"), &vm(), DomainState::Shutdown, true);
+    // The order comes before the domain is made, which would take longer than is waited for.
+    assert!(r.run(10_000, |r| r.world.domains(&host("a")).is_empty()));
+    assert_eq!(r.done("a", 1, Act::Destroy { vm: vm() }), "Ok");
+    assert!(r.world.domains(&host("a")).is_empty());
+}
+
+/// What runs under an earlier epoch has lost its disks to whoever ordered the start.
+#[test]
+fn a_start_clears_away_what_runs_under_another_epoch() {
+    let mut r = Rack::new();
+    assert_eq!(r.done("a", 1, start()), "Ok");
+    assert_eq!(r.done("a", 2, start()), "Ok");
+    assert!(r.world.domains(&host("a")).iter().all(|d| d.lineage == 2), "{}", r.show());
+}
+
+#[test]
+fn outcomes_go_as_many_as_the_server_takes() {
+    let mut r = Rack::new();
+    assert_eq!(r.done("a", 1, start()), "Ok");
+    let text = "\u{1}".repeat(64 << 10);
+    let agent = &mut r.hosts.get_mut(&host("a")).expect("there").agent;
+    let ids = (100..108).map(OrderId);
+    ids.clone().for_each(|id| agent.outcome(id, Ok(proto::agent::Done::Console { text: text.clone() })));
+    let mut seen = Vec::new();
+    for _ in 0..8 {
+        r.run(3_000, |_| false);
+        let report = r.hosts[&host("a")].report.clone().expect("it reports");
+        assert!(serde_json::to_vec(&report).expect("plain data").len() < 1 << 20);
+        let ended: Vec<OrderId> = report.outcomes.iter().map(|outcome| outcome.id).collect();
+        seen.extend(ended.iter().copied().filter(|id| id.0 >= 100));
+        let answer = ReportAnswer { seen: ended, report_ms: 2_000, ..ReportAnswer::default() };
+        r.feed(&host("a"), AgentEvent::Answer(answer));
+    }
+    assert_eq!(seen, ids.collect::<Vec<_>>(), "each goes once");
+}
+
 #[test]
 fn an_abort_ends_a_stream_under_way() {
     let mut r = Rack::new();

@@ -174,15 +174,16 @@ impl Rack {
                 self.world.set_clock(&self.hosts[host].id, off_ms);
                 self.after(2_000, 60_000, Due::ClockRight { host });
             }
-            // A guest crashes by itself; it is to be started again.
+            // A guest crashes, or starts itself anew: it is to run again.
             _ => {
-                let id = self.hosts[host].id.clone();
+                let (id, reboots) = (self.hosts[host].id.clone(), self.random.below(2) == 0);
                 let running = self.world.domains(&id).iter().find(|d| d.state == DomainState::Running);
                 if let Some(vm) = running.map(|d| d.vm.clone()) {
-                    self.note(|| format!("guest {vm} crashes"));
-                    self.counts.add("guests crashed");
+                    self.note(|| format!("guest {vm} {}", if reboots { "starts itself anew" } else { "crashes" }));
+                    self.counts.add(if reboots { "guests that started themselves anew" } else { "guests crashed" });
                     self.oracle.lost_with_host(std::slice::from_ref(&vm));
-                    self.world.guest_ends(&id, &vm, DomainState::Crashed, false);
+                    let state = if reboots { DomainState::Shutdown } else { DomainState::Crashed };
+                    self.world.guest_ends(&id, &vm, state, reboots);
                 }
             }
         }

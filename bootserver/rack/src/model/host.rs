@@ -280,9 +280,10 @@ impl Host {
         match &order.act {
             Act::Start { vm: spec, disks: wanted } => match here {
                 Some(d)
-                    if d.part == Part::Resident && matches!(d.state, DomainState::Running | DomainState::Paused) =>
+                    if d.part == Part::Resident
+                        && d.epoch == order.epoch
+                        && matches!(d.state, DomainState::Running | DomainState::Paused) =>
                 {
-                    d.epoch = order.epoch;
                     ok
                 }
                 _ => {

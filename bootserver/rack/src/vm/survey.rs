@@ -97,7 +97,8 @@ impl Rack {
         let note = match state {
             Some(DomainState::Crashed) => format!("{vm} has crashed on {host}"),
             _ if !lasts || !idle => return,
-            None => return self.gone(vm, format!("{vm} is no longer on {host}"), now),
+            // That nothing of it is left, and nothing makes it anew, is for its host to say.
+            None => format!("{vm} is no longer on {host}"),
             Some(DomainState::Paused) => {
                 self.vm_info(vm, now, format!("{vm} stands paused on {host} and is let go on"));
                 return self.have_done(vm, host, VmDoing::Unpause);

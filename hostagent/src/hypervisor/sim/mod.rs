@@ -494,7 +494,12 @@ impl World {
                 if d.state == DomainState::Suspended {
                     d.state = DomainState::Paused;
                 }
+                let state = d.state;
                 self.changed(id);
+                if !matches!(state, DomainState::Running | DomainState::Paused) {
+                    let why = format!("resuming {vm}: it is {state:?} after all");
+                    return Err(failure(FailureKind::Tool, why));
+                }
             }
             Op::Console { vm, .. } => {
                 let d = self.domain_mut(id, &vm).ok_or_else(|| absent(&vm))?;

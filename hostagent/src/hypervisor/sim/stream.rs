@@ -5,7 +5,7 @@
 //!
 //! | break while | source | target |
 //! |---|---|---|
-//! | copying | runs on | destroyed (by xl) |
+//! | copying, as when the guest ends by itself | is as it was | destroyed (by xl) |
 //! | stopped | suspended, the agent may resume it | destroyed (by the agent; by xl when the stream is not whole) |
 //! | stopped, source's agent killed | resumed (by xl) | the same |
 //! | stopped, READY seen, target's agent killed | suspended, the agent may resume it | orphan: incoming, paused |
@@ -15,7 +15,7 @@ use super::{Due, World};
 use crate::agent::{AgentEvent, failure};
 use crate::hypervisor::{Completion, Job, Progress};
 use proto::agent::{DomainState, Failure, FailureKind, Part, Permit, Stage};
-use proto::{HostId, MoveId};
+use proto::{HostId, MoveId, VmId};
 
 /// Pre-copy ends after this many rounds (Xen tools/libs/guest/xg_sr_save.c, SPP_MAX_ITERATIONS) …
 const ROUNDS_MAX: u32 = 5;
@@ -143,8 +143,13 @@ impl World {
         let (source, target, vm) =
             (stream.permit.source.clone(), stream.permit.target.clone(), stream.permit.vm.clone());
         let (sender, receiver) = (stream.sender, stream.receiver);
-        let latency_ms = self.costs.latency_ms;
-        let next_ms = match stream.phase {
+        let (latency_ms, phase) = (self.costs.latency_ms, stream.phase);
+        // Who has shut down for another reason cannot be suspended (Xen libxl_dom_suspend.c).
+        if phase == Phase::Copying && self.has_ended(&source, &vm) {
+            return self.break_stream(r#move, None);
+        }
+        let Some(stream) = self.streams.get_mut(&r#move) else { return };
+        let next_ms = match phase {
             Phase::Listening => return,
             Phase::Copying => {
                 stream.phase = Phase::Stopped;
@@ -181,6 +186,10 @@ impl World {
             }
         };
         self.push(now_ms + next_ms, Due::Stream { r#move, turn });
+    }
+
+    fn has_ended(&mut self, host: &HostId, vm: &VmId) -> bool {
+        self.domain_mut(host, vm).is_some_and(|d| matches!(d.state, DomainState::Shutdown | DomainState::Crashed))
     }
 
     /// A stream breaks. `dead` is an end whose agent (or power) is gone.

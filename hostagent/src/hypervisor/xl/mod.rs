@@ -55,6 +55,8 @@ pub struct Xl {
     changes: watch::Receiver<u64>,
     cancels: Mutex<BTreeMap<Job, oneshot::Sender<()>>>,
     fetching: tokio::sync::Mutex<()>,
+    /// Boot files of guests that were prepared and are not made yet.
+    awaited: Mutex<BTreeMap<VmId, Vec<String>>>,
     room: Room,
     events: mpsc::Sender<AgentEvent>,
 }
@@ -90,6 +92,7 @@ impl Xl {
             changes,
             cancels: Mutex::new(BTreeMap::new()),
             fetching: tokio::sync::Mutex::new(()),
+            awaited: Mutex::new(BTreeMap::new()),
             room: Room::new(),
             events,
         })
@@ -223,7 +226,13 @@ impl Xl {
             let failed = |e: fetch::FetchError| failure(FailureKind::Tool, format!("preparing {vm}: {e}"));
             // One at a time: guests that start together mostly want the same files, and the second then finds them.
             let _turn = self.fetching.lock().await;
-            fetch::boot_files(self.boot.boot, &blobs(), &guest.spec.boot).await.map_err(failed)
+            let digests = fetch::digests(&guest.spec.boot).into_iter().map(str::to_owned).collect();
+            let spared = {
+                let mut awaited = lock(&self.awaited);
+                awaited.insert(vm.clone(), digests);
+                awaited.values().flatten().cloned().collect()
+            };
+            fetch::boot_files(self.boot.boot, &blobs(), &guest.spec.boot, &spared).await.map_err(failed)
         };
         // Both to their ends: a login that is dropped half-way is one whose session nobody knows of.
         let (logged_in, fetched) = tokio::join!(login, fetching);
@@ -248,7 +257,9 @@ impl Xl {
         fs::write(&path, text).map_err(tool("writing the domain's configuration"))?;
         // A log of an earlier life would be taken for this one's.
         let _ = fs::remove_file(console_path(vm, "--incoming"));
-        xl(vm, &["create", "-e", "-p", &path]).await
+        let made = xl(vm, &["create", "-e", "-p", &path]).await;
+        lock(&self.awaited).remove(vm);
+        made
     }
 
     fn ask_shutdown(&self, vm: &VmId) -> Result<(), Failure> {
@@ -279,6 +290,10 @@ impl Xl {
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+        lock(&self.awaited).remove(vm);
+        // Often there is none.
+        let _ = fs::remove_file(config_path(vm));
+        let _ = fs::remove_file(said_path(vm));
         Ok(())
     }
 

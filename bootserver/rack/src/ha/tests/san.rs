@@ -422,7 +422,7 @@ fn a_way_is_taken_when_its_host_says_that_it_has_logged_out() {
     all.hosts[0].domains.clear();
     all.deaf = true;
     all.pass(60);
-    assert_eq!(all.phase("a").0, VmPhase::Stopped);
+    assert_eq!(all.phase("a").0, VmPhase::Stopping, "its host has yet to say that nothing is left");
     assert!(!all.log.concat().contains("starts"), "{}", all.log.concat());
     all.deaf = false;
     all.pass(10);
