@@ -102,9 +102,10 @@ impl Backups {
             return Some(AGAIN);
         }
         let every = Duration::from_secs(self.schedule.every_s);
-        let newest = list(&self.schedule.directory).first().map(|file| Duration::from_millis(file.taken_ms));
         // By the wall clock, so that a server that is often restarted takes one all the same. One from the future is none.
-        let since = newest.and_then(|newest| unix_now().checked_sub(newest)).unwrap_or(every);
+        let (now, files) = (unix_now(), list(&self.schedule.directory));
+        let since =
+            files.iter().find_map(|file| now.checked_sub(Duration::from_millis(file.taken_ms))).unwrap_or(every);
         (self.schedule.every_s > 0).then(|| every.saturating_sub(since))
     }
 
@@ -126,7 +127,8 @@ impl Backups {
 pub fn take(state: &Path, schedule: &Schedule) -> Result<BackupFile, BackupError> {
     let taken_ms = u64::try_from(unix_now().as_millis()).unwrap_or(u64::MAX);
     let taken = file::write(state, &schedule.directory, taken_ms)?;
-    for old in list(&schedule.directory).iter().skip(schedule.keep) {
+    // A clock that was ahead once has left some from the future: they are no reason to remove what is newer in truth.
+    for old in list(&schedule.directory).iter().filter(|file| file.taken_ms <= taken_ms).skip(schedule.keep) {
         let path = schedule.directory.join(&old.name);
         std::fs::remove_file(&path).map_err(file::io("removing the old backup", &path))?;
     }

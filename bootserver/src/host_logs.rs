@@ -17,6 +17,8 @@ use tokio::sync::watch;
 const BYTES_MAX: usize = 128 * 1024;
 /// Of one line; the kernel's own are shorter.
 const LINE_CHARS_MAX: usize = 1024;
+/// What is reckoned for a line beside its text, or empty lines would take many times their bytes.
+const LINE_BYTES: usize = 64;
 /// What one Ethernet frame carries, and some more.
 const DATAGRAM_BYTES_MAX: usize = 2048;
 
@@ -79,10 +81,10 @@ impl Log {
         };
         let mut text: String = text.chars().filter(|c| *c == '\t' || !c.is_control()).take(LINE_CHARS_MAX).collect();
         text.push('\n');
-        self.bytes += text.len();
+        self.bytes += text.len() + LINE_BYTES;
         self.lines.push_back(text);
         while self.bytes > BYTES_MAX {
-            self.bytes -= self.lines.pop_front().map_or(self.bytes, |line| line.len());
+            self.bytes -= self.lines.pop_front().map_or(self.bytes, |line| line.len() + LINE_BYTES);
         }
     }
 }
@@ -113,9 +115,12 @@ mod tests {
         for number in 0..100_000 {
             log.add(&format!("<6>line {number} {}", "x".repeat(number % 3000)));
         }
-        let kept: usize = log.lines.iter().map(String::len).sum();
+        let kept: usize = log.lines.iter().map(|line| line.len() + LINE_BYTES).sum();
         assert_eq!(kept, log.bytes);
-        assert!((BYTES_MAX - LINE_CHARS_MAX - 1..=BYTES_MAX).contains(&kept), "{kept}");
+        assert!((BYTES_MAX - LINE_CHARS_MAX - 1 - LINE_BYTES..=BYTES_MAX).contains(&kept), "{kept}");
+        (0..100_000).for_each(|_| log.add(""));
+        assert!(log.lines.len() <= BYTES_MAX / LINE_BYTES, "empty lines take room as well");
+        log.add("<6>line 99999 ");
         assert!(log.lines.back().is_some_and(|line| line.starts_with("line 99999 ")));
     }
 }

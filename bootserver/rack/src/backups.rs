@@ -22,18 +22,20 @@ impl Rack {
     /// Says when the newest backup has become too old, and when it no longer is.
     pub(crate) fn look_at_backups(&mut self, now: Now) {
         let BackupView { every_s, files, late: before, .. } = &self.backups;
-        let newest_ms = files.first().map_or(0, |file| file.taken_ms);
+        // One from the future was stamped by a clock that was wrong.
+        let newest = files.iter().find(|file| file.taken_ms <= now.unix_ms);
+        let newest_ms = newest.map_or(0, |file| file.taken_ms);
         let late = *every_s > 0 && now.unix_ms.saturating_sub(newest_ms) > every_s.saturating_mul(2_000);
         if late == *before {
             return;
         }
+        let text = match newest {
+            Some(newest) => format!("the newest backup, {}, is older than it may be", newest.name),
+            None => "there is no backup".to_owned(),
+        };
         self.backups.late = late;
         self.version += 1;
         if late {
-            let text = match self.backups.files.first() {
-                Some(newest) => format!("the newest backup, {}, is older than it may be", newest.name),
-                None => "there is no backup".to_owned(),
-            };
             self.warn(Topic::Server, now, text, |_| ());
         }
     }
@@ -65,7 +67,11 @@ mod tests {
             bench.apply(Event::BackedUp(BackupView { failure, ..view.clone() }));
         }
         assert_eq!(told(&bench, "the disk is full"), 1);
-        let file = BackupFile { taken_ms: bench.now.unix_ms, ..view.files[0].clone() };
+        let stamped = |taken_ms: u64| BackupFile { taken_ms, ..view.files[0].clone() };
+        let (ahead, late) = (stamped(bench.now.unix_ms + 7_200_000), view.files[0].clone());
+        bench.apply(Event::BackedUp(BackupView { files: vec![ahead, late], ..view.clone() }));
+        assert!(bench.rack.view(bench.now).backups.late, "one from the future is none");
+        let file = stamped(bench.now.unix_ms);
         bench.apply(Event::BackedUp(BackupView { files: vec![file], ..view }));
         let shown = bench.rack.view(bench.now).backups;
         assert!(!shown.late && shown.failure.is_none());

@@ -116,11 +116,24 @@ impl Rack {
         self.storage.confirmed.insert((disk.clone(), host, number));
     }
 
+    /// Whether a copy of it is being made: nobody may write to it, nor may it go, until that has ended.
+    pub(crate) fn is_copied(&self, disk: &DiskId) -> bool {
+        let from = DiskDoing::Clone(CloneSource::Disk(disk.clone()));
+        self.storage.jobs.values().any(|job| matches!(job, Job::Doing(_, doing) if *doing == from))
+    }
+
     /// Gives the storage what the record says is being done.
     pub(crate) fn do_disk(&mut self, disk: &DiskId, now: Now) {
         let Some(record) = self.disks.get(disk) else { return };
         let (name, size_mib) = (disk.clone(), record.size_mib);
         let Some(doing) = record.doing.clone() else { return };
+        if let DiskDoing::Clone(CloneSource::Disk(from)) = &doing
+            && self.disks.get(from).is_some_and(|from| !from.grants.is_empty())
+        {
+            // A copy that failed before, and its disk is written to by now.
+            self.storage.failed.insert(Job::Doing(name, doing), now.mono_ms + TRY_AGAIN_MS);
+            return;
+        }
         let op = match doing.clone() {
             DiskDoing::Create => StorageOp::Create { disk: name, size_mib },
             DiskDoing::Clone(from) => StorageOp::Clone { disk: name, from, size_mib },

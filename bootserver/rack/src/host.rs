@@ -273,7 +273,9 @@ impl Rack {
         let lost_ms = self.policy.lost_ms;
         let mut changed = Vec::new();
         for (id, live) in &mut self.live {
-            let Some(heard) = live.heard_mono_ms else { continue };
+            // A boot that has joined counts from then: it may never report.
+            let joined = || self.hosts.get(id).is_some_and(|record| record.accepted && record.joined());
+            let Some(heard) = live.heard_mono_ms.or_else(|| joined().then_some(live.sign_mono_ms)) else { continue };
             live.silent = now.mono_ms.saturating_sub(heard) > lost_ms;
             let lost = live.silent && now.mono_ms.saturating_sub(live.sign_mono_ms) > lost_ms;
             if live.lost != lost {
@@ -369,6 +371,7 @@ impl Rack {
             if let Some(record) = self.hosts.edit(host) {
                 record.accepted = true;
             }
+            self.live(host).sign_mono_ms = now.mono_ms;
             self.info(Topic::Operator, now, format!("{host} was accepted"), |e| e.host = Some(host.clone()));
             self.lease_ahead(mac, now);
             self.step_ends(host, BootStepKind::Join, now);
@@ -393,6 +396,7 @@ impl Rack {
         }
         self.may_forget_ways(host)?;
         self.end_ways_of_boot(host, now);
+        self.keep_out(host);
         self.forget_host(host);
         self.leases.release(mac, now);
         self.info(Topic::Operator, now, format!("{host} was removed"), |e| e.host = Some(host.clone()));

@@ -118,8 +118,14 @@ impl Leases {
     /// The address that a machine would be given now. `known` tells machines whose lease is never taken.
     pub(crate) fn propose(&self, mac: Mac, subnet: &Subnet, now: Now, known: impl Fn(Mac) -> bool) -> Option<Ipv4Addr> {
         let free = |address: Ipv4Addr| self.by_address.get(&address).is_none_or(|&holder| holder == mac);
+        // Whoever had it before loses it with the end of its lease, like any other.
+        let lapsed = |address: Ipv4Addr| {
+            self.mac_at(address).is_some_and(|holder| {
+                !known(holder) && self.table.get(&holder).is_some_and(|lease| lease.expires_ms <= now.unix_ms)
+            })
+        };
         if let Some(&reserved) = subnet.reservations.get(&mac)
-            && free(reserved)
+            && (free(reserved) || lapsed(reserved))
         {
             return Some(reserved);
         }
@@ -397,6 +403,18 @@ mod tests {
         let mut leases = Leases::new([subnet.pool]);
         leases.offer(mac(3), second, now(0));
         assert_eq!(take(&mut leases, &subnet, 4, 0, &[]), Some(second));
+    }
+
+    #[test]
+    fn what_is_reserved_is_given_once_whoever_had_it_has_lost_it() {
+        let mut subnet = small(2);
+        let mut leases = Leases::new([subnet.pool]);
+        let had = take(&mut leases, &subnet, 1, 0, &[]).expect("room");
+        subnet.reservations.insert(mac(9), had);
+        assert_ne!(take(&mut leases, &subnet, 9, 1, &[]).expect("another meanwhile"), had);
+        assert_ne!(take(&mut leases, &subnet, 9, 10_000, &[1]).expect("another"), had, "a known machine keeps it");
+        assert_eq!(take(&mut leases, &subnet, 9, 10_000, &[]), Some(had));
+        assert_eq!(leases.address_of(mac(1)), None);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use proto::view::{BootStep, MovePhase, MoveView, VmPhase};
 use proto::vm::{Restart, VmSpec};
 use proto::{DiskId, Epoch, HostId, Mac, MoveId, OrderId, Term, VmId};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 /// A change to one record, as a compare-and-set. Several commit together or not at all.
@@ -147,6 +147,9 @@ pub struct TermRecord {
     pub seed: Secret,
     /// What hosts and storage have is not known yet.
     pub surveying: bool,
+    /// Hosts that were removed since: no certificate of before lets them in.
+    #[serde(default)]
+    pub removed: BTreeSet<HostId>,
 }
 
 /// A CHAP account by which a host logs in to a disk.

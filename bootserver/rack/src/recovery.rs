@@ -73,7 +73,7 @@ pub fn begin_term(records: &[Loaded], backup_ms: u64, now_ms: u64, entropy: Entr
     });
     let term = Term(highest.max().unwrap_or(0).saturating_add(JUMP).max(now_ms));
     let seed = Secret(base64url(&entropy.0));
-    let record = TermRecord { term, backup_ms, restored_ms: now_ms, seed, surveying: true };
+    let record = TermRecord { term, backup_ms, restored_ms: now_ms, seed, surveying: true, removed: BTreeSet::new() };
     let key = Key { kind: Kind::Term, name: "term".to_owned() };
     Change { key, expect: version, to: Some(Record::Term(record)) }
 }
@@ -246,6 +246,9 @@ impl Rack {
         let Some(term) = self.terms.get(&()).filter(|term| caller.issued_ms + ISSUE_MS > term.backup_ms) else {
             return;
         };
+        if term.removed.contains(host) {
+            return;
+        }
         let number = term.term;
         let record = self.hosts.get(host);
         let known = record.and_then(|record| record.boot.as_ref());
@@ -262,6 +265,13 @@ impl Rack {
         (live.report, live.beat) = (None, None);
         let text = format!("{host} has booted or was let in after the backup; it goes on");
         self.info(Topic::Host, now, text, |e| e.host = Some(host.clone()));
+    }
+
+    /// A host is removed: a certificate that it has from after the backup says no longer that it was let in.
+    pub(crate) fn keep_out(&mut self, host: &HostId) {
+        if let Some(term) = self.terms.edit(&()) {
+            term.removed.insert(host.clone());
+        }
     }
 
     /// A host is let in, under a boot of which no more is known. False for one whose name is none.

@@ -200,6 +200,18 @@ impl Rack {
         Ok(Accepted::Begun)
     }
 
+    /// A VM's addresses are its no longer. Since a restore another may have one of them too, and has it now alone.
+    pub(crate) fn forget_macs(&mut self, vm: &VmId, spec: &VmSpec) {
+        for vif in &spec.vifs {
+            let has =
+                |other: &&VmRecord| other.spec.name != *vm && other.spec.vifs.iter().any(|has| has.mac == vif.mac);
+            match self.vms.values().find(has).map(|other| other.spec.name.clone()) {
+                Some(other) => self.vm_macs.insert(vif.mac, other),
+                None => self.vm_macs.remove(&vif.mac),
+            };
+        }
+    }
+
     /// In which order a VM is started again. One that waits for its delay waits no longer than the new one says.
     pub(crate) fn set_restart(&mut self, vm: &VmId, restart: Restart, now: Now) -> Result<Accepted, Refusal> {
         within_bounds(&restart, "delay_s")?;

@@ -28,8 +28,17 @@ impl Rack {
             || self.hosts.get(&self.host_of(mac)).is_some_and(|host| host.accepted || host.registered)
     }
 
+    /// The address of a machine that is up: its disks are open to it, and dom0 keeps it until the next boot. So it stays in our book, whatever a
+    /// packet says and whatever is reserved meanwhile.
+    fn held_address(&self, mac: Mac) -> Option<Ipv4Addr> {
+        self.leases.address_of(self.first_card(mac)).filter(|_| self.present(&self.host_of(mac)))
+    }
+
     fn propose(&self, mac: Mac, link: usize, now: Now) -> Option<Ipv4Addr> {
         let subnet = self.policy.link(link);
+        if let Some(held) = self.held_address(mac) {
+            return subnet.contains(held).then_some(held);
+        }
         // An address of which the book knows nothing may have been given away after the backup that it is of.
         let has_one = self.leases.address_of(mac).is_some() || subnet.reservations.contains_key(&mac);
         if !has_one && self.book_is_old(subnet.lease_s, now) {
@@ -51,6 +60,7 @@ impl Rack {
     /// reservation, else in our own.
     pub(crate) fn lease_ahead(&mut self, mac: Mac, now: Now) {
         let reserved = self.policy.subnets().position(|subnet| subnet.reservations.contains_key(&mac));
+        let reserved = reserved.filter(|_| self.held_address(mac).is_none());
         let had = self.leases.address_of(mac).and_then(|address| self.policy.link_of(address));
         let link = reserved.or(had).unwrap_or(0);
         if self.policy.link(link).serves == Serves::Full
@@ -171,13 +181,16 @@ impl Rack {
                     self.leases.decline(holder, address, now);
                     let text =
                         format!("{mac} found {address} in use by another machine; it is not given out for 10 minutes");
-                    self.warn(Topic::Dhcp, now, text, |_| ());
+                    // Anybody on the network can cause it as often as they like.
+                    self.warn_seldom(Topic::Dhcp, now, text);
                 }
                 return None;
             }
             Decision::Silent(why) => {
                 if why == Refusal::PoolFull {
-                    let why = if self.book_is_old(self.policy.link(link).lease_s, now) {
+                    let why = if self.held_address(mac).is_some() {
+                        "its host is up, with one of another network"
+                    } else if self.book_is_old(self.policy.link(link).lease_s, now) {
                         "none is given anew until the leases from before the restore have ended"
                     } else {
                         "all are leased or reserved"

@@ -57,8 +57,7 @@ impl Rack {
 
     fn idle_disk(&self, disk: &DiskId) -> Result<&DiskRecord, Refusal> {
         let record = self.operators_disk(disk)?;
-        let copied = |other: &DiskRecord| other.doing == Some(DiskDoing::Clone(CloneSource::Disk(disk.clone())));
-        if self.disks.values().any(copied) {
+        if self.is_copied(disk) {
             return Err(Refusal::Unavailable { detail: format!("disk {disk} is being copied") });
         }
         Ok(record)

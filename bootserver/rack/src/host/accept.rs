@@ -151,6 +151,7 @@ impl Rack {
             record.name = name.unwrap_or_else(|| record.name.clone());
             record.labels.extend(labels);
         }
+        self.live(host).sign_mono_ms = now.mono_ms;
         if bmc.is_some() {
             self.put_bmc(host, bmc);
         }

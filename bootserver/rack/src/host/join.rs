@@ -154,7 +154,10 @@ impl Rack {
             (record.fence, record.off) = (None, None);
         }
         self.forget_fence_order(host);
-        self.info(Topic::Host, now, format!("{host} has been booted anew"), |e| e.host = Some(host.clone()));
+        // One that was not let in can say so as often as it likes.
+        if self.hosts.get(host).is_some_and(|record| record.accepted) {
+            self.info(Topic::Host, now, format!("{host} has been booted anew"), |e| e.host = Some(host.clone()));
+        }
     }
 }
 

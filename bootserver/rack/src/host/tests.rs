@@ -526,6 +526,18 @@ fn a_silent_host_is_lost_and_comes_back() {
 }
 
 #[test]
+fn a_boot_that_joins_and_never_reports_is_lost_as_well() {
+    let mut bench = Bench::new(policy());
+    let boot = bench.boot(mac(1), "k", 1);
+    assert!(bench.rack.present(&HostId::of(mac(1))), "from its join on");
+    bench.after(15_001).apply(Event::Tick);
+    assert!(!bench.rack.present(&HostId::of(mac(1))));
+    bench.report(mac(1), "k", alive(&boot, 1));
+    bench.apply(Event::Tick);
+    assert_eq!(state(&bench, mac(1)), Some(HostState::Active));
+}
+
+#[test]
 fn strangers_are_bounded_and_known_machines_served() {
     let mut policy = policy();
     policy.subnet.prefix = 16;

@@ -279,10 +279,15 @@ impl Rollout {
             .map(|canary| canary.host.clone())
             .collect();
         if self.reboot {
-            self.take_turns(to_go, &from, seen, now_ms, deeds);
+            self.take_turns(to_go.clone(), &from, seen, now_ms, deeds);
         }
-        // One that went down on its way back boots the old release when it comes: nobody waits for it.
-        let waits = self.turns.iter().any(|turn| seen.get(&turn.host).is_some_and(|s| s.up));
+        let more = to_go.iter().any(|host| self.turns.iter().all(|turn| turn.host != *host));
+        // The last that went down on its way back boots the old release when it comes: nobody waits for it. Another has its turn only when it
+        // has come, or its time is over.
+        let waits = self
+            .turns
+            .iter()
+            .any(|turn| seen.get(&turn.host).is_some_and(|s| s.up) || more && now_ms < self.turn_deadline_ms(turn));
         if !waits {
             self.end(RolloutPhase::RolledBack, self.why.clone(), deeds);
         }

@@ -278,6 +278,24 @@ proptest! {
 }
 
 #[test]
+fn canaries_go_back_in_turns() {
+    let on_b = || Seen { runs: Some(id('b')), draining: true, ..up(0) };
+    let mut seen = BTreeMap::from([(host(1), up(0)), (host(2), up(0)), (host(3), up(0))]);
+    let mut rollout = Rollout::begin(request(3), id('a'), &seen, 0).expect("hosts");
+    seen.extend([(host(1), on_b()), (host(2), on_b())]);
+    rollout.stop("an operator", &seen);
+    let told = |deeds: Vec<Deed>| deeds.iter().filter(|deed| matches!(deed, Deed::Reboot { .. })).count();
+    let first = (0..9).map(|s| told(rollout.step(&seen, s * 1_000))).sum::<usize>();
+    assert!(first > 0 && rollout.turns.len() == 1, "one at a time");
+    let gone = rollout.turns[0].host.clone();
+    seen.insert(gone.clone(), Seen { up: false, ..on_b() });
+    assert_eq!((20..90).map(|s| told(rollout.step(&seen, s * 1_000))).sum::<usize>(), 0, "it is not back");
+    assert_eq!(rollout.phase, RolloutPhase::Back);
+    seen.insert(gone, Seen { boot: Some("new".to_owned()), ..up(0) });
+    assert!((100..110).map(|s| told(rollout.step(&seen, s * 1_000))).sum::<usize>() > 0, "the next");
+}
+
+#[test]
 fn without_reboots_it_waits_for_people() {
     let mut seen = BTreeMap::from([(host(1), up(0)), (host(2), up(0))]);
     let mut rollout = Rollout::begin(StartRollout { reboot: false, ..request(1) }, id('a'), &seen, 0).expect("hosts");

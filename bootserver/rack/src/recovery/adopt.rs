@@ -127,8 +127,8 @@ impl Rack {
         let Some(mut spec) = newest.and_then(|one| one.guest.as_ref()).map(|guest| guest.spec.clone()) else {
             return self.vms.contains(vm);
         };
-        for vif in self.vms.get(vm).map(|record| record.spec.vifs.clone()).unwrap_or_default() {
-            self.vm_macs.remove(&vif.mac);
+        if let Some(before) = self.vms.get(vm).map(|record| record.spec.clone()) {
+            self.forget_macs(vm, &before);
         }
         for vif in &spec.vifs {
             if let Some(other) = self.vm_macs.insert(vif.mac, vm.clone()) {

@@ -116,6 +116,46 @@ fn a_boot_that_the_backup_does_not_know_is_let_in_by_a_certificate_from_after_it
 }
 
 #[test]
+fn a_host_that_was_removed_after_a_restore_stays_out() {
+    let (mut bench, boot) = restored();
+    bench.apply(Event::StorageFound(found(&["a-0"])));
+    let backup_ms = bench.rack.terms.get(&()).expect("a term").backup_ms;
+    survey(&mut bench, &boot, "k1", backup_ms + 60_000, &[]);
+    bench.operator(Command::RemoveHost { host: HostId::of(mac(1)) }).expect("it runs nothing");
+    let again = survey(&mut bench, &boot, "k1", backup_ms + 60_000, &[]);
+    assert_eq!(answer(again), Err(JoinRefusal::Removed));
+    assert!(bench.rack.hosts.get(&HostId::of(mac(1))).is_none());
+}
+
+#[test]
+fn two_vms_with_one_address_are_told_of_and_hold_up_no_start() {
+    let (mut bench, boot) = restored();
+    bench.apply(Event::StorageFound(found(&["a-0", "b-0"])));
+    let taken = bench.rack.vms.get(&"a".parse().expect("a name")).expect("it is kept").spec.vifs.clone();
+    assert!(!taken.is_empty());
+    let as_a = VmSpec { vifs: taken.clone(), ..spec("b") };
+    let heard = HostSurvey {
+        guests: vec![KnownGuest { spec: as_a, floor: Epoch(3), r#move: None, received: false }],
+        inventory: Some(inventory()),
+    };
+    let domains = vec![domain("b", 3, DomainState::Running, Part::Resident)];
+    let report = Report { domains, term: bench.rack.term(), survey: Some(Box::new(heard)), ..alive(&boot, 9) };
+    bench.report(mac(1), "k1", report);
+    assert!(bench.rack.events(0, 1000).iter().any(|event| event.text.contains("both have the address")));
+    let number = |kind, name: &str| Key { kind, name: name.to_owned() };
+    let load = |record: Record, key: Key| Loaded { key, version: 1, record };
+    let mut kept: Vec<Loaded> = Vec::new();
+    kept.extend(bench.rack.disks.values().map(|r| load(Record::Disk(r.clone()), number(Kind::Disk, r.name.as_str()))));
+    kept.extend(bench.rack.vms.values().map(|r| load(Record::Vm(r.clone()), number(Kind::Vm, r.spec.name.as_str()))));
+    let (mut again, _) = Rack::restore(policy(), kept, bench.now).expect("the server starts again");
+    // One of them goes: the other has it still, and nobody else gets it.
+    let a: proto::VmId = "a".parse().expect("a name");
+    let before = again.vms.get(&a).expect("it is there").spec.clone();
+    again.forget_macs(&a, &before);
+    assert_eq!(again.vm_macs.get(&taken[0].mac).map(|vm| vm.as_str()), Some("b"));
+}
+
+#[test]
 fn a_vm_whose_disk_is_gone_is_not_started_and_one_that_runs_nowhere_has_a_new_epoch() {
     for (disks, phase) in [(&["a-0"][..], VmPhase::Stopped), (&[][..], VmPhase::Failed)] {
         let (mut bench, boot) = restored();

@@ -98,7 +98,7 @@ impl Rack {
             // No start has been ordered under this epoch: whatever is there is of an earlier one.
             return self.destroy_orphan(&owner, vm);
         }
-        let ready = |disk| self.disks.get(disk).is_some_and(|d| d.ready && d.doing.is_none());
+        let ready = |disk| self.disks.get(disk).is_some_and(|d| d.ready && d.doing.is_none()) && !self.is_copied(disk);
         if !record.spec.disks.iter().all(ready) {
             return;
         }
@@ -137,7 +137,7 @@ impl Rack {
     }
 
     fn step_deleting(&mut self, vm: &VmId, record: &VmRecord, now: Now) {
-        if !self.cut_all_but(vm, None, now) {
+        if !self.cut_all_but(vm, None, now) || record.spec.disks.iter().any(|disk| self.is_copied(disk)) {
             return;
         }
         for disk in &record.spec.disks {
@@ -149,9 +149,7 @@ impl Rack {
                 self.counters.put(Counters { epochs: record.epoch, ..counters });
             }
             self.vms.remove(vm);
-            for vif in &record.spec.vifs {
-                self.vm_macs.remove(&vif.mac);
-            }
+            self.forget_macs(vm, &record.spec);
             if let Some(vms) = record.owner.as_ref().and_then(|owner| self.owned.get_mut(owner)) {
                 vms.remove(vm);
             }

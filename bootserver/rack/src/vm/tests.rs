@@ -343,6 +343,26 @@ fn a_console_is_awaited_and_given_up() {
 }
 
 #[test]
+fn a_disk_is_not_written_to_and_does_not_go_while_it_is_copied() {
+    let mut one = One::new();
+    one.command(Command::CreateVm(create("a"))).expect("made");
+    let copy = CreateDisk { name: "copy".parse().expect("a name"), size_mib: 64, from: Some("a-0".to_owned()) };
+    let (_, effects) = one.bench.ask(|reply| Event::Operator { reply, command: Command::CreateDisk(copy) });
+    let job = effects.iter().find_map(|effect| match effect {
+        Effect::Storage { job, op: StorageOp::Clone { .. } } => Some(*job),
+        _ => None,
+    });
+    let started = one.command(Command::StartVm { vm: vm("a") }).expect("taken on");
+    let granted = |effects: &[Effect]| {
+        effects.iter().any(|effect| matches!(effect, Effect::Storage { op: StorageOp::Grant { .. }, .. }))
+    };
+    assert!(!granted(&started) && one.phase("a") == Some(VmPhase::Starting));
+    let done = one.bench.apply(Event::StorageDone { job: job.expect("a copy"), result: Ok(()) });
+    let effects = [done, one.report(vec![], vec![])].concat();
+    assert!(granted(&effects), "it starts when the copy has ended");
+}
+
+#[test]
 fn a_disk_that_cannot_be_made_fails_the_vm() {
     let mut one = One::new();
     let (_, effects) = one.bench.ask(|reply| Event::Operator { reply, command: Command::CreateVm(create("a")) });

@@ -8,7 +8,7 @@ use crate::host::UNKNOWN_HOSTS_MAX;
 use crate::log::EVENTS_KEPT;
 use crate::policy::{Policy, Serves, Subnet};
 use crate::record::{Change, Kind, Loaded};
-use crate::testing::{Bench, inventory, ipxe, mac, nonce, policy, subnet, yiaddr};
+use crate::testing::{Bench, alive, inventory, ipxe, mac, nonce, policy, subnet, yiaddr};
 use proto::agent::JoinRequest;
 use proto::api::RegisterHost;
 use proto::host::{Inventory, Nic};
@@ -247,6 +247,22 @@ fn inform_release_decline() {
     assert_eq!(bench.rack.leases.quarantine.len(), 1);
     bench.after(600_001).apply(Event::Tick);
     assert_eq!(bench.rack.leases.quarantine.len(), 0);
+}
+
+#[test]
+fn a_machine_that_is_up_keeps_its_address_whatever_is_reserved_or_asked() {
+    let mut bench = Bench::new(with_far(policy(), Serves::Full));
+    let boot = bench.boot(mac(1), "k", 1);
+    bench.report(mac(1), "k", alive(&boot, 1));
+    let own = bench.rack.leases.address_of(mac(1)).expect("an address");
+    bench.rack.policy.subnet.reservations.insert(mac(1), ip(12));
+    bench.rack.lease_ahead(mac(1), bench.now);
+    assert_eq!(bench.rack.leases.address_of(mac(1)), Some(own), "dom0 has it until the next boot");
+    let far = |request: &mut BootRequest| request.giaddr = Ipv4Addr::new(10, 78, 0, 1);
+    assert_eq!(bench.lease(mac(1), far), None, "a packet from another network");
+    assert_eq!(bench.lease(mac(1), ipxe), Some(own), "and it boots anew at once with its own");
+    bench.after(15_001).apply(Event::Tick);
+    assert_eq!(bench.lease(mac(1), ipxe), Some(ip(12)), "it is no longer up");
 }
 
 #[test]
