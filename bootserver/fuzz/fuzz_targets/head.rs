@@ -13,6 +13,7 @@ fuzz_target!(|data: &[u8]| {
     match parse(data) {
         Ok(Some(request)) => {
             assert!(request.bytes <= data.len(), "more was read than came");
+            assert!(data.trim_ascii_start().starts_with(request.method.as_str().as_bytes()), "{:?}", request.method);
             assert!(!request.path.contains(['?', '\r', '\n', ' ']), "{:?}", request.path);
             // What a client said must not become a second head when it is echoed.
             let head = write(http::StatusCode::OK, &request.headers, Some(0), request.kept, SystemTime::UNIX_EPOCH);

@@ -9,8 +9,9 @@ use proto::agent::{LeaseState, Report};
 use proto::api::CreateVm;
 use proto::{HostId, Mac};
 use rack::effect::{Answer, Effect, JoinDecision};
-use rack::event::{Command, Event, ReplyTo};
+use rack::event::{Caller, Command, Event, ReplyTo};
 use rack::policy::Serves;
+use std::net::Ipv4Addr;
 
 const MACHINE: Mac = Mac([0x52, 0x54, 0, 0xaa, 0xbb, 1]);
 const KEY: &str = "key";
@@ -55,8 +56,9 @@ fuzz_target!(|data: &[u8]| {
                 }
                 let present = report.boot == nonce;
                 asked += 1;
-                let (reply, key) = (ReplyTo(asked), KEY.to_owned());
-                let effects = bench.apply(Event::Report { reply, host: host.clone(), key, report });
+                let reply = ReplyTo(asked);
+                let caller = Caller { key: KEY.to_owned(), issued_ms: 0, from: Ipv4Addr::new(10, 77, 0, input.byte()) };
+                let effects = bench.apply(Event::Report { reply, host: host.clone(), caller, report });
                 for effect in &effects {
                     if let Effect::Answer { to, answer: Answer::Report(Ok(answer)) } = effect {
                         assert!(present || *to != reply, "orders for another boot");

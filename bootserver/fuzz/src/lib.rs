@@ -8,7 +8,7 @@ use rack::Rack;
 use rack::dhcp::{BootRequest, MessageKind};
 use rack::effect::{Answer, Effect};
 use rack::event::{Entropy, Event, Now, ReplyTo, ScriptKind};
-use rack::policy::{Dom0, Ha, JoinMode, Policy, Serves, Subnet, Template};
+use rack::policy::{Dom0, Ha, JoinMode, Policy, Serves, Storage, Subnet, Template};
 use rack::release::DOM0_ROLES;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -82,7 +82,7 @@ pub fn policy(near: Serves, far: Serves) -> Policy {
         balance_ms: 0,
         migration_rate_bytes_s: 0,
         iqn_prefix: "iqn.2026-11.org.tsubame".to_owned(),
-        portal: ([10, 77, 0, 1], 3260).into(),
+        storage: Storage::Own { portal: ([10, 77, 0, 1], 3260).into() },
         migration_port: 8002,
         boots_at_once: 2,
         ha: Ha::default(),
