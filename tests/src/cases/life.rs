@@ -1,6 +1,7 @@
 //! VMs from their making to what is left on their disks; page and command on the way.
 
 use super::Trial;
+use super::moves::runs_once;
 use crate::appliance::{OWN_DISK_ADDRESS, OWN_DISK_MAC};
 use crate::process::run;
 use crate::rack::Guest;
@@ -9,6 +10,7 @@ use proto::VmId;
 use proto::api::CreateVm;
 use proto::view::{HostView, VmPhase};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 /// So many guests that evening out over two hosts moves one of them at least.
 const GUESTS: u8 = 3;
@@ -52,6 +54,25 @@ pub(super) fn pause_shutdown_start(trial: &mut Trial) -> Result<()> {
     let after = rack.await_counting(&guest)?;
     ensure!(after >= before, "{vm} counted to {before} before its shutdown and to {after} after");
     Ok(())
+}
+
+/// As when somebody types `reboot` in it: its agent makes it anew, and the server, who sees it gone meanwhile, gives it no second life.
+pub(super) fn starts_itself_anew(trial: &mut Trial) -> Result<()> {
+    let guest = trial.guest(0)?;
+    let (rack, before) = (&trial.rack, trial.rack.operator.vm(&guest.name)?);
+    let counted = rack.await_counting(&guest)?;
+    let booted = || -> Result<Instant> {
+        let up = Duration::from_secs_f64(rack.uptime_s(&guest)?);
+        Instant::now().checked_sub(up).context("it was up for longer than this machine")
+    };
+    let at = booted()?;
+    let owner = trial.owner(&guest.name)?;
+    rack.machine_of(&owner)?.shell(&format!("xl reboot {}", guest.name), &rack.guard)?;
+    let later = |now: Instant| now > at + Duration::from_secs(1);
+    rack.guard.wait("the guest to have booted once more", || Ok(booted().ok().filter(|&now| later(now))))?;
+    let after = rack.operator.vm(&guest.name)?;
+    ensure!((after.epoch, &after.owner) == (before.epoch, &before.owner), "{} was started by the server", guest.name);
+    runs_once(trial, &guest, counted)
 }
 
 /// Nobody hands it a kernel: Debian's grub for PVH guests finds kernel and menu on the VM's own disk, a clone of the template's.

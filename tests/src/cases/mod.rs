@@ -41,6 +41,7 @@ pub const CASES: &[Case] = &[
     Case { name: "a_release_rolls_out_and_a_broken_one_rolls_back", run: release::rolls_out_and_back },
     Case { name: "vms_are_created_and_answer", run: life::vms_answer },
     Case { name: "a_vm_is_paused_shut_down_and_started", run: life::pause_shutdown_start },
+    Case { name: "a_vm_that_starts_itself_anew_runs_on", run: life::starts_itself_anew },
     Case { name: "a_guest_boots_its_own_disk", run: life::own_disk },
     Case { name: "the_command_shows_what_the_api_says", run: life::command_agrees },
     Case { name: "a_uefi_host_boots_by_its_own_pxe", run: join::uefi_host_boots },
