@@ -22,7 +22,7 @@ use crate::host_logs::HostLogs;
 use crate::rack_task::{Clock, Handle, Shown, Stopping};
 use crate::releases;
 use bytes::{Buf, Bytes};
-use futures_util::{Stream, stream};
+use futures_util::{Stream, StreamExt, stream};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use proto::api::{About, Accepted, ApiError, ConsoleText, Login, Refusal, Session, Setup};
 use proto::release::PART_BYTES_MAX;
@@ -173,7 +173,11 @@ impl Operators {
                 Ok(response)
             }
             Act::Rack => Ok(raw_json(self.rack.fresh().await.map_err(stopping)?.json().as_bytes())),
-            Act::Stream => Ok(self.stream(token.unwrap_or_default())),
+            Act::Stream => {
+                let views = self.rack.watch();
+                let first = self.rack.fresh().await.map_err(stopping)?;
+                Ok(self.stream(token.unwrap_or_default(), first, views))
+            }
             Act::Events => {
                 let (after, limit) = log_range(&asked.query)?;
                 Ok(json(&self.rack.log(after, limit).await.map_err(stopping)?))
@@ -219,19 +223,30 @@ impl Operators {
         })
     }
 
-    /// The view at once and at every change, for as long as the session lasts.
-    fn stream(self: &Arc<Self>, token: String) -> warp::reply::Response {
-        let mut views = self.rack.watch();
-        views.mark_changed();
-        let state = (self.clone(), token, views);
-        let events =
-            stream::unfold(state, |(operators, token, mut views): (_, _, watch::Receiver<Arc<Shown>>)| async move {
+    /// A view at once and every newer one, for as long as the session lasts. As the first has all in it that was acknowledged before, whoever
+    /// has just changed something sees it.
+    fn stream(
+        self: &Arc<Self>,
+        token: String,
+        first: Arc<Shown>,
+        views: watch::Receiver<Arc<Shown>>,
+    ) -> warp::reply::Response {
+        let state = (self.clone(), token, views, first.view.version);
+        let newer = stream::unfold(state, |(operators, token, mut views, than)| async move {
+            let shown = loop {
                 views.changed().await.ok()?;
-                let json = views.borrow_and_update().json();
-                let live = operators.sessions.is_live(&token, operators.clock.now().unix_ms);
-                let event = warp::sse::Event::default().event("rack").data(&*json);
-                live.then_some((Ok::<_, Infallible>(event), (operators, token, views)))
-            });
+                let shown = views.borrow_and_update().clone();
+                if shown.view.version > than {
+                    break shown;
+                }
+            };
+            let live = operators.sessions.is_live(&token, operators.clock.now().unix_ms);
+            let than = shown.view.version;
+            live.then_some((shown, (operators, token, views, than)))
+        });
+        let events = stream::once(async { first })
+            .chain(newer)
+            .map(|shown| Ok::<_, Infallible>(warp::sse::Event::default().event("rack").data(&*shown.json())));
         let mut response =
             warp::sse::reply(warp::sse::keep_alive().interval(STREAM_ALIVE).stream(events)).into_response();
         response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
