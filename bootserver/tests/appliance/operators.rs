@@ -103,6 +103,11 @@ async fn the_stream_follows_the_rack_and_ends_with_the_session() {
     let session: Session = ask(&client, Method::POST, "/v1/setup", &[], &body).await.expect("a session");
     let bearer = format!("Bearer {}", session.token);
     let token = [("authorization", bearer.as_str())];
+    // The first view has what was acknowledged before, also where the last that was made is a moment older.
+    for last in 2..6 {
+        let machine = format!("{{\"mac\":\"52:54:00:aa:bb:0{last}\"}}");
+        assert_eq!(ask(&client, Method::POST, "/v1/hosts", &token, &machine).await, Ok(Accepted::Done));
+    }
     let mut sender = client.sender.clone();
     let asked = request(Method::GET, "https://127.0.0.1/v1/stream", &token, Bytes::new());
     let answer = sender.send_request(asked).await.expect("an answer");
@@ -115,6 +120,11 @@ async fn the_stream_follows_the_rack_and_ends_with_the_session() {
         data.map(|data| text.push_str(std::str::from_utf8(&data).expect("text"))).is_some()
     };
     assert!(next(&mut text).await && text.starts_with("event:rack\ndata:{"), "{text}");
+    while !text.ends_with("\n\n") {
+        assert!(next(&mut text).await, "the stream ended");
+    }
+    let first = text.split("\n\n").next().unwrap_or_default();
+    assert!((2..6).all(|last| first.contains(&format!("h525400aabb0{last}"))), "{first}");
     let machine = "{\"mac\":\"52:54:00:aa:bb:01\"}";
     assert_eq!(ask(&client, Method::POST, "/v1/hosts", &token, machine).await, Ok(Accepted::Done));
     while !text.contains("h525400aabb01") {
