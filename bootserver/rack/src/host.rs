@@ -365,15 +365,9 @@ impl Rack {
     }
 
     pub(crate) fn accept_host(&mut self, host: &HostId, now: Now) -> Result<Accepted, Refusal> {
-        let record = self.host_or_refuse(host)?;
-        let (mac, accepted) = (record.mac, record.accepted);
-        if !accepted {
-            if let Some(record) = self.hosts.edit(host) {
-                record.accepted = true;
-            }
-            self.live(host).sign_mono_ms = now.mono_ms;
+        if !self.host_or_refuse(host)?.accepted {
             self.info(Topic::Operator, now, format!("{host} was accepted"), |e| e.host = Some(host.clone()));
-            self.lease_ahead(mac, now);
+            self.admit(host, now);
             self.step_ends(host, BootStepKind::Join, now);
         }
         self.note_host_state(host, now);

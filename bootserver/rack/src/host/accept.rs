@@ -147,15 +147,23 @@ impl Rack {
             made
         });
         if let Some(record) = self.hosts.edit(host) {
-            record.accepted = true;
             record.name = name.unwrap_or_else(|| record.name.clone());
             record.labels.extend(labels);
         }
-        self.live(host).sign_mono_ms = now.mono_ms;
         if bmc.is_some() {
             self.put_bmc(host, bmc);
         }
         self.info(Topic::Host, now, format!("{host} was let in by {by}"), |e| e.host = Some(host.clone()));
+        self.admit(host, now);
+    }
+
+    /// Lets a machine in: one that was not is alive from now on, so that a boot that has joined and never reports is missed in time.
+    pub(crate) fn admit(&mut self, host: &HostId, now: Now) {
+        let Some(record) = self.hosts.edit(host) else { return };
+        let (mac, was_in) = (record.mac, std::mem::replace(&mut record.accepted, true));
+        if !was_in {
+            self.live(host).sign_mono_ms = now.mono_ms;
+        }
         self.lease_ahead(mac, now);
     }
 
@@ -254,14 +262,14 @@ impl Rack {
             self.hosts.put(HostRecord::new(mac));
         }
         if let Some(record) = self.hosts.edit(&id) {
-            (record.registered, record.accepted) = (true, true);
+            record.registered = true;
             record.name = name.unwrap_or_else(|| record.name.clone());
             record.labels.extend(labels);
         }
         if bmc.is_some() {
             self.put_bmc(&id, bmc);
         }
-        self.lease_ahead(mac, now);
+        self.admit(&id, now);
     }
 
     /// Looks at all that wait: the list or the rules have changed.

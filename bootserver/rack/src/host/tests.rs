@@ -537,6 +537,32 @@ fn a_boot_that_joins_and_never_reports_is_lost_as_well() {
     assert_eq!(state(&bench, mac(1)), Some(HostState::Active));
 }
 
+/// Each way to let in a machine that has waited for longer than a silent host is missed.
+#[test]
+fn who_has_waited_is_there_when_it_is_let_in() {
+    let one = HostId::of(mac(1));
+    let by_mac = || ListedHost { line: 1, mac: Some(mac(1)), ..ListedHost::default() };
+    for way in [
+        Command::AcceptHost { host: one.clone() },
+        Command::ListHosts { hosts: vec![by_mac()], replace: false },
+        Command::ListHosts { hosts: vec![listed(1, "S1")], replace: false },
+    ] {
+        let mut bench = Bench::new(with_join(JoinMode::Manual));
+        assert_eq!(join_as(&mut bench, 1, |i| i.serial = "S1".to_owned()), Some(HostState::Waiting));
+        bench.after(100_000).apply(Event::Tick);
+        bench.operator(way.clone()).expect("let in");
+        bench.after(1000).apply(Event::Tick);
+        assert!(bench.rack.present(&one), "{way:?}");
+        // Let in once more by a list: no sign of life.
+        bench
+            .after(15_000)
+            .operator(Command::ListHosts { hosts: vec![by_mac()], replace: false })
+            .expect("a good list");
+        bench.apply(Event::Tick);
+        assert!(!bench.rack.present(&one), "{way:?}");
+    }
+}
+
 #[test]
 fn strangers_are_bounded_and_known_machines_served() {
     let mut policy = policy();
