@@ -2,6 +2,7 @@
 //!
 //! Owns: the CA certificate at the start, boot files of guests. Never does: trusting what was not checked.
 
+use crate::ram;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Bytes;
 use hyper::{Request, StatusCode};
@@ -53,7 +54,7 @@ pub async fn boot_files(
     spared: &BTreeSet<String>,
 ) -> Result<(), FetchError> {
     let digests = digests(boot);
-    prune(dir, |name| spared.contains(name) || digests.contains(&name));
+    ram::keep_newest(dir, KEPT_BYTES_MAX, |name| spared.contains(name) || digests.contains(&name));
     for digest in digests {
         let path = format!("/blob/{digest}");
         let failed = |why: String| FetchError { from, path: path.clone(), why };
@@ -73,11 +74,10 @@ pub async fn boot_files(
             got if got == digest.to_ascii_lowercase() => Ok(()),
             got => Err(failed(format!("its sha256 is {got}"))),
         });
-        if checked.is_err() {
+        checked.inspect_err(|_| {
             // What is there of it would be in the way of all others.
             let _ = fs::remove_file(&part);
-        }
-        checked?;
+        })?;
         fs::rename(&part, &file).map_err(|e| failed(format!("naming {}: {e}", file.display())))?;
     }
     Ok(())
@@ -133,27 +133,6 @@ async fn get(
         }
     }
     Ok(date)
-}
-
-/// Lets the oldest files go that are not needed, until the others are few enough. A guest that runs has no use for its files.
-fn prune(dir: &Path, needed: impl Fn(&str) -> bool) {
-    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-    let file = |entry: fs::DirEntry| {
-        let about = entry.metadata().ok()?;
-        Some((about.modified().ok()?, about.len(), entry.path()))
-    };
-    let mut files: Vec<_> = entries.filter_map(file).collect();
-    files.retain(|(_, _, path)| !path.file_name().and_then(|name| name.to_str()).is_some_and(&needed));
-    files.sort();
-    let mut bytes: u64 = files.iter().map(|(_, bytes, _)| bytes).sum();
-    for (_, of_it, path) in files {
-        if bytes <= KEPT_BYTES_MAX {
-            break;
-        }
-        bytes -= of_it;
-        // What cannot be removed only takes room.
-        let _ = fs::remove_file(path);
-    }
 }
 
 /// Lower-case hexadecimal.

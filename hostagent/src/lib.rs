@@ -21,6 +21,7 @@ pub mod join;
 pub mod log;
 pub mod migration;
 pub mod permit;
+mod ram;
 pub mod scripts;
 pub mod shell;
 pub mod smbios;

@@ -82,8 +82,9 @@ impl Agent {
     fn state(&self, seen: &SeenDomain, now_ms: u64) -> DomainState {
         match seen.state {
             // It has not ended, but waits to be made anew: for a lease, and for the server where it may not go on by itself.
-            DomainState::Shutdown if seen.reboots && self.may_remake(&seen.vm) => DomainState::Dying,
-            DomainState::Shutdown if seen.reboots && self.leased(now_ms) => DomainState::Crashed,
+            DomainState::Shutdown if seen.reboots && self.leased(now_ms) && !self.may_remake(&seen.vm) => {
+                DomainState::Crashed
+            }
             DomainState::Shutdown if seen.reboots => DomainState::Dying,
             state => state,
         }

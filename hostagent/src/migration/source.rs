@@ -42,12 +42,10 @@ pub async fn send(
     crash::point("send.let-in");
     let (reader, writer) = tokio::io::split(stream);
     let socket = xl.run_dir().join(format!("carry-{}.sock", permit.r#move));
-    let started = start(vm, &socket).await;
-    if started.is_err() {
+    let (mut child, transport) = start(vm, &socket).await.inspect_err(|_| {
         // Nobody comes to it any more.
         let _ = std::fs::remove_file(&socket);
-    }
-    let (mut child, transport) = started?;
+    })?;
     let begun = Instant::now();
     progress(Progress { stage: Stage::Copying, bytes: 0 });
 

@@ -35,8 +35,7 @@ impl Agent {
             },
             Step::Preparing => match (result, &work.cause) {
                 // The guest is still the owner's to decide about: it shows as gone.
-                (Err(_), Cause::Reboot(_)) => self.report_wanted = true,
-                (Ok(_), Cause::Reboot(_)) if self.ends_by_order(vm) => self.report_wanted = true,
+                (result, Cause::Reboot(_)) if result.is_err() || self.ends_by_order(vm) => self.report_wanted = true,
                 (Err(why), _) => self.undo(vm, work, why),
                 (Ok(_), Cause::Order(Taken { permit: Some(permit), .. })) => {
                     let op = Op::Receive { permit: permit.clone() };

@@ -188,8 +188,9 @@ impl World {
         self.push(now_ms + next_ms, Due::Stream { r#move, turn });
     }
 
-    fn has_ended(&mut self, host: &HostId, vm: &VmId) -> bool {
-        self.domain_mut(host, vm).is_some_and(|d| matches!(d.state, DomainState::Shutdown | DomainState::Crashed))
+    fn has_ended(&self, host: &HostId, vm: &VmId) -> bool {
+        let ended = |state| matches!(state, DomainState::Shutdown | DomainState::Crashed);
+        self.domains(host).iter().any(|d| d.vm == *vm && ended(d.state))
     }
 
     /// A stream breaks. `dead` is an end whose agent (or power) is gone.

@@ -15,7 +15,7 @@ use crate::boot::Boot;
 use crate::hypercall::{DomainInfo, Hypercalls};
 use crate::identity::Identity;
 use crate::xenstore::XenStore;
-use crate::{crash, fetch, iscsi, migration};
+use crate::{crash, fetch, iscsi, migration, ram};
 use proto::VmId;
 use proto::agent::{DiskAccess, DomainState, Failure, FailureKind};
 use room::Room;
@@ -36,6 +36,8 @@ const BLOBS: &str = "/var/lib/tsubame/blobs";
 /// The helper beside this program, as images/ puts it.
 const RESUME: &str = "/usr/lib/tsubame/domain-resume";
 const CONSOLE_LOGS: &str = "/var/log/xen/console";
+/// The logs of guests that are no longer here, bytes in all: beyond that the oldest go. /var/log has 16 MiB (images/dom0/init).
+const OTHERS_LOGS_BYTES_MAX: u64 = 4 << 20;
 
 /// xl takes seconds on an emulated host, and waits for devices up to 40 s (LIBXL_HOTPLUG_TIMEOUT).
 const XL_S: u64 = 120;
@@ -294,6 +296,17 @@ impl Xl {
         // Often there is none.
         let _ = fs::remove_file(config_path(vm));
         let _ = fs::remove_file(said_path(vm));
+        self.prune_consoles()
+    }
+
+    /// The newest logs of guests that have left stay: one of them may tell why its guest has crashed.
+    fn prune_consoles(&self) -> Result<(), Failure> {
+        let domains = lock(&self.calls).domains().map_err(tool("listing domains"))?;
+        let spared = |name: &str| {
+            let vm = name.strip_prefix("guest-").and_then(|name| survey::read_name(name.strip_suffix(".log")?));
+            vm.is_none_or(|(vm, _)| domains.iter().any(|d| d.handle == uuid(&vm)))
+        };
+        ram::keep_newest(Path::new(CONSOLE_LOGS), OTHERS_LOGS_BYTES_MAX, spared);
         Ok(())
     }
 

@@ -14,8 +14,6 @@ use std::path::Path;
 const PAGES_MIB: u64 = 256;
 /// A guest's console log is cut at this length: it lies in dom0's RAM.
 const CONSOLE_BYTES_MAX: u64 = 1 << 20;
-/// The logs of guests that are no longer here, bytes in all: beyond that the oldest go. /var/log has 16 MiB (images/dom0/init).
-const OTHERS_BYTES_MAX: u64 = 4 << 20;
 
 pub(super) fn survey(xl: &Xl) -> Result<Survey, Box<dyn std::error::Error>> {
     let (domains, host) = {
@@ -45,7 +43,6 @@ pub(super) fn survey(xl: &Xl) -> Result<Survey, Box<dyn std::error::Error>> {
             disk_write_bytes: counted.disk_write,
         });
     }
-    prune_consoles(&seen);
     Ok(Survey {
         domains: seen,
         cpu_ns: domains.iter().map(|d| d.cpu_ns).sum(),
@@ -71,7 +68,7 @@ pub(super) fn state(d: &DomainInfo) -> DomainState {
 }
 
 /// A domain's name with xl's suffixes (tools/xl/xl_migrate.c). Other names are not ours.
-fn read_name(name: &str) -> Option<(VmId, Part)> {
+pub(super) fn read_name(name: &str) -> Option<(VmId, Part)> {
     let (vm, part) = if let Some(vm) = name.strip_suffix("--incoming") {
         (vm, Part::Incoming)
     } else if let Some(vm) = name.strip_suffix("--migratedaway") {
@@ -92,28 +89,6 @@ fn cut_console(vm: &VmId) {
             // When it cannot be cut it grows on until the next look.
             let _ = file.set_len(0);
         }
-    }
-}
-
-/// Lets the oldest logs of guests go that are not here; the newest stay, as one of them may tell why its guest has crashed.
-fn prune_consoles(seen: &[SeenDomain]) {
-    let log = |entry: std::fs::DirEntry| {
-        let name = entry.file_name().into_string().ok()?;
-        let (vm, _) = read_name(name.strip_prefix("guest-")?.strip_suffix(".log")?)?;
-        let about = entry.metadata().ok().filter(|_| seen.iter().all(|d| d.vm != vm))?;
-        Some((about.modified().ok()?, about.len(), entry.path()))
-    };
-    let entries = std::fs::read_dir(super::CONSOLE_LOGS).into_iter().flatten().flatten();
-    let mut logs: Vec<_> = entries.filter_map(log).collect();
-    logs.sort();
-    let mut bytes: u64 = logs.iter().map(|(_, bytes, _)| bytes).sum();
-    for (_, of_it, path) in logs {
-        if bytes <= OTHERS_BYTES_MAX {
-            break;
-        }
-        bytes -= of_it;
-        // What cannot be removed only takes room.
-        let _ = std::fs::remove_file(path);
     }
 }
 
