@@ -342,6 +342,13 @@ fn carries(labels: &BTreeMap<String, String>, wanted: &BTreeMap<String, String>)
 }
 
 impl Policy {
+    /// The same with nothing kept free: for a VM that starts again after a failure, which is what room is kept for.
+    #[must_use]
+    pub fn without_reserves(&self) -> Self {
+        let groups = self.groups.iter().map(|group| Group { slack: 0.0, ..group.clone() }).collect();
+        Self { spare_hosts: 0, light_hosts: 0, slack: Vec::new(), groups, ..self.clone() }
+    }
+
     /// Checks what the planner relies on.
     ///
     /// # Errors

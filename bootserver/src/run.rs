@@ -22,7 +22,7 @@ use crate::notify::Notify;
 use crate::operators::{self, Operators, Sessions};
 use crate::privileges;
 use crate::rack_task::{Clock, RackError, RackTask};
-use crate::releases::files::{FileError, Files, RESERVE_BYTES};
+use crate::releases::files::{FileError, Files};
 use crate::releases::{self, Releases};
 use crate::state_dir::{self, StateError};
 use crate::storage::{Storage, StorageError};
@@ -95,7 +95,7 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<(), RunE
     let ca = Arc::new(Ca::open(&config.state)?);
     let (store, records) = Store::open(&config.state)?;
     let kept = records.len();
-    let files = Files::open(&config.state, RESERVE_BYTES)?;
+    let files = Files::open(&config.state, state_dir::RESERVE_BYTES)?;
     releases::take_in(&files, &config.imports)?;
     let clock = Clock::start();
     let (mut rack, mut restored) = Rack::restore(config.policy(ca.digest()), records, clock.now())?;

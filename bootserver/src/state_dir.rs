@@ -17,6 +17,9 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+/// Left free on its file system for the store of records, whose next commit must not fail, bytes.
+pub const RESERVE_BYTES: u64 = 64 << 20;
+
 /// Why the state directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {

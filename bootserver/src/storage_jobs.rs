@@ -1,6 +1,6 @@
 //! Storage jobs under way: in order for each disk, side by side for several, a bounded number at once.
 //!
-//! Owns: that order. Never does: know what a job does; the rack bounds how many there are.
+//! Owns: that order. Cuts go first, as fences and guests that stand still amid a move wait for them; copies of whole disks keep nothing waiting but copies. Never does: know what a job does; the rack bounds how many there are.
 
 use proto::DiskId;
 use rack::effect::{CloneSource, StorageOp};
@@ -9,8 +9,10 @@ use std::future::Future;
 use std::pin::Pin;
 use tokio::task::{JoinError, JoinSet};
 
-/// Jobs at once. Each may copy a whole disk.
+/// Jobs at once, beside copies.
 const RUNNING_MAX: usize = 8;
+/// Copies of whole disks at once.
+const COPIES_MAX: usize = 2;
 
 /// Does one job; an error is one line.
 pub type Perform = Box<dyn Fn(StorageOp) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> + Send>;
@@ -21,18 +23,37 @@ pub struct StorageJobs {
     /// By disk; a disk whose first job runs has it taken out already and stays in the map.
     disks: BTreeMap<DiskId, Queue>,
     running: JoinSet<(DiskId, u64, Result<(), String>)>,
+    /// How many of those copy.
+    copies: usize,
 }
 
 #[derive(Default)]
 struct Queue {
-    running: bool,
+    running: Option<Kind>,
     waiting: VecDeque<(u64, StorageOp)>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Cut,
+    Other,
+    Copy,
+}
+
+impl Kind {
+    fn of(op: &StorageOp) -> Self {
+        match op {
+            StorageOp::Cut { .. } => Self::Cut,
+            StorageOp::Clone { .. } => Self::Copy,
+            _ => Self::Other,
+        }
+    }
 }
 
 impl StorageJobs {
     /// No jobs yet.
     pub fn new(perform: Perform) -> Self {
-        Self { perform, disks: BTreeMap::new(), running: JoinSet::new() }
+        Self { perform, disks: BTreeMap::new(), running: JoinSet::new(), copies: 0 }
     }
 
     /// Takes a job on.
@@ -47,7 +68,7 @@ impl StorageJobs {
             Some(ended) => {
                 let (disk, job, result) = ended?;
                 if let Some(queue) = self.disks.get_mut(&disk) {
-                    queue.running = false;
+                    self.copies -= usize::from(queue.running.take() == Some(Kind::Copy));
                     if queue.waiting.is_empty() {
                         self.disks.remove(&disk);
                     }
@@ -61,16 +82,21 @@ impl StorageJobs {
 
     fn start(&mut self) {
         // A disk that is being copied from must not be changed meanwhile, nor copied while it changes; the rack sees to that.
-        for (disk, queue) in &mut self.disks {
-            if self.running.len() >= RUNNING_MAX {
-                return;
-            }
-            if !queue.running
-                && let Some((job, op)) = queue.waiting.pop_front()
-            {
-                queue.running = true;
-                let (disk, work) = (disk.clone(), (self.perform)(op));
-                self.running.spawn(async move { (disk, job, work.await) });
+        for kind in [Kind::Cut, Kind::Other, Kind::Copy] {
+            for (disk, queue) in &mut self.disks {
+                let others = self.running.len() - self.copies;
+                let full = if kind == Kind::Copy { self.copies >= COPIES_MAX } else { others >= RUNNING_MAX };
+                if full {
+                    break;
+                }
+                if queue.running.is_none()
+                    && let Some((job, op)) = queue.waiting.pop_front_if(|(_, op)| Kind::of(op) == kind)
+                {
+                    queue.running = Some(kind);
+                    self.copies += usize::from(kind == Kind::Copy);
+                    let (disk, work) = (disk.clone(), (self.perform)(op));
+                    self.running.spawn(async move { (disk, job, work.await) });
+                }
             }
         }
     }
@@ -96,11 +122,11 @@ mod tests {
     use std::sync::{Arc, Mutex};
     use tokio::sync::Semaphore;
 
-    #[tokio::test]
-    async fn in_order_for_each_disk_and_bounded() {
+    /// Jobs that end when the gate lets them, and what has begun.
+    fn gated() -> (StorageJobs, Arc<Mutex<Vec<String>>>, Arc<Semaphore>) {
         let (log, gate) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Semaphore::new(0)));
         let (seen, opened) = (log.clone(), gate.clone());
-        let mut jobs = StorageJobs::new(Box::new(move |op| {
+        let jobs = StorageJobs::new(Box::new(move |op| {
             let (seen, opened) = (seen.clone(), opened.clone());
             Box::pin(async move {
                 seen.lock().expect("not poisoned").push(describe(&op));
@@ -108,7 +134,45 @@ mod tests {
                 Ok(())
             })
         }));
-        let id = |n: u64| -> DiskId { format!("d{n:02}").parse().expect("a name") };
+        (jobs, log, gate)
+    }
+
+    fn id(n: u64) -> DiskId {
+        format!("d{n:02}").parse().expect("a name")
+    }
+
+    #[tokio::test]
+    async fn a_cut_waits_for_no_copy_and_goes_before_others() {
+        let (mut jobs, log, gate) = gated();
+        for n in 0..40 {
+            let from = CloneSource::Template("web".to_owned());
+            jobs.push(n, StorageOp::Clone { disk: id(n), from, size_mib: 1 });
+        }
+        for n in 40..60 {
+            jobs.push(n, StorageOp::Create { disk: id(n), size_mib: 1 });
+        }
+        let host = "h525400aabb01".parse().expect("a host");
+        jobs.push(99, StorageOp::Cut { disk: id(99), host });
+        tokio::task::yield_now().await;
+        assert_eq!((jobs.running.len(), jobs.copies), (COPIES_MAX + RUNNING_MAX, COPIES_MAX));
+        let mut begun = 0;
+        while !log.lock().expect("not poisoned").iter().any(|job| job.contains("cut")) {
+            begun += 1;
+            gate.add_permits(1);
+            jobs.ended().await.expect("no panic").1.expect("done");
+            tokio::task::yield_now().await;
+        }
+        assert!(begun <= COPIES_MAX + 1, "it began after {begun} others had ended");
+        gate.add_permits(61);
+        for _ in begun..61 {
+            jobs.ended().await.expect("no panic").1.expect("done");
+        }
+        assert_eq!((jobs.disks.len(), jobs.copies), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn in_order_for_each_disk_and_bounded() {
+        let (mut jobs, log, gate) = gated();
         for n in 0..20 {
             jobs.push(n, StorageOp::Create { disk: id(n), size_mib: 1 });
             jobs.push(100 + n, StorageOp::Delete { disk: id(n) });

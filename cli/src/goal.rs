@@ -9,7 +9,7 @@
 use crate::render::names;
 use proto::power::{PowerStage, PowerView};
 use proto::release::{PoolId, RolloutPhase, RolloutView};
-use proto::view::{BootStepKind, HostState, HostView, MovePhase, RackView, VmPhase, VmView};
+use proto::view::{BootStepKind, HostState, HostView, MovePhase, MoveView, RackView, VmPhase, VmView};
 use proto::{DiskId, HostId, MoveId, VmId};
 
 /// What is waited for.
@@ -139,6 +139,7 @@ impl Goal {
             Self::MoveDone { id } => look_at_move(view, *id),
             Self::DiskReady { disk } => match view.disks.iter().find(|d| d.name == *disk) {
                 Some(d) if d.ready => Look::Met,
+                Some(d) if !d.note.is_empty() => Look::Failed(d.note.clone()),
                 _ => Look::Waiting(Progress::stage("being made")),
             },
             Self::RolloutDone { pool, before } => {
@@ -247,10 +248,13 @@ fn look_at_move(view: &RackView, id: MoveId) -> Look {
         return Look::Waiting(Progress::stage("beginning"));
     };
     match m.phase {
-        MovePhase::Done => Look::Met,
+        // Owned by its target, and lost there: it starts anew.
+        MovePhase::Done => {
+            m.failure.as_ref().map_or(Look::Met, |why| Look::Failed(format!("{why}{}", now_at(view, m))))
+        }
         MovePhase::Aborted => {
-            let why = m.failure.clone().unwrap_or_else(|| "it was called off".into());
-            Look::Failed(format!("{why}; the VM runs on at {}", names::host(view, &m.source)))
+            let why = m.failure.as_deref().unwrap_or("it was called off");
+            Look::Failed(format!("{why}{}", now_at(view, m)))
         }
         phase => {
             let stage = match (phase, m.stage) {
@@ -261,6 +265,19 @@ fn look_at_move(view: &RackView, id: MoveId) -> Look {
             let bytes_total = memory_mib.saturating_mul(1 << 20);
             Look::Waiting(Progress { stage: stage.to_owned(), bytes: m.bytes, bytes_total })
         }
+    }
+}
+
+/// What has become of a VM whose move went wrong.
+fn now_at(view: &RackView, m: &MoveView) -> String {
+    let Some(vm) = find_vm(view, &m.vm) else { return String::new() };
+    let owner = vm.owner.as_ref().map(|owner| names::host(view, owner));
+    match (vm.phase, owner) {
+        (VmPhase::Running | VmPhase::Moving, Some(owner)) if vm.owner.as_ref() == Some(&m.source) => {
+            format!("; the VM runs on at {owner}")
+        }
+        (VmPhase::Running, Some(owner)) => format!("; the VM runs at {owner}"),
+        (phase, _) => with_note(&format!("; the VM is {phase}"), &vm.note),
     }
 }
 
@@ -438,7 +455,7 @@ mod tests {
         ] {
             let mut view = rack();
             view.moves = vec![moving(8, phase)];
-            view.moves[0].failure = Some("the stream broke".into());
+            view.moves[0].failure = (phase != MovePhase::Done).then(|| "the stream broke".into());
             text += &format!("{} -> {}\n", names::move_phase(phase), words(goal.look(&view)));
         }
         expect![[r#"
@@ -452,6 +469,20 @@ mod tests {
             aborted -> failed: the stream broke; the VM runs on at node-1
         "#]]
         .assert_eq(&text);
+        // Its source went, or its target after it had got the guest: what the VM does is its own story.
+        for (phase, expected) in [
+            (MovePhase::Done, expect!["failed: node-2 was booted anew; the VM is stopped: it starts elsewhere"]),
+            (MovePhase::Aborted, expect!["failed: node-2 was booted anew; the VM is stopped: it starts elsewhere"]),
+        ] {
+            let mut view = rack();
+            view.moves = vec![moving(8, phase)];
+            view.moves[0].failure = Some("node-2 was booted anew".into());
+            let moved = view.moves[0].vm.clone();
+            for vm in view.vms.iter_mut().filter(|vm| vm.spec.name == moved) {
+                (vm.phase, vm.note) = (VmPhase::Stopped, "it starts elsewhere".into());
+            }
+            expected.assert_eq(&words(goal.look(&view)));
+        }
     }
 
     #[test]

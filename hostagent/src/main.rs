@@ -1,13 +1,14 @@
-//! `hostagent`: the agent; `hostagent carry SOCKET`: xl's transport; `hostagent log`: dom0's log; as `tsubame-vif` and `tsubame-block`: libxl's hotplug scripts.
+//! `hostagent`: the agent; `hostagent carry SOCKET`: xl's transport; `hostagent beat …`: writes the heartbeat; `hostagent log`: dom0's log; as `tsubame-vif` and `tsubame-block`: libxl's hotplug scripts.
 
 use hostagent::boot::{Boot, WORDS};
-use hostagent::{carry, log, scripts, shell};
+use hostagent::{carry, heartbeat, log, scripts, shell};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 const USAGE: &str = "usage: hostagent              run the agent (in dom0, started by init)
        hostagent carry SOCKET
+       hostagent beat DEVICE SLOT HOST BOOT
        hostagent log            send dom0's log to the boot server (in dom0, started by init)
        hostagent --version
        tsubame-vif|tsubame-block ACTION   (a link to hostagent, run by libxl)";
@@ -30,6 +31,13 @@ fn main() -> ExitCode {
         ["carry", socket] => match carry::run(Path::new(socket)) {
             Ok(()) => ExitCode::SUCCESS,
             Err(e) => fail(&format!("carry {socket}: {e}"), 1),
+        },
+        ["beat", device, slot, host, nonce] => match (slot.parse(), host.parse()) {
+            (Ok(slot), Ok(host)) => match heartbeat::beat(device, slot, &host, nonce) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(e) => fail(&format!("beat {device}: {e}"), 1),
+            },
+            _ => fail(USAGE, 2),
         },
         ["log"] => match boot() {
             Ok(boot) => match log::relay(boot.boot) {

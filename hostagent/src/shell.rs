@@ -5,7 +5,7 @@
 //! | agent | the pure agent, the notes' files | with the process |
 //! | uplink | the connection to the server | with the process |
 //! | watcher, a thread | a XenStore connection with watches | with the process |
-//! | heartbeat, a task and a thread | the slot on the heartbeat disk | when another access is given |
+//! | heartbeat, a task and a program | the slot on the heartbeat disk | when another access is given |
 //! | one per operation | that operation | by itself; a cancel ends streams |
 //!
 //! Owns: feeding the agent and carrying out its actions, in order. Never does: deciding. Every queue is bounded: events wait at 256, of reports

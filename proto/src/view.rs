@@ -90,6 +90,10 @@ pub struct HaView {
     pub room_mib: u64,
     /// Why nothing is fenced or started by itself: too many hosts vanished together. Ended by their return or by an operator.
     pub frozen: Option<String>,
+    /// Why nothing is ordered of any host: the record is that of a backup and hosts are asked what they run, or another server has taken this
+    /// one's place.
+    #[serde(default)]
+    pub standing_by: Option<String>,
 }
 
 /// One machine.
@@ -347,6 +351,9 @@ pub struct DiskView {
     pub granted: Vec<HostId>,
     /// Whether it is ready to use.
     pub ready: bool,
+    /// Why it could not be made, if it could not.
+    #[serde(default)]
+    pub note: String,
 }
 
 /// One move.

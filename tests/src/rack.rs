@@ -20,6 +20,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// How long anything may take before it counts as hung, seconds: three guests were seen to take 290 when the machine was busy.
 const HANG_S: u64 = 900;
@@ -56,8 +57,16 @@ impl VirtualRack {
         Ok(rack)
     }
 
+    /// Starts the boot server after its end; how long it took until it answered an operator.
+    pub fn start_server(&mut self) -> Result<Duration> {
+        let started = Instant::now();
+        self.appliance.start_again()?;
+        self.await_server()?;
+        Ok(started.elapsed())
+    }
+
     /// Waits until the boot server answers an operator.
-    pub fn await_server(&mut self) -> Result<()> {
+    fn await_server(&mut self) -> Result<()> {
         let (appliance, operator) = (&mut self.appliance, &self.operator);
         self.guard.wait("the boot server to answer", || {
             appliance.check()?;

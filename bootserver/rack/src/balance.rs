@@ -119,6 +119,21 @@ impl Rack {
         placed(vm, balancer::place(&self.snapshot(now), &self.planners_policy(), &wanted))
     }
 
+    /// Chooses where a VM that has run before is to start again: not where its start has failed since. What is kept free is kept for this, and is given
+    /// where there is no other room.
+    pub(crate) fn place_again(&self, vm: &VmId, now: Now) -> Result<HostId, Refusal> {
+        let wanted = planners_vm(self.vm_or_refuse(vm)?, None);
+        let mut snapshot = self.snapshot(now);
+        for host in &mut snapshot.hosts {
+            if self.failed_to_start(vm, &host.id) {
+                host.state = Takes::Unusable;
+            }
+        }
+        let policy = self.planners_policy();
+        let at = |policy: &balancer::Policy| placed(vm, balancer::place(&snapshot, policy, &wanted));
+        at(&policy).or_else(|_| at(&policy.without_reserves()))
+    }
+
     /// Chooses where a running VM is to move, or checks the choice that was made.
     pub(crate) fn place_for_move(
         &self,
@@ -139,7 +154,9 @@ impl Rack {
             }
         }
         let wanted = planners_vm(record, self.hosts.get(source));
-        let mut found = placed(vm, balancer::place(&snapshot, &self.planners_policy(), &wanted));
+        // It makes the rack no fuller. The planner, which sees the host that it leaves, keeps room for failures.
+        let policy = balancer::Policy { spare_hosts: 0, ..self.planners_policy() };
+        let mut found = placed(vm, balancer::place(&snapshot, &policy, &wanted));
         if let Err(Refusal::NoPlace { rejected, .. }) = &mut found {
             rejected.retain(|r| r.host != *source && target.is_none_or(|target| r.host == *target));
         }

@@ -157,10 +157,17 @@ impl Rack {
                 Job::Doing(_, ended) if doing.as_ref() != Some(ended) => {}
                 // What cannot be made is for a person to look at; what was granted or is to go is tried again.
                 Job::Doing(_, DiskDoing::Create | DiskDoing::Clone(_)) => {
+                    if is_heartbeat(&disk) {
+                        self.storage.failed.insert(job, again);
+                        return;
+                    }
+                    // Nor is it tried again by itself when the server starts next.
+                    if let Some(record) = self.disks.edit(&disk) {
+                        record.doing = None;
+                        record.failure.clone_from(&text);
+                    }
                     if let Some(vm) = vm {
                         self.vm_failed(&vm, text, now);
-                    } else if is_heartbeat(&disk) {
-                        self.storage.failed.insert(job, again);
                     }
                 }
                 Job::Doing(_, DiskDoing::Grow(_)) => {
@@ -258,6 +265,7 @@ impl Rack {
             doing: Some(doing),
             grants: BTreeMap::new(),
             found: BTreeMap::new(),
+            failure: String::new(),
             granted: self.counters.get(&()).map_or(0, |counters| counters.grants),
         });
         self.do_disk(&name, now);

@@ -242,6 +242,8 @@ impl Rack {
         for order in std::mem::take(&mut self.live(host).orders) {
             self.order_dropped(order);
         }
+        // What it last said to have is had no more.
+        self.live(host).report = None;
         if self.surveying() {
             // What becomes of its VMs is decided when all others were heard.
             let text = format!("{host} is fenced: what it had is started elsewhere, unless another host has it");
@@ -272,20 +274,33 @@ impl Rack {
         if self.hosts.get(&owner).is_none_or(|host| host.fence != Some(Fence::Done)) {
             return;
         }
-        self.gone(vm, format!("{owner} has failed"), now);
-        if record.restart.priority == Priority::Never
-            && let Some(record) = self.vms.edit(vm)
-        {
-            record.run = false;
-            record.note = format!("{owner} has failed; this VM is not started again by itself");
-        }
+        self.lost_with_host(vm, format!("{owner} has failed"), now);
+    }
+
+    /// A VM's host has failed, or was booted anew under it: it starts again when its restart says so, if at all.
+    pub(crate) fn lost_with_host(&mut self, vm: &VmId, note: String, now: Now) {
+        self.gone(vm, note, now);
+        let Some(record) = self.vms.edit(vm) else { return };
         let delay_ms = record.restart.delay_ms();
+        record.delayed_until_ms = Some(now.unix_ms + delay_ms);
         if delay_ms > 0 {
             self.ha.delayed.insert(vm.clone(), now.mono_ms + delay_ms);
-            if let Some(record) = self.vms.edit(vm) {
-                record.delayed_until_ms = Some(now.unix_ms + delay_ms);
-            }
         }
+        self.heed_never(vm, now);
+    }
+
+    /// A VM that went with its host and is never started again by itself waits for nothing.
+    pub(crate) fn heed_never(&mut self, vm: &VmId, now: Now) {
+        let waits = |record: &&mut VmRecord| {
+            record.run && record.phase == VmPhase::Stopped && record.delayed_until_ms.is_some()
+        };
+        let Some(record) = self.vms.edit(vm).filter(|record| record.restart.priority == Priority::Never).filter(waits)
+        else {
+            return;
+        };
+        record.run = false;
+        record.note = format!("{}; this VM is not started again by itself", record.note);
+        self.vm_info(vm, now, format!("{vm} is not started again by itself"));
     }
 
     /// After a restart of the server: what is left of each delay by the wall clock, which may have been set back meanwhile.
@@ -297,6 +312,11 @@ impl Rack {
                 self.ha.delayed.insert(record.spec.name.clone(), now.mono_ms + left_ms);
             }
         }
+    }
+
+    /// It is being started all the same, or is gone.
+    pub(crate) fn forget_delay(&mut self, vm: &VmId) {
+        self.ha.delayed.remove(vm);
     }
 
     /// Its delay has been set anew, and counts from now at the latest.
@@ -360,7 +380,7 @@ impl Rack {
             }
         }
         let many = vanished.len() > 1 && vanished.len() * 100 > (vanished.len() + there) * VANISHED_PERCENT_MAX;
-        match (many, self.frozen()) {
+        match (many, self.ha.frozen.is_some()) {
             (true, false) => {
                 let of = vanished.len() + there;
                 let names = vanished.iter().take(10).map(String::as_str).collect::<Vec<_>>().join(", ");
@@ -382,7 +402,7 @@ impl Rack {
 
     /// An operator says that the hosts that vanished are dead: each is fenced as if it had vanished alone.
     pub(crate) fn thaw(&mut self, now: Now) -> Result<Accepted, Refusal> {
-        if !self.frozen() {
+        if self.ha.frozen.is_none() {
             return Err(Refusal::Unavailable { detail: "the rack is not frozen".to_owned() });
         }
         let lost_ms = self.policy.lost_ms;
@@ -460,6 +480,6 @@ impl Rack {
 
     pub(crate) fn ha_shown(&self) -> HaView {
         let (failures_borne, room_mib) = self.ha.room.unwrap_or_default();
-        HaView { failures_borne, room_mib, frozen: self.ha.frozen.clone().or_else(|| self.survey_note()) }
+        HaView { failures_borne, room_mib, frozen: self.ha.frozen.clone(), standing_by: self.why_standing_by() }
     }
 }

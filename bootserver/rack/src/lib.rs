@@ -107,7 +107,7 @@ pub struct Rack {
 }
 
 /// What ends a wait for hosts, and disturbs no guest that may run.
-fn may_always(command: &Command) -> bool {
+fn ends_a_survey(command: &Command) -> bool {
     matches!(command, Command::Thaw | Command::OrderPower { .. } | Command::AskPower { .. })
 }
 
@@ -338,13 +338,16 @@ impl Rack {
                 self.collect_by_itself(now);
             }
         }
-        self.balance_tick(now);
+        if !self.orders_nothing() {
+            self.balance_tick(now);
+        }
         self.to_answer.extend(self.live.iter().filter(|(_, live)| live.held.is_some()).map(|(id, _)| id.clone()));
     }
 
     fn operator(&mut self, reply: ReplyTo, command: Command, now: Now) {
-        if let Some(refusal) = self.commanded_by_none().filter(|_| !may_always(&command)) {
-            return self.answer_operator(reply, Err(refusal));
+        let why = self.why_standing_by().filter(|_| self.superseded.is_some() || !ends_a_survey(&command));
+        if let Some(detail) = why {
+            return self.answer_operator(reply, Err(Refusal::Unavailable { detail }));
         }
         let done = match command {
             Command::RegisterHost(request) => self.register_host(request, now),
@@ -352,7 +355,10 @@ impl Rack {
             Command::DescribeHost { host, request } => self.describe_host(&host, request, now),
             Command::AcceptHost { host } => self.accept_host(&host, now),
             Command::RemoveHost { host } => self.remove_host(&host, now),
-            Command::DrainHost { host } => self.drain_host(&host, true, now),
+            Command::DrainHost { host } => {
+                self.drained_by_hand(&host);
+                self.drain_host(&host, true, now)
+            }
             Command::ConfirmOff { host } => self.confirm_off(&host, now),
             Command::UndrainHost { host } => self.drain_host(&host, false, now),
             Command::SetBmc { host, request } => self.set_bmc(&host, request, now),

@@ -123,6 +123,18 @@ impl Rack {
         }
     }
 
+    /// An operator drains a host: if a rollout has drained it as well, it is not used again when that has done with it.
+    pub(crate) fn drained_by_hand(&mut self, host: &HostId) {
+        let turned = |pool: &&PoolRecord| {
+            pool.rollout.as_ref().is_some_and(|r| r.turns.iter().any(|t| t.host == *host && t.drained))
+        };
+        let Some(pool) = self.pools.values().find(turned).map(|pool| pool.name.clone()) else { return };
+        let turns = self.pools.edit(&pool).and_then(|pool| pool.rollout.as_mut()).map(|rollout| &mut rollout.turns);
+        for turn in turns.into_iter().flatten().filter(|turn| turn.host == *host) {
+            turn.drained = false;
+        }
+    }
+
     fn carry_out_deed(&mut self, pool: &PoolId, deed: Deed, now: Now) {
         match deed {
             // A host that was removed meanwhile needs neither.

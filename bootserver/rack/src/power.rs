@@ -59,7 +59,7 @@ pub struct PowerOrder {
 }
 
 impl PowerOrder {
-    fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         matches!(self.view.stage, PowerStage::Asked | PowerStage::Doing)
     }
 
@@ -248,7 +248,7 @@ impl Rack {
         let Some(record) = self.hosts.get(host) else { return false };
         let Some(order) = record.power.clone() else { return false };
         // After a restart a host that is fenced is listened for anew.
-        if order.fence && self.power_off_is_early(host) {
+        if self.superseded.is_some() || order.fence && self.power_off_is_early(host) {
             return false;
         }
         if order.off_first

@@ -339,6 +339,9 @@ pub struct DiskRecord {
     /// Accounts of grants that a restored server found on the storage: their secrets cannot be derived.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub found: BTreeMap<HostId, Way>,
+    /// Why it could not be made: then it never is, and only its removal is left.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub failure: String,
 }
 
 /// What is being done to a disk.

@@ -22,11 +22,11 @@ use crate::event::{Caller, Entropy, Now};
 use crate::ha::is_heartbeat;
 use crate::host::base64url;
 use crate::policy::Serves;
+use crate::power::PowerOrder;
 use crate::record::{
     BootRecord, Change, DiskDoing, DiskRecord, Fence, Grant, HostRecord, Key, Kind, Loaded, Record, TermRecord, Way,
 };
 use proto::agent::{HostSurvey, Report, Secret};
-use proto::api::Refusal;
 use proto::event::Topic;
 use proto::heartbeat::Slot;
 use proto::{DiskId, Epoch, HostId, Mac, Term};
@@ -106,12 +106,16 @@ impl Rack {
             return false;
         }
         self.recovery = Some(Survey::default());
-        // How far a fence was is not known any more: each host is heard, or waited out in full.
+        // How far a fence was is not known any more: each host is heard, or waited out in full. Nor is what its controller was told: it may have
+        // been done long ago, and guests run there again.
+        let goes_on =
+            |record: &HostRecord| record.fence.is_some() || record.power.as_ref().is_some_and(PowerOrder::is_open);
         for host in self.hosts.ids() {
-            if self.hosts.get(&host).is_some_and(|record| record.fence.is_some())
+            if self.hosts.get(&host).is_some_and(goes_on)
                 && let Some(record) = self.hosts.edit(&host)
             {
                 record.fence = None;
+                record.power = record.power.take().filter(|order| !order.is_open());
             }
         }
         true
@@ -122,14 +126,12 @@ impl Rack {
         self.surveying() || self.superseded.is_some()
     }
 
-    /// Why nothing can be commanded: the survey is not over, or another server has taken our place.
-    pub(crate) fn commanded_by_none(&self) -> Option<Refusal> {
-        if let Some(term) = self.superseded {
-            let detail =
-                format!("another server rules this rack since term {term}: stop this one, its record is out of date");
-            return Some(Refusal::Unavailable { detail });
-        }
-        self.survey_note().map(|detail| Refusal::Unavailable { detail })
+    /// Why nothing is ordered and nothing can be commanded: the survey is not over, or another server has taken our place.
+    pub(crate) fn why_standing_by(&self) -> Option<String> {
+        let superseded = self.superseded.map(|term| {
+            format!("another server rules this rack since term {term}: stop this one, its record is out of date")
+        });
+        superseded.or_else(|| self.survey_note())
     }
 
     /// How far the survey is, for a person.
@@ -195,6 +197,7 @@ impl Rack {
                     grants: BTreeMap::new(),
                     granted: 0,
                     found: BTreeMap::new(),
+                    failure: String::new(),
                 });
             }
             for host in ways.keys() {
@@ -219,6 +222,14 @@ impl Rack {
                 self.found_granted(&disk, host, number);
             }
             self.attach(&disk, now);
+        }
+        // It holds nothing that is not written anew: without it no host could be told to be silent, and the survey would not end.
+        if let Some(beats) = missing.iter().find(|disk| is_heartbeat(disk)).cloned() {
+            missing.remove(&beats);
+            if let Some(record) = self.disks.edit(&beats) {
+                (record.ready, record.doing) = (false, Some(DiskDoing::Create));
+            }
+            self.do_disk(&beats, now);
         }
         if let Some(survey) = &mut self.recovery {
             survey.missing = Some(missing);

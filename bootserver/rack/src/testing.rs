@@ -154,25 +154,34 @@ impl Bench {
     }
 
     pub(crate) fn join(&mut self, mac: Mac, from: Ipv4Addr, nonce: &str, key: &str) -> JoinDecision {
+        let (reply, effects) = self.joins(mac, from, nonce, key);
+        match answer_to(reply, effects) {
+            Some(Answer::Join(decision)) => decision,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn joins(&mut self, mac: Mac, from: Ipv4Addr, nonce: &str, key: &str) -> (ReplyTo, Vec<Effect>) {
         let request = JoinRequest {
             host: HostId::of(mac),
             nonce: nonce.to_owned(),
             csr_pem: format!("CSR of {key}"),
             inventory: inventory(),
         };
-        let key = key.to_owned();
-        match self.answer(|reply| Event::Join { reply, request, key, from }) {
-            Answer::Join(decision) => decision,
-            other => panic!("{other:?}"),
-        }
+        self.ask(|reply| Event::Join { reply, request, key: key.to_owned(), from })
     }
 
     /// Takes a machine all the way up; its nonce.
     pub(crate) fn boot(&mut self, mac: Mac, key: &str, byte: u8) -> String {
+        self.boots(mac, key, byte).0
+    }
+
+    /// The same, with what its join has brought about.
+    pub(crate) fn boots(&mut self, mac: Mac, key: &str, byte: u8) -> (String, Vec<Effect>) {
         let address = self.lease(mac, ipxe).expect("an address");
         let nonce = nonce(&self.script(mac, address, byte).expect("a script"));
-        self.join(mac, address, &nonce, key);
-        nonce
+        let (_, effects) = self.joins(mac, address, &nonce, key);
+        (nonce, effects)
     }
 
     pub(crate) fn report(&mut self, mac: Mac, key: &str, report: Report) -> (ReplyTo, Vec<Effect>) {

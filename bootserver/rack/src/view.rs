@@ -90,6 +90,7 @@ impl Rack {
             vm: record.vm.clone(),
             granted: record.grants.keys().cloned().collect(),
             ready: record.ready,
+            note: record.failure.clone(),
         });
         let mut ended = 0;
         let moves = self.moves.values().rev().filter(|record| {

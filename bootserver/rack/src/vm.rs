@@ -34,7 +34,7 @@ use proto::view::VmPhase;
 use proto::vm::{Boot, Restart, Vif, VmSpec};
 use proto::{DiskId, Epoch, HostId, Mac, VmId};
 use sha2::{Digest, Sha256};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 /// The most memory of a VM, MiB: 16 TiB.
 const MEMORY_MIB_MAX: u64 = 16 << 20;
@@ -57,6 +57,8 @@ pub(crate) struct Guest {
     attempts: u32,
     /// Since when it has run.
     running_mono_ms: Option<u64>,
+    /// Hosts on which its start has failed since it ran last.
+    failed_on: BTreeSet<HostId>,
 }
 
 impl Rack {
@@ -98,6 +100,9 @@ impl Rack {
         let guest = self.guests.entry(vm.clone()).or_default();
         guest.odd = None;
         guest.running_mono_ms = (phase == VmPhase::Running).then_some(now.mono_ms);
+        if phase == VmPhase::Running {
+            guest.failed_on.clear();
+        }
         self.touch_vm(vm);
     }
 
@@ -221,6 +226,7 @@ impl Rack {
                 record.restart = restart;
             }
             self.shorten_delay(vm, now);
+            self.heed_never(vm, now);
             self.vm_info(vm, now, format!("{vm} is started again after its host has failed: {restart}"));
         }
         Ok(Accepted::Done)

@@ -19,8 +19,6 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-/// Left free for the store of records, whose next commit must not fail, bytes.
-pub const RESERVE_BYTES: u64 = 64 << 20;
 /// Read at once, bytes.
 const CHUNK_BYTES: usize = 256 * 1024;
 

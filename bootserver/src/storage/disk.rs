@@ -3,6 +3,8 @@
 
 use super::ledger::Ledger;
 use super::{StorageError, file};
+use crate::state_dir::RESERVE_BYTES;
+use nix::sys::statvfs::statvfs;
 use proto::DiskId;
 use rack::effect::CloneSource;
 use rack::record::Way;
@@ -10,7 +12,7 @@ use rack::recovery::FoundDisk;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use tokio::process::Command;
 
@@ -86,24 +88,38 @@ impl Files {
             return Err(StorageError::Shrink { disk: disk.clone(), have_mib: have.div_ceil(MIB), want_mib: size_mib });
         }
         let part = part(&path);
-        let failed = |err| file("copying to", &path)(err);
-        let copied = Command::new("cp")
-            .args(["--reflink=auto", "--sparse=always", "--"])
-            .arg(&source)
-            .arg(&part)
-            .output()
-            .await
-            .map_err(failed)?;
-        if !copied.status.success() {
-            return Err(file("copying to", &path)(io::Error::other(
-                String::from_utf8_lossy(&copied.stderr).trim().to_owned(),
+        let copied = async {
+            if cp(&["--reflink=always"], &source, &part).await.is_err() {
+                self.room_for(&source)?;
+                cp(&["--reflink=never", "--sparse=always"], &source, &part).await?;
+            }
+            // It may be as long as the disk is large.
+            let (part, path) = (part.clone(), path.clone());
+            let finish = move || {
+                fs::OpenOptions::new().write(true).open(&part)?.set_len(want)?;
+                publish(&part, &path)
+            };
+            tokio::task::spawn_blocking(finish).await?
+        };
+        copied.await.map_err(|err| {
+            // It would take the room that others need, the server's own records among them.
+            let _ = fs::remove_file(&part);
+            file("copying to", &path)(err)
+        })
+    }
+
+    /// Whether a copy of this file fits, beside what is left free for the server's records.
+    fn room_for(&self, source: &Path) -> io::Result<()> {
+        let needed = fs::metadata(source)?.blocks() * 512;
+        let stat = statvfs(&self.directory)?;
+        let free = stat.blocks_available().saturating_mul(stat.fragment_size());
+        if free < needed.saturating_add(RESERVE_BYTES) {
+            let (needed, free, reserve) = (needed.div_ceil(MIB), free / MIB, RESERVE_BYTES / MIB);
+            return Err(io::Error::other(format!(
+                "it takes {needed} MiB, and {free} MiB are free, of which {reserve} MiB are kept for the server's records"
             )));
         }
-        let finish = || -> io::Result<()> {
-            fs::OpenOptions::new().write(true).open(&part)?.set_len(want)?;
-            publish(&part, &path)
-        };
-        finish().map_err(file("copying to", &path))
+        Ok(())
     }
 
     pub(super) fn grow(&self, disk: &DiskId, size_mib: u64) -> Result<(), StorageError> {
@@ -133,6 +149,14 @@ impl Files {
         };
         path.filter(|path| path.exists()).ok_or(StorageError::NoSource { what, name })
     }
+}
+
+async fn cp(how: &[&str], source: &Path, to: &Path) -> io::Result<()> {
+    let copied = Command::new("cp").args(how).arg("--").arg(source).arg(to).output().await?;
+    if copied.status.success() {
+        return Ok(());
+    }
+    Err(io::Error::other(String::from_utf8_lossy(&copied.stderr).trim().to_owned()))
 }
 
 fn part(path: &Path) -> PathBuf {

@@ -8,7 +8,7 @@
 //! ```
 
 use super::ledger::{Grant, Ledger};
-use super::{Files, StorageError};
+use super::{Files, StorageError, file};
 use proto::DiskId;
 use rack::effect::StorageOp;
 
@@ -57,7 +57,7 @@ pub(super) async fn perform<S: Served>(served: &S, op: &StorageOp) -> Result<(),
                 Grant { initiator: initiator.clone(), address: *address, user: user.clone(), secret: secret.clone() };
             let mut ledger = Ledger::load(&files.directory, disk)?;
             let before = ledger.grants.insert(host.clone(), grant.clone());
-            ledger.save(&files.directory, disk)?;
+            save(files, disk, &ledger).await?;
             if let Some(before) = before.filter(|before| *before != grant) {
                 served.unbind(disk, &before, &ledger).await?;
             }
@@ -69,9 +69,16 @@ pub(super) async fn perform<S: Served>(served: &S, op: &StorageOp) -> Result<(),
             let Some(grant) = ledger.grants.remove(host) else { return Ok(()) };
             served.cut(disk, &grant, &ledger).await?;
             // Forgotten last: a cut that was interrupted is found and done again.
-            ledger.save(&files.directory, disk)
+            save(files, disk, &ledger).await
         }
     }
+}
+
+/// Keeps the grants, on a thread that may wait for the disk: guests write to it as well.
+async fn save(files: &Files, disk: &DiskId, ledger: &Ledger) -> Result<(), StorageError> {
+    let (directory, name, ledger) = (files.directory.clone(), disk.clone(), ledger.clone());
+    let saving = tokio::task::spawn_blocking(move || ledger.save(&directory, &name)).await;
+    saving.map_err(|lost| file("writing the grants in", &files.directory)(lost.into()))?
 }
 
 /// Serves a disk that was made earlier, with the grants that were in force. What was started anew knows none.

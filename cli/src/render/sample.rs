@@ -234,6 +234,7 @@ pub(crate) fn rack() -> RackView {
                 vm: None,
                 granted: vec![],
                 ready: false,
+                note: String::new(),
             },
             DiskView {
                 name: "web-1-0".parse().expect("a name of the tests"),
@@ -241,6 +242,7 @@ pub(crate) fn rack() -> RackView {
                 vm: Some(web.spec.name.clone()),
                 granted: vec![host_id(1), host_id(3)],
                 ready: true,
+                note: String::new(),
             },
         ],
         vms: vec![web, db],

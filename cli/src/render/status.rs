@@ -35,6 +35,9 @@ pub(crate) fn show(url: &str, about: &About, view: &RackView, width: Option<u16>
     if let Some(why) = &view.ha.frozen {
         pairs.push(("Frozen", format!("{why} (tsubame thaw)")));
     }
+    if let Some(why) = &view.ha.standing_by {
+        pairs.push(("Standing by", why.clone()));
+    }
     for m in view.moves.iter().filter(|m| !matches!(m.phase, MovePhase::Done | MovePhase::Aborted)) {
         let (source, target) = (names::host(view, &m.source), names::host(view, &m.target));
         let elapsed = span(view.at_ms.saturating_sub(m.began_ms));

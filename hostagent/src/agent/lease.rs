@@ -112,6 +112,10 @@ impl Agent {
         self.lease.until_ms = Some(until_ms);
         if before == LeaseState::Lapsed && self.leased(now_ms) {
             self.lease.terms += 1;
+            // Nobody cuts this host off from its storage: what was ordered before the lapse may be void by now, and no account is a new one to tell.
+            if !heartbeat.cuttable {
+                self.waiting.clear();
+            }
         }
         let terms = self.lease.terms;
         self.actions.push(AgentAction::KeepLease(KeptLease { heartbeat, until_ms, terms }));

@@ -125,6 +125,8 @@ pub struct Agent {
     jobs: BTreeMap<Job, JobFor>,
     job_next: u64,
     outcomes: BTreeMap<OrderId, OrderOutcome>,
+    /// Guests that wait to be made anew, and could not be: when it is tried again.
+    unmade: BTreeMap<VmId, u64>,
     done: BTreeSet<OrderId>,
     seq: u64,
     report_ms: u64,
@@ -163,6 +165,7 @@ impl Agent {
             jobs: BTreeMap::new(),
             job_next: 1,
             outcomes: BTreeMap::new(),
+            unmade: BTreeMap::new(),
             done: BTreeSet::new(),
             seq: 0,
             report_ms: 2_000,

@@ -357,17 +357,21 @@ impl Agent {
                 self.go(&vm, work, Step::Destroying { then: Ok(Done::Ok) }, Op::Destroy { vm: vm.clone() });
             }
         }
+        self.unmade.retain(|vm, _| survey.domains.iter().any(|d| d.vm == *vm && d.reboots));
         // None is made anew without a lease.
         let leased = self.leased(now_ms);
         for seen in survey.domains.iter().filter(|d| leased && d.reboots && d.is_resident()) {
             let guest = self.notes.get(&seen.vm).and_then(|n| n.guest.clone());
             if let Some(guest) = guest
                 && self.may_remake(&seen.vm)
+                && self.unmade.get(&seen.vm).is_none_or(|&again_ms| now_ms >= again_ms)
                 && !self.works.contains_key(&seen.vm)
             {
                 let under = self.lease.under();
-                let work = Work { cause: Cause::Reboot(guest), step: Step::Clearing, job: None, under };
-                self.go(&seen.vm, work, Step::Clearing, Op::Destroy { vm: seen.vm.clone() });
+                // Its files may have gone since, and a guest that came by a move may never have had them here.
+                let op = Op::Prepare { guest: guest.clone(), files: true };
+                let work = Work { cause: Cause::Reboot(guest), step: Step::Preparing, job: None, under };
+                self.go(&seen.vm, work, Step::Preparing, op);
             }
         }
     }

@@ -81,11 +81,11 @@ impl Agent {
     /// What a domain does, as the server is to see it.
     fn state(&self, seen: &SeenDomain, now_ms: u64) -> DomainState {
         match seen.state {
-            // It has not ended, but waits to be made anew: for a lease, and for the server where it may not go on by itself.
-            DomainState::Shutdown if seen.reboots && self.leased(now_ms) && !self.may_remake(&seen.vm) => {
-                DomainState::Crashed
+            // It has not ended, but waits to be made anew: for a lease, and for the server where it may not or cannot go on by itself.
+            DomainState::Shutdown if seen.reboots => {
+                let by_itself = self.may_remake(&seen.vm) && !self.unmade.contains_key(&seen.vm);
+                if self.leased(now_ms) && !by_itself { DomainState::Crashed } else { DomainState::Dying }
             }
-            DomainState::Shutdown if seen.reboots => DomainState::Dying,
             state => state,
         }
     }

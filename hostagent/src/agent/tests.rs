@@ -418,9 +418,45 @@ fn a_guest_that_is_made_anew_is_reported_until_it_runs() {
     assert_eq!(shown(&r), [(DomainState::Running, Some(Epoch(1)), 1024)]);
     r.world.guest_ends(&host("a"), &vm(), DomainState::Shutdown, true);
     // The order comes before the domain is made, which would take longer than is waited for.
-    assert!(r.run(10_000, |r| r.world.domains(&host("a")).is_empty()));
+    assert!(r.run(10_000, |r| !r.hosts[&host("a")].agent.works.is_empty()));
     assert_eq!(r.done("a", 1, Act::Destroy { vm: vm() }), "Ok");
     assert!(r.world.domains(&host("a")).is_empty());
+}
+
+/// What it needs is fetched before what is left of it goes, so that it can be tried again with nobody's help.
+#[test]
+fn a_guest_that_cannot_be_made_anew_stays_and_is_tried_again() {
+    let mut r = Rack::new();
+    assert_eq!(r.done("a", 1, start()), "Ok");
+    let user = r.world.granted(&disk())[&host("a")].clone();
+    r.world.cut(&disk(), &host("a"));
+    r.world.guest_ends(&host("a"), &vm(), DomainState::Shutdown, true);
+    r.run(30_000, |_| false);
+    assert_eq!(r.world.domains(&host("a")).len(), 1);
+    let report = r.hosts[&host("a")].report.as_ref().expect("it reports");
+    assert_eq!(report.domains[0].state, DomainState::Crashed, "the server may have it made elsewhere");
+    assert!(report.seq < 40, "reports and tries in a circle: {}", report.seq);
+    r.world.grant(&disk(), &host("a"), &user);
+    assert!(r.run(60_000, |r| !r.world.running(&vm()).is_empty()), "{}", r.show());
+    r.run(5_000, |_| false);
+    assert!(state_is(&r, DomainState::Running));
+}
+
+/// On a SAN nothing else ends what was ordered before a lapse.
+#[test]
+fn an_order_that_waited_through_a_lapse_is_said_again_or_void() {
+    let runs = |r: &Rack| !r.world.running(&vm()).is_empty();
+    for (cuttable, goes_on) in [(true, true), (false, false)] {
+        let mut r = Rack::new();
+        let lapsed =
+            |until_ms| KeptLease { heartbeat: Heartbeat { cuttable, ..lease().heartbeat }, until_ms, terms: 0 };
+        r.restart_agent_with("a", lapsed(1));
+        r.run(100, |_| false);
+        r.order("a", 1, start());
+        assert!(!r.run(10_000, runs), "not without a lease");
+        r.feed(&host("a"), AgentEvent::Renewed { user: "beat".into(), until_ms: 200_000 });
+        assert_eq!(r.run(60_000, runs), goes_on, "{cuttable}");
+    }
 }
 
 /// What runs under an earlier epoch has lost its disks to whoever ordered the start.

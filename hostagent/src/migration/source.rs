@@ -5,7 +5,7 @@
 use super::{ANSWER_S, Answer, READ_BYTES, XL_ENDS_S, broke, line, tune, within};
 use crate::agent::failure;
 use crate::frame::{self, Frame, Note};
-use crate::hypervisor::xl::{Xl, exe, kill, orphan};
+use crate::hypervisor::xl::{Xl, can_be_done_again, exe, kill, orphan};
 use crate::hypervisor::{Completion, OpResult, Progress};
 use crate::identity::common_name;
 use crate::{carry, crash};
@@ -167,6 +167,7 @@ async fn start(vm: &VmId, socket: &PathBuf) -> Result<(Child, Transport), Failur
     command.args(["migrate", "-e", "-s", "", vm.as_str(), &carry]).stdin(Stdio::null()).stdout(Stdio::null());
     command.stderr(Xl::said_file(vm).map_err(|e| failed("keeping what xl says", e))?);
     let mut child = command.spawn().map_err(|e| failed("starting xl migrate", e))?;
+    can_be_done_again(&child);
     let accepted = tokio::select! {
         accepted = listener.accept() => accepted.map_err(|e| failed("awaiting carry", e)),
         ended = child.wait() => {

@@ -5,7 +5,7 @@
 use super::{ANSWER_S, Answer, READ_BYTES, XL_ENDS_S, broke, line, tune, within};
 use crate::crash;
 use crate::frame::{self, Frame, Note};
-use crate::hypervisor::xl::{Xl, kill, orphan};
+use crate::hypervisor::xl::{Xl, can_be_done_again, kill, orphan};
 use crate::hypervisor::{Completion, OpResult, Progress};
 use crate::identity::common_name;
 use crate::permit;
@@ -78,6 +78,7 @@ async fn whole(
     command.args(["migrate-receive", "-e"]).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
     command.stderr(Xl::said_file(&permit.vm).map_err(|e| format!("keeping what xl says: {e}"))?);
     let mut child = command.spawn().map_err(|e| format!("starting xl migrate-receive: {e}"))?;
+    can_be_done_again(&child);
     let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
     let (Some(stdin), Some(stdout)) = (stdin, stdout) else { return Err("xl has no pipes".to_owned()) };
     progress(Progress { stage: Stage::Copying, bytes: 0 });

@@ -54,8 +54,7 @@ pub(super) fn hour_without_server(trial: &mut Trial) -> Result<()> {
         silence.as_millis()
     );
     ensure!(silence < LEASE, "{} stood still for {} ms", guest.name, silence.as_millis());
-    trial.rack.appliance.start_again()?;
-    trial.rack.await_server()?;
+    trial.rack.start_server()?;
     let back = Instant::now();
     trial.rack.power_off(place)?;
     trial.rack.power_on(&hardware(place, Firmware::Bios))?;

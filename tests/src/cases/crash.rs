@@ -224,8 +224,8 @@ fn server_died(trial: &mut Trial) -> Result<()> {
     let appliance = &mut trial.rack.appliance;
     let status = guard.wait("the server to die at its crash point", || appliance.has_ended())?;
     ensure!(status.signal() == Some(Signal::SIGKILL as i32), "the server ended by itself, {status}");
-    trial.rack.appliance.start_again()?;
-    trial.rack.await_server()
+    println!("        the server answers {} ms after it was started again", trial.rack.start_server()?.as_millis());
+    Ok(())
 }
 
 /// Waits until an agent has died at its point; init starts it again.
@@ -241,8 +241,7 @@ fn agent_died(trial: &Trial, host: &HostId, name: &str, began_at: usize) -> Resu
 /// What did not strike is not to strike amid the next.
 fn disarm(trial: &mut Trial) -> Result<()> {
     if trial.rack.appliance.has_ended()?.is_some() {
-        trial.rack.appliance.start_again()?;
-        trial.rack.await_server()?;
+        trial.rack.start_server()?;
     }
     // Often it is not there.
     let _ = fs::remove_file(trial.rack.appliance.crash_at());
@@ -263,8 +262,7 @@ pub(super) fn certificate_ends(trial: &mut Trial) -> Result<()> {
     trial.rack.guard.wait("the agent to join anew", || {
         Ok(machine.console().contains("the certificate has ended; joining anew").then_some(()))
     })?;
-    trial.rack.appliance.start_again()?;
-    trial.rack.await_server()?;
+    trial.rack.start_server()?;
     // A server that was started anew knows nothing of its load but by a report.
     trial.rack.guard.wait("a report of the host", || Ok(trial.rack.operator.host(&host)?.and_then(|h| h.stats)))?;
     runs_once(trial, &guest, counted)

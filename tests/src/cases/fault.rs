@@ -2,7 +2,9 @@
 
 use super::Trial;
 use super::away::seconds;
-use super::ha::{PLACES, await_elsewhere, await_usable, place_of, ready, runs_once_from_its_disk, state_by_xl};
+use super::ha::{
+    PLACES, await_elsewhere, await_usable, place_of, ready, runs_once_from_its_disk, signal_agent, state_by_xl,
+};
 use crate::process::{Process, run};
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
@@ -13,7 +15,8 @@ use std::time::{Duration, Instant};
 /// of its own absence would fence everybody.
 const AWAY_S: u64 = 75;
 
-/// Boot server and storage are gone and come back: guests stand still meanwhile and run on, none is started anew.
+/// Boot server and storage are gone and come back: guests stand still meanwhile and run on, none is started anew; nor is a host reset, though its agent
+/// is killed while it cannot write.
 pub(super) fn appliance_is_away(trial: &mut Trial) -> Result<()> {
     let wanted = Duration::from_secs(seconds("APPLIANCE_AWAY_S", AWAY_S)?);
     ready(trial)?;
@@ -34,10 +37,20 @@ pub(super) fn appliance_is_away(trial: &mut Trial) -> Result<()> {
         Ok(state_by_xl(trial, &host, &guest)?.filter(|state| state.contains('p')))
     })?;
     println!("        {host} holds {} {:.1} s after the appliance was gone", guest.name, away.elapsed().as_secs_f64());
+    // Init starts another, which finds what is held: a write to the storage that is away holds up nobody's end.
+    let said_before = trial.rack.machine_of(&host)?.console().len();
+    signal_agent(trial, &host, "KILL")?;
+    trial.rack.guard.wait(&format!("the agent of {host} to be started anew"), || {
+        let said = trial.rack.machine_of(&host)?.console();
+        Ok(said.get(said_before..).is_some_and(|new| new.contains("starting it again in")).then_some(()))
+    })?;
+    println!(
+        "        its agent was killed, and ended {:.1} s after the appliance was gone",
+        away.elapsed().as_secs_f64()
+    );
     std::thread::sleep(wanted.saturating_sub(away.elapsed()));
     let (back, away) = (Instant::now(), away.elapsed());
-    trial.rack.appliance.start_again()?;
-    trial.rack.await_server()?;
+    trial.rack.start_server()?;
     let after = trial.rack.await_counting(&guest)?;
     println!(
         "        the appliance was away for {:.1} s; {} counts on {:.1} s after its return",

@@ -127,10 +127,7 @@ pub(super) fn agent_stands_still(trial: &mut Trial) -> Result<()> {
     let said_before = machine.console().len();
     let pinger = Pinger::start(&trial.rack.network, guest.address)?;
     let (stopped, stopped_ms) = (Instant::now(), unix_ms());
-    // The agent itself has no argument; what else is of its program, as the sender of dom0's log, has.
-    let stop =
-        "for p in $(pidof hostagent); do [ $(tr '\\0' '\\n' </proc/$p/cmdline | wc -l) = 1 ] && kill -STOP $p; done";
-    machine.shell(stop, &trial.rack.guard)?;
+    signal_agent(trial, &host, "STOP")?;
     trial.rack.guard.wait("Xen's watchdog to reset the host", || {
         let said = machine.console();
         Ok(said.get(said_before..).is_some_and(|new| new.contains("watchdog rebooting machine")).then_some(()))
@@ -206,6 +203,14 @@ pub(super) fn state_by_xl(trial: &Trial, host: &HostId, guest: &Guest) -> Result
         [name, _, _, _, state, _] if name == guest.name.as_str() => Some(state.to_owned()),
         _ => None,
     }))
+}
+
+/// The agent itself has no argument; what else is of its program, as the sender of dom0's log, has.
+pub(super) fn signal_agent(trial: &Trial, host: &HostId, signal: &str) -> Result<()> {
+    let line = format!(
+        "for p in $(pidof hostagent); do [ $(tr '\\0' '\\n' </proc/$p/cmdline | wc -l) = 1 ] && kill -{signal} $p; done"
+    );
+    trial.rack.machine_of(host)?.shell(&line, &trial.rack.guard).map(drop)
 }
 
 pub(super) fn place_of(trial: &Trial, host: &HostId) -> Result<u8> {

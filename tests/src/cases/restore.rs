@@ -46,8 +46,7 @@ pub(super) fn old_backup_takes_over(trial: &mut Trial) -> Result<()> {
     lose(&state, &aside)?;
     let said = trial.rack.appliance.restore(&backup)?;
     println!("        {}", said.trim());
-    trial.rack.appliance.start_again()?;
-    trial.rack.await_server()?;
+    trial.rack.start_server()?;
     // Sessions are not in a backup.
     trial.rack.operator.log_in(PASSWORD)?;
     trial.oracle.rewound_to(heard_seq);

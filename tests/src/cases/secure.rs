@@ -63,8 +63,7 @@ pub(super) fn takes_what_is_signed_and_goes_on_after_a_cut(trial: &mut Trial) ->
     trial.rack.guard.wait("the cut to be noticed", || {
         Ok(trial.rack.machine(PLACE)?.console().contains("bytes are here; again in").then_some(()))
     })?;
-    trial.rack.appliance.start_again()?;
-    trial.rack.await_server()?;
+    trial.rack.start_server()?;
     trial.rack.await_host(&host, HostState::Waiting)?;
     let console = trial.rack.machine(PLACE)?.console();
     let said = console.lines().find(|line| line.contains("bytes are here; again in")).unwrap_or_default();
@@ -103,6 +102,5 @@ fn alter(release: &Path, to: &Path) -> Result<()> {
 fn restart(trial: &mut Trial, configuration: &str) -> Result<()> {
     trial.rack.appliance.kill()?;
     fs::write(trial.rack.appliance.config(), configuration)?;
-    trial.rack.appliance.start_again()?;
-    trial.rack.await_server()
+    trial.rack.start_server().map(drop)
 }

@@ -82,8 +82,7 @@ pub(super) fn disk_is_full(trial: &mut Trial) -> Result<()> {
     let state = trial.rack.appliance.state().to_owned();
     trial.rack.appliance.stop()?;
     let small = Small::over(&state, trial.rack.dir())?;
-    trial.rack.appliance.start_again()?;
-    trial.rack.await_server()?;
+    trial.rack.start_server()?;
 
     let filler = state.join("filler");
     fill(&filler)?;
@@ -114,8 +113,7 @@ pub(super) fn disk_is_full(trial: &mut Trial) -> Result<()> {
 
     // There is room again: a service manager starts the server anew.
     fs::remove_file(&filler)?;
-    trial.rack.appliance.start_again()?;
-    trial.rack.await_server()?;
+    trial.rack.start_server()?;
     let known: Vec<_> = trial.rack.operator.rack()?.hosts.into_iter().map(|host| host.id).collect();
     let lost = acknowledged.iter().filter(|host| !known.contains(host)).count();
     ensure!(lost == 0, "{lost} of {} acknowledged requests were lost", acknowledged.len());
@@ -125,8 +123,7 @@ pub(super) fn disk_is_full(trial: &mut Trial) -> Result<()> {
     }
     trial.rack.appliance.stop()?;
     small.away()?;
-    trial.rack.appliance.start_again()?;
-    trial.rack.await_server()?;
+    trial.rack.start_server()?;
     let view = trial.rack.operator.vm(&guest.name)?;
     ensure!((view.epoch, &view.owner) == (before.epoch, &before.owner), "{} was moved or started anew", guest.name);
     runs_once(trial, &guest, without)
@@ -183,8 +180,7 @@ pub(super) fn page_is_flipped(trial: &mut Trial) -> Result<()> {
     let without = trial.rack.await_counting(&guest)?;
     ensure!(without > counted, "the guest stood still while the store was refused");
     fs::write(&file, &whole)?;
-    trial.rack.appliance.start_again()?;
-    trial.rack.await_server()?;
+    trial.rack.start_server()?;
     let view = trial.rack.operator.vm(&guest.name)?;
     ensure!((view.epoch, &view.owner) == (before.epoch, &before.owner), "{} was moved or started anew", guest.name);
     runs_once(trial, &guest, without)

@@ -79,6 +79,7 @@ impl Rack {
             doing: None,
             grants: BTreeMap::new(),
             found: BTreeMap::new(),
+            failure: String::new(),
             granted,
         });
     }

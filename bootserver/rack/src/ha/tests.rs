@@ -10,7 +10,9 @@ use crate::record::{Key, Loaded, Record};
 use crate::testing::{Bench, alive, domain, mac, policy};
 use crate::{Rack, ha};
 use expect_test::expect;
-use proto::agent::{Act, DomainState, DomainSurvey, Done, HostStats, LeaseState, OrderOutcome, Part, Report};
+use proto::agent::{
+    Act, DomainState, DomainSurvey, Done, Failure, FailureKind, HostStats, LeaseState, OrderOutcome, Part, Report,
+};
 use proto::api::CreateVm;
 use proto::heartbeat::Slot;
 use proto::view::{FenceStep, HostView, VmPhase, VmView};
@@ -29,6 +31,9 @@ struct Host {
     lease: LeaseState,
     domains: Vec<DomainSurvey>,
     done: Vec<OrderId>,
+    /// Every start of a guest fails there.
+    breaks: bool,
+    failed: Vec<OrderId>,
     beat: u64,
     /// The CHAP user of its heartbeat, as it was told last.
     user: Option<String>,
@@ -71,8 +76,9 @@ impl Few {
         let hosts = (0..hosts).map(|at| {
             let number = u8::try_from(at + 1).expect("few");
             let boot = bench.boot(mac(number), &format!("k{at}"), number);
-            let (domains, done) = (Vec::new(), Vec::new());
-            Host { boot, alive: true, lease: LeaseState::Valid, domains, done, beat: 0, user: None }
+            let (domains, done, failed) = (Vec::new(), Vec::new(), Vec::new());
+            let lease = LeaseState::Valid;
+            Host { boot, alive: true, lease, domains, done, breaks: false, failed, beat: 0, user: None }
         });
         let hosts = hosts.collect();
         let (store, jobs, log) = (BTreeMap::new(), Vec::new(), Vec::new());
@@ -121,6 +127,7 @@ impl Few {
         }
         host.done.push(order.id);
         match order.act {
+            Act::Start { .. } if host.breaks => host.failed.push(order.id),
             Act::Start { vm, .. } => {
                 let shown = domain(vm.name.as_str(), order.epoch.0, DomainState::Running, Part::Resident);
                 host.domains.push(DomainSurvey { memory_mib: vm.memory_mib, ..shown });
@@ -156,7 +163,9 @@ impl Few {
                 }
                 host.beat += u64::from(host.lease == LeaseState::Valid);
                 self.seq += 1;
-                let outcomes = host.done.iter().map(|&id| OrderOutcome { id, result: Ok(Done::Ok) }).collect();
+                let failure = || Failure { kind: FailureKind::Tool, detail: "no bridge".to_owned() };
+                let result = |id| if host.failed.contains(id) { Err(failure()) } else { Ok(Done::Ok) };
+                let outcomes = host.done.iter().map(|id| OrderOutcome { id: *id, result: result(id) }).collect();
                 let (domains, lease) = (host.domains.clone(), host.lease);
                 let used: u64 = domains.iter().map(|d| d.memory_mib + d.memory_mib / 128 + 4).sum();
                 let stats = HostStats { memory_free_mib: MEMORY_MIB - used, ..HostStats::default() };
@@ -245,9 +254,11 @@ impl Few {
     /// The host was switched on again, and has nothing of before.
     fn boot_anew(&mut self, at: usize) {
         let number = u8::try_from(at + 1).expect("few");
-        let boot = self.bench.boot(mac(number), &format!("k{at}"), number + 100);
+        let (boot, effects) = self.bench.boots(mac(number), &format!("k{at}"), number + 100);
+        self.carry_out(effects);
         let host = &mut self.hosts[at];
-        *host = Host { boot, alive: true, domains: Vec::new(), done: Vec::new(), user: None, ..*host };
+        *host =
+            Host { boot, alive: true, domains: Vec::new(), done: Vec::new(), failed: Vec::new(), user: None, ..*host };
     }
 
     /// From here on what happens is noted.
@@ -263,6 +274,11 @@ impl Few {
 
     fn host(&self, at: usize) -> HostView {
         self.bench.rack.view(self.bench.now).hosts.into_iter().find(|host| host.id == id(at)).expect("it is shown")
+    }
+
+    fn kill(&mut self, at: usize, seconds: u64) {
+        self.hosts[at].alive = false;
+        self.pass(seconds);
     }
 
     fn frozen(&self) -> bool {
@@ -502,4 +518,95 @@ fn an_empty_host_that_goes_is_no_failure() {
     all.command(Command::RemoveHost { host: id(0) });
     assert_eq!(all.bench.rack.hosts.len(), 2);
     assert!(ha::is_heartbeat(&all.bench.rack.disks.ids()[0]) && all.bench.rack.view(all.bench.now).disks.is_empty());
+}
+
+#[test]
+fn room_that_is_kept_for_a_failure_is_given_in_one() {
+    let mut all = Few::new(2);
+    all.run("a", 0, Restart::default(), 96);
+    all.bench.rack.policy.balancing.spare_hosts = 1;
+    all.kill(0, 60);
+    assert_eq!((all.vm("a").phase, all.vm("a").owner), (VmPhase::Running, Some(id(1))));
+    // A guest that crashes has its own again.
+    all.hosts[1].domains[0].state = DomainState::Crashed;
+    all.pass(2);
+    assert_ne!(all.vm("a").phase, VmPhase::Running);
+    all.pass(60);
+    assert_eq!(all.vm("a").phase, VmPhase::Running, "{}", all.vm("a").note);
+}
+
+#[test]
+fn a_host_on_which_it_does_not_start_does_not_keep_a_vm() {
+    for broken in [1, 2] {
+        let mut all = Few::new(3);
+        all.run("a", 0, Restart::default(), 96);
+        all.hosts[broken].breaks = true;
+        all.kill(0, 90);
+        assert_eq!(all.vm("a").owner, Some(id(3 - broken)), "{}", all.vm("a").note);
+        // When both do not they are tried in turns.
+        all.hosts[3 - broken].breaks = true;
+        all.hosts[3 - broken].domains[0].state = DomainState::Crashed;
+        all.pass(120);
+        all.hosts[broken].breaks = false;
+        all.pass(600);
+        assert_eq!((all.vm("a").phase, all.vm("a").owner), (VmPhase::Running, Some(id(broken))));
+    }
+}
+
+#[test]
+fn never_and_the_delay_hold_however_the_host_went() {
+    let mut all = Few::new(2);
+    all.run("n", 0, Restart { priority: Priority::Never, delay_s: 0 }, 96);
+    all.run("d", 0, Restart { priority: Priority::High, delay_s: 60 }, 96);
+    all.run("w", 0, Restart { priority: Priority::High, delay_s: 60 }, 96);
+    // Up again before its fence was due.
+    all.kill(0, 5);
+    all.boot_anew(0);
+    all.pass(30);
+    assert_eq!((all.vm("n").phase, all.vm("n").run), (VmPhase::Stopped, false));
+    assert!(all.vm("n").note.contains("not started again by itself"), "{}", all.vm("n").note);
+    assert_eq!((all.vm("d").phase, all.vm("d").run), (VmPhase::Stopped, true));
+    let never = Restart { priority: Priority::Never, delay_s: 0 };
+    all.command(Command::SetRestart { vm: "w".parse().expect("a name"), restart: never });
+    all.pass(60);
+    assert_eq!((all.vm("d").phase, all.vm("w").phase), (VmPhase::Running, VmPhase::Stopped), "{}", all.vm("d").note);
+}
+
+#[test]
+fn a_delay_ends_with_a_start() {
+    let mut all = Few::new(2);
+    all.run("a", 0, Restart { priority: Priority::High, delay_s: 3600 }, 96);
+    all.kill(0, 60);
+    assert_eq!(all.vm("a").phase, VmPhase::Stopped);
+    all.command(Command::StartVm { vm: "a".parse().expect("a name") });
+    all.pass(10);
+    all.hosts[1].domains[0].state = DomainState::Crashed;
+    all.pass(60);
+    assert_eq!(all.vm("a").phase, VmPhase::Running, "{}", all.vm("a").note);
+}
+
+#[test]
+fn what_is_left_of_a_deleted_vm_goes_when_its_host_is_back() {
+    let mut all = Few::new(2);
+    all.run("a", 0, Restart::default(), 96);
+    all.run("n", 0, Restart { priority: Priority::Never, delay_s: 0 }, 96);
+    all.kill(0, 60);
+    let named = |name: &str| name.parse().expect("a name");
+    all.command(Command::DestroyVm { vm: named("a") });
+    all.pass(5);
+    all.begin();
+    // The other runs nowhere, whatever its dead host said last.
+    for name in ["a", "n"] {
+        all.command(Command::DeleteVm { vm: named(name) });
+    }
+    all.pass(5);
+    assert!(all.bench.rack.view(all.bench.now).vms.is_empty());
+    all.hosts[0].alive = true;
+    all.pass(10);
+    let destroyed: Vec<&str> = all.log.iter().filter(|l| l.contains("destroyed")).map(String::as_str).collect();
+    expect![[r#"
+        6 s: a is destroyed on 0
+        6 s: n is destroyed on 0
+    "#]]
+    .assert_eq(&destroyed.concat());
 }

@@ -568,6 +568,22 @@ fn a_canary_is_healthy_and_all_follow() {
 }
 
 #[test]
+fn a_host_that_an_operator_drains_as_well_stays_drained() {
+    let mut few = Few::new(3, false);
+    let second = few.import(&release("dom0", 2));
+    few.start(&second, 1).expect("a rollout");
+    while few.host(1).state != proto::view::HostState::Draining {
+        few.pass(1_000);
+    }
+    few.operator(Command::DrainHost { host: host(1) }).expect("drained already");
+    while few.phase() != Some(RolloutPhase::Done) {
+        few.pass(1_000);
+    }
+    assert_eq!(few.host(1).state, proto::view::HostState::Draining, "it is the operator's to use again");
+    assert_eq!(few.host(2).state, proto::view::HostState::Active);
+}
+
+#[test]
 fn the_server_is_restarted_again_and_again_during_a_rollout() {
     // Healthy time begins anew with each restart, so here it must be none.
     let mut few = Few::new(2, true);

@@ -192,6 +192,17 @@ impl Rack {
             Some(crate::record::Fence::Done) => return Ok(()),
             None => {}
         }
+        let live = self.live.get(host);
+        // What runs there is not known, unless it is silent: then a person knows better.
+        if let Some(detail) =
+            self.survey_note().filter(|_| self.may_run_unknown(host) && !live.is_some_and(|l| l.silent))
+        {
+            return Err(Refusal::Unavailable { detail });
+        }
+        let shown = live.and_then(|live| live.report.as_ref()).map_or(0, |report| report.domains.len());
+        if shown > 0 && self.surveying() {
+            return Err(Refusal::HostHasVms { host: host.clone(), count: shown });
+        }
         if let Some(r#move) = self.moves_of(host).next() {
             return Err(Refusal::MoveUnderWay { r#move });
         }

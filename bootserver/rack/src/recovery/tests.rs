@@ -1,9 +1,11 @@
 use super::*;
 use crate::effect::{Answer, Effect, StorageOp};
 use crate::event::{Command, Event, ReplyTo};
+use crate::power::PowerOp;
 use crate::testing::{Bench, alive, answer_to, domain, inventory, ipxe, mac, policy};
 use proto::agent::{DomainState, JoinRefusal, KnownGuest, Part, ReportAnswer};
 use proto::api::CreateVm;
+use proto::power::{BmcKind, OrderPower, PowerVerb, SetBmc};
 use proto::view::VmPhase;
 use proto::vm::{Boot, VmSpec};
 
@@ -11,6 +13,11 @@ const FROM: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 60);
 
 /// A rack of one host and VM `a`, restored from a backup that was taken before anything ran; and the host's nonce.
 fn restored() -> (Bench, String) {
+    restored_after(|_| ())
+}
+
+/// What was done before the backup.
+fn restored_after(before: impl FnOnce(&mut Bench)) -> (Bench, String) {
     let mut bench = Bench::new(policy());
     let mut kept: BTreeMap<Key, Loaded> = BTreeMap::new();
     let mut keep = |effects: &[Effect]| {
@@ -24,6 +31,7 @@ fn restored() -> (Bench, String) {
     let boot = bench.boot(mac(1), "k1", 1);
     let create = Command::CreateVm(CreateVm { start: true, ..CreateVm::new("a".parse().expect("a name"), "tiny") });
     keep(&bench.ask(|reply| Event::Operator { reply, command: create }).1);
+    before(&mut bench);
     // What the boot has brought about is in the next commit of each record.
     for table in [bench.rack.hosts.values().cloned().map(Record::Host).collect::<Vec<_>>()] {
         for record in table {
@@ -187,5 +195,64 @@ fn a_server_whose_place_was_taken_does_nothing_any_more() {
     bench.report(mac(1), "k1", report);
     assert!(bench.rack.frozen());
     let create = Command::CreateVm(CreateVm::new("a".parse().expect("a name"), "tiny"));
-    assert!(bench.operator(create).is_err_and(|why| why.to_string().contains("term 9")));
+    for command in [create, Command::Thaw] {
+        assert!(bench.operator(command).is_err_and(|why| why.to_string().contains("term 9")));
+    }
+    for _ in 0..10 {
+        bench.after(1000).apply(Event::Tick);
+    }
+    let said = bench.rack.events(0, 1000).iter().filter(|event| event.text.contains("frozen")).count();
+    assert_eq!(said, 0, "it says once why");
+    assert!(bench.rack.view(bench.now).ha.standing_by.is_some_and(|why| why.contains("term 9")));
+}
+
+#[test]
+fn power_is_not_switched_by_what_a_backup_says() {
+    let host = HostId::of(mac(1));
+    let off =
+        || Command::OrderPower { host: host.clone(), request: OrderPower { verb: PowerVerb::Off, network: false } };
+    let (mut bench, _) = restored_after(|bench| {
+        let request = SetBmc {
+            kind: BmcKind::Ipmi,
+            address: Some("10.9.9.9".to_owned()),
+            user: "admin".to_owned(),
+            password: Some(Secret("hunter2-hunter2".to_owned())),
+            trust: None,
+            system: None,
+        };
+        bench.operator(Command::SetBmc { host: host.clone(), request }).expect("a controller");
+        bench.operator(off()).expect("it runs nothing");
+    });
+    let switched = |effects: &[Effect]| effects.iter().any(|e| matches!(e, Effect::Power { op: PowerOp::Off, .. }));
+    for _ in 0..5 {
+        let effects = bench.after(1000).apply(Event::Tick);
+        assert!(!switched(&effects), "the order may have been done long ago");
+    }
+    bench.apply(Event::StorageFound(found(&["a-0"])));
+    let refusal = bench.operator(off()).expect_err("it has not said what it runs");
+    assert!(refusal.to_string().contains("awaited: h525400aabb01"), "{refusal}");
+    // One that says nothing may be known to a person to be of no use.
+    for _ in 0..20 {
+        bench.after(1000).apply(Event::Tick);
+    }
+    bench.operator(off()).expect("it is silent");
+}
+
+#[test]
+fn a_heartbeat_disk_that_was_lost_is_made_anew_before_the_survey_ends() {
+    let (mut bench, boot) = restored();
+    let name: DiskId = proto::heartbeat::DISK.parse().expect("a name");
+    let disk = bench.rack.disks.get(&"a-0".parse().expect("a name")).expect("it is kept").clone();
+    bench.rack.disks.put(DiskRecord { name: name.clone(), vm: None, ready: true, doing: None, ..disk });
+    let effects = bench.apply(Event::StorageFound(found(&["a-0"])));
+    let made = effects.iter().find_map(|effect| match effect {
+        Effect::Storage { job, op: StorageOp::Create { disk, .. } } if *disk == name => Some(*job),
+        _ => None,
+    });
+    bench.apply(Event::StorageDone { job: made.expect("it is being made"), result: Ok(()) });
+    survey(&mut bench, &boot, "k1", 0, &["a"]);
+    let read_mono_ms = bench.now.mono_ms;
+    bench.apply(Event::Heartbeats { read_mono_ms, slots: Vec::new() });
+    bench.apply(Event::Tick);
+    assert!(!bench.rack.surveying(), "{:?}", bench.rack.survey_note());
 }

@@ -48,7 +48,15 @@ impl Rack {
         if !record.run || !cut || waits || record.r#move.is_some() || self.frozen() || self.awaits_its_turn(vm, now) {
             return;
         }
-        match self.place(vm, now) {
+        let place = match record.owner {
+            None => self.place(vm, now),
+            Some(_) => self.place_again(vm, now).or_else(|refusal| {
+                // Nowhere else: from here on every host may be tried once more.
+                let failed_on = std::mem::take(&mut self.guests.entry(vm.clone()).or_default().failed_on);
+                if failed_on.is_empty() { Err(refusal) } else { self.place_again(vm, now) }
+            }),
+        };
+        match place {
             Ok(host) => self.begin_start(vm, &host, now),
             Err(refusal) => {
                 self.guests.entry(vm.clone()).or_default().again_mono_ms = Some(now.mono_ms + PLACE_AGAIN_MS);
@@ -72,6 +80,7 @@ impl Rack {
             record.order = None;
             record.delayed_until_ms = None;
         }
+        self.forget_delay(vm);
         self.set_phase(vm, VmPhase::Starting, now);
         self.info(Topic::Vm, now, format!("{vm} starts on {host}"), |e| {
             (e.vm, e.host, e.epoch) = (Some(vm.clone()), Some(host.clone()), Some(epoch));
@@ -154,6 +163,7 @@ impl Rack {
                 vms.remove(vm);
             }
             self.guests.remove(vm);
+            self.forget_delay(vm);
             self.vm_info(vm, now, format!("{vm} is deleted"));
         }
     }
@@ -233,8 +243,9 @@ impl Rack {
                 self.vm_failed(vm, note, now);
             }
             (VmDoing::Start, true) => {
-                // Whatever it left there goes, then it is tried again, perhaps elsewhere.
+                // Whatever it left there goes, then it is tried again, elsewhere if it fits there.
                 self.back_off(vm, now);
+                self.guests.entry(vm.clone()).or_default().failed_on.insert(host.clone());
                 self.begin_destroy(vm, host, now);
             }
             (VmDoing::Shutdown, true) => {
@@ -249,6 +260,11 @@ impl Rack {
             (VmDoing::Shutdown, false) | (VmDoing::Destroy, _) => {}
             (VmDoing::Pause | VmDoing::Unpause, true) => {}
         }
+    }
+
+    /// Whether a VM's start has failed on a host since it ran last.
+    pub(crate) fn failed_to_start(&self, vm: &VmId, host: &HostId) -> bool {
+        self.guests.get(vm).is_some_and(|guest| guest.failed_on.contains(host))
     }
 
     /// A start that ended unasked: the next one waits, longer each time.

@@ -10,7 +10,7 @@ use crate::record::VmDoing;
 use proto::agent::{Act, DomainState, DomainSurvey, Part};
 use proto::event::Topic;
 use proto::view::VmPhase;
-use proto::{HostId, VmId};
+use proto::{Epoch, HostId, VmId};
 
 /// A guest that starts itself anew is shut down, then missing, before it runs again: for so long that is not told from a
 /// guest that ended, milliseconds. The same goes for one that stands suspended at the end of a move that failed.
@@ -64,7 +64,9 @@ impl Rack {
                 }
                 self.shown(vm, host, domain.map(|d| d.state), idle, now);
             }
-            (VmPhase::Unknown, None) => self.gone(vm, format!("{host} was booted anew and no longer has {vm}"), now),
+            (VmPhase::Unknown, None) => {
+                self.lost_with_host(vm, format!("{host} was booted anew and no longer has {vm}"), now);
+            }
             // What was received by a move and never ran is of no use any more.
             (VmPhase::Unknown, Some(domain)) if domain.part == Part::Incoming => self.begin_destroy(vm, host, now),
             (VmPhase::Unknown, Some(domain)) => {
@@ -153,6 +155,11 @@ impl Rack {
     fn stray(&mut self, host: &HostId, domain: &DomainSurvey, now: Now) {
         let vm = &domain.vm;
         let Some(record) = self.vms.get(vm) else {
+            // Of one of ours that was deleted while its host was away. What a backup may not know has an epoch of before the term.
+            let ours = |epoch: Epoch| epoch.0 > self.term().0 && epoch <= self.deleted_below();
+            if domain.epoch.is_some_and(ours) {
+                return self.destroy_orphan(host, &vm.clone());
+            }
             return self.warn_seldom(
                 Topic::Vm,
                 now,
@@ -185,11 +192,16 @@ impl Rack {
     /// Has a stale domain taken away.
     pub(crate) fn destroy_orphan(&mut self, host: &HostId, vm: &VmId) {
         let purpose = Purpose::Orphan(vm.clone());
-        let Some(epoch) = self.vms.get(vm).map(|record| record.epoch) else { return };
+        let epoch = self.vms.get(vm).map_or(self.deleted_below(), |record| record.epoch);
         if !self.told(host, &purpose) {
             let order = self.order_number();
             self.tell(host, order, epoch, Act::Destroy { vm: vm.clone() }, purpose);
         }
+    }
+
+    /// The highest epoch of a VM that was deleted.
+    fn deleted_below(&self) -> Epoch {
+        self.counters.get(&()).map_or(Epoch(0), |counters| counters.epochs)
     }
 
     /// A host was booted anew: it has none of its VMs any more, but its first survey is to say so.

@@ -50,8 +50,8 @@ impl Lio {
     pub async fn start(config: LioConfig) -> Result<Self, StorageError> {
         config.files.make_directory()?;
         let lio = Self { tree: Tree::new(&config), config };
-        let (tree, portal) = (lio.tree.clone(), lio.config.portal);
-        lio.ask("getting ready to serve", move || ready(&tree, portal)).await?;
+        // On this thread: all others have given up what loading a module takes (`privileges`).
+        ready(&lio.tree, lio.config.portal)?;
         Ok(lio)
     }
 

@@ -305,8 +305,9 @@ impl Served for Tgt {
         for user in accounts[at..].iter().rev() {
             self.settle("unbinding the CHAP account", disk, account(tid, Op::Unbind, user), Code::NoUser).await?;
         }
-        for user in accounts.iter().skip(at + 1) {
-            self.settle("binding the CHAP account", disk, account(tid, Op::Bind, user), Code::UserExist).await?;
+        // All that are in force, and not only those that were taken off just now: an earlier try may have broken off here.
+        for grant in remaining.grants.values() {
+            self.add_account(disk, tid, &grant.user, &grant.secret).await?;
         }
         self.settle("removing the CHAP account", disk, account(0, Op::Delete, &grant.user), Code::NoUser).await
     }

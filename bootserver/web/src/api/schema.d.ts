@@ -1002,6 +1002,8 @@ export interface components {
             granted: components["schemas"]["HostId"][];
             /** @description Its name. */
             name: components["schemas"]["DiskId"];
+            /** @description Why it could not be made, if it could not. */
+            note?: string;
             /** @description Whether it is ready to use. */
             ready: boolean;
             /**
@@ -1085,6 +1087,11 @@ export interface components {
              * @description The largest VM, MiB, that can be started so that one host may still fail; 0 when none may.
              */
             room_mib?: number;
+            /**
+             * @description Why nothing is ordered of any host: the record is that of a backup and hosts are asked what they run, or another server has taken this
+             *     one's place.
+             */
+            standing_by?: string | null;
         };
         /** @description A physical machine. Made from its first MAC address: `h525400aabb01`. */
         HostId: string;

@@ -8,6 +8,9 @@ use crate::hypervisor::{Completion, Op, OpResult, Survey};
 use proto::VmId;
 use proto::agent::{Act, DomainState, Done, Failure, FailureKind, Order, Part, Stage};
 
+/// From a try to make a guest anew to the next, milliseconds.
+const REMAKE_AGAIN_MS: u64 = 5_000;
+
 impl Agent {
     /// A work's operation has ended: what now?
     pub(in crate::agent) fn advance(&mut self, vm: &VmId, result: OpResult, now_ms: u64) {
@@ -27,15 +30,18 @@ impl Agent {
                     let order = taken.order.clone();
                     self.prepare(vm, work, order);
                 }
-                (Ok(_), Cause::Reboot(guest)) => {
-                    // Its files may have gone since, and a guest that came by a move never had them here.
-                    let op = Op::Prepare { guest: guest.clone(), files: true };
-                    self.go(vm, work, Step::Preparing, op);
-                }
+                // The guest is still the owner's to decide about: it shows as gone.
+                (Ok(_), Cause::Reboot(_)) if self.ends_by_order(vm) => self.report_wanted = true,
+                (Ok(_), Cause::Reboot(_)) => self.create(vm, work),
             },
             Step::Preparing => match (result, &work.cause) {
-                // The guest is still the owner's to decide about: it shows as gone.
-                (result, Cause::Reboot(_)) if result.is_err() || self.ends_by_order(vm) => self.report_wanted = true,
+                (Ok(_), Cause::Reboot(_)) if self.ends_by_order(vm) => self.report_wanted = true,
+                // All that it needs is here: only now goes what is left of its life before.
+                (Ok(_), Cause::Reboot(_)) => self.go(vm, work, Step::Clearing, Op::Destroy { vm: vm.clone() }),
+                // It is tried again, and the server is told, which may have it made elsewhere.
+                (Err(_), Cause::Reboot(_)) => {
+                    self.report_wanted |= self.unmade.insert(vm.clone(), now_ms + REMAKE_AGAIN_MS).is_none();
+                }
                 (Err(why), _) => self.undo(vm, work, why),
                 (Ok(_), Cause::Order(Taken { permit: Some(permit), .. })) => {
                     let op = Op::Receive { permit: permit.clone() };
@@ -43,14 +49,7 @@ impl Agent {
                         Step::Streaming { stage: Stage::Preparing, bytes: 0, listening: false, cancelled: false };
                     self.go(vm, work, step, op);
                 }
-                (Ok(_), _) => match self.notes.get(vm).cloned() {
-                    Some(Note { guest: Some(guest), .. }) => {
-                        self.hold_until_let(vm, work.under.clone());
-                        let guest = Guest { held: work.under.clone(), ..guest };
-                        self.go(vm, work, Step::Creating, Op::Create { guest });
-                    }
-                    _ => self.finish(work, Err(failure(FailureKind::Tool, format!("starting {vm}: its note is gone")))),
-                },
+                (Ok(_), _) => self.create(vm, work),
             },
             Step::Creating => match (result, &work.cause) {
                 (Ok(_), _) if self.may_let_run(&work, now_ms) => {
@@ -201,6 +200,17 @@ impl Agent {
                 self.finish(work, Err(failure(FailureKind::NoDomain, format!("sending {vm}: it is not here"))));
             }
             _ => self.finish(work, Err(failure(FailureKind::Tool, format!("{vm}: this order needs no look")))),
+        }
+    }
+
+    fn create(&mut self, vm: &VmId, work: Work) {
+        match self.notes.get(vm).cloned() {
+            Some(Note { guest: Some(guest), .. }) => {
+                self.hold_until_let(vm, work.under.clone());
+                let guest = Guest { held: work.under.clone(), ..guest };
+                self.go(vm, work, Step::Creating, Op::Create { guest });
+            }
+            _ => self.finish(work, Err(failure(FailureKind::Tool, format!("starting {vm}: its note is gone")))),
         }
     }
 

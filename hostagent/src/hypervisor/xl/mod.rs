@@ -203,7 +203,7 @@ impl Xl {
         found.ok_or_else(|| failure(FailureKind::NoDomain, format!("{vm}: no such domain on this host")))
     }
 
-    async fn prepare(&self, guest: &Guest, files: bool) -> Result<(), Failure> {
+    async fn prepare(self: &Arc<Self>, guest: &Guest, files: bool) -> Result<(), Failure> {
         let vm = &guest.spec.name;
         for vif in &guest.spec.vifs {
             let bridge = format!("/sys/class/net/{}/bridge", vif.bridge);
@@ -223,22 +223,31 @@ impl Xl {
         };
         let fetching = async {
             if !files {
+                // A guest that arrives needs none to go on; it does when it starts itself anew while the server is away.
+                let (xl, guest) = (self.clone(), guest.clone());
+                tokio::spawn(async move {
+                    if let Err(e) = xl.fetch(&guest).await {
+                        tracing::warn!(vm = %guest.spec.name, why = e.detail, "its boot files are not kept here");
+                    }
+                });
                 return Ok(());
             }
-            let failed = |e: fetch::FetchError| failure(FailureKind::Tool, format!("preparing {vm}: {e}"));
-            // One at a time: guests that start together mostly want the same files, and the second then finds them.
-            let _turn = self.fetching.lock().await;
-            let digests = fetch::digests(&guest.spec.boot).into_iter().map(str::to_owned).collect();
-            let spared = {
-                let mut awaited = lock(&self.awaited);
-                awaited.insert(vm.clone(), digests);
-                awaited.values().flatten().cloned().collect()
-            };
-            fetch::boot_files(self.boot.boot, &blobs(), &guest.spec.boot, &spared).await.map_err(failed)
+            lock(&self.awaited)
+                .insert(vm.clone(), fetch::digests(&guest.spec.boot).into_iter().map(str::to_owned).collect());
+            self.fetch(guest).await
         };
         // Both to their ends: a login that is dropped half-way is one whose session nobody knows of.
         let (logged_in, fetched) = tokio::join!(login, fetching);
         logged_in.and(fetched)
+    }
+
+    /// Has the files here that a guest boots from.
+    async fn fetch(&self, guest: &Guest) -> Result<(), Failure> {
+        let failed = |e: fetch::FetchError| failure(FailureKind::Tool, format!("preparing {}: {e}", guest.spec.name));
+        // One at a time: guests that start together mostly want the same files, and the second then finds them.
+        let _turn = self.fetching.lock().await;
+        let spared = lock(&self.awaited).values().flatten().cloned().collect();
+        fetch::boot_files(self.boot.boot, &blobs(), &guest.spec.boot, &spared).await.map_err(failed)
     }
 
     async fn create(&self, guest: &Guest) -> Result<(), Failure> {
@@ -483,10 +492,7 @@ async fn run_tool(vm: &VmId, program: &Path, arguments: &[&str]) -> Result<(), F
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null());
     command.stderr(Xl::said_file(vm).map_err(|e| failed(format!("keeping what it says: {e}")))?);
     let mut child = command.spawn().map_err(|e| failed(format!("starting it: {e}")))?;
-    if let Some(pid) = child.id() {
-        // dom0's init protects all that it starts; of all that, this can be done again. One that has ended needs nothing.
-        let _ = fs::write(format!("/proc/{pid}/oom_score_adj"), "500");
-    }
+    can_be_done_again(&child);
     match tokio::time::timeout(Duration::from_secs(XL_S), child.wait()).await {
         Ok(Ok(status)) if status.success() => Ok(()),
         Ok(Ok(status)) => Err(failed(format!("{status}: {}", Xl::said_in(vm)))),
@@ -495,6 +501,14 @@ async fn run_tool(vm: &VmId, program: &Path, arguments: &[&str]) -> Result<(), F
             kill(&mut child).await;
             Err(failure(FailureKind::Timeout, format!("{what}: no end after {XL_S} s: {}", Xl::said_in(vm))))
         }
+    }
+}
+
+/// Where dom0's memory ends, this goes first: init protects all that it starts, and what can be done again is to be the one that dies.
+pub fn can_be_done_again(child: &Child) {
+    if let Some(pid) = child.id() {
+        // One that has ended needs nothing.
+        let _ = fs::write(format!("/proc/{pid}/oom_score_adj"), "500");
     }
 }
 

@@ -20,7 +20,7 @@ use side::{Cost, Parts, Running, Side};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tests::appliance::Appliance;
 use tests::forward::forward;
 use tests::guard::heed_interrupts;
@@ -42,7 +42,7 @@ struct Args {
     /// How often each is done.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
-    /// Only what is named: dhcp, cold, http, tftp, storm.
+    /// Only what is named: dhcp, cold, restart, http, tftp, storm.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
 }
@@ -79,6 +79,7 @@ fn run(args: &Args) -> Result<()> {
     for (name, measure) in [
         ("dhcp", Bench::dhcp as fn(&Bench) -> Result<()>),
         ("cold", Bench::cold),
+        ("restart", Bench::restart),
         ("http", Bench::http),
         ("tftp", Bench::tftp),
         ("storm", Bench::storm),
@@ -151,7 +152,7 @@ impl Bench {
         println!(
             "\nDHCP, {COLD} known machines switched on together: to the ACK of the 99th of a hundred, and the last, ms"
         );
-        let macs: Vec<[u8; 6]> = (0..COLD).map(|n| [0x52, 0x54, 0, 0xcc, (n >> 8) as u8, n as u8]).collect();
+        let macs = machines();
         let sides = [Side::Ours, Side::Kea];
         let mut figures = [Figures::default(), Figures::default()];
         for _ in 0..self.rounds {
@@ -170,6 +171,32 @@ impl Bench {
             }
         }
         table("ms, 99 %", &sides, &figures, None)
+    }
+
+    fn restart(&self) -> Result<()> {
+        println!("\nOur server killed and started again, {COLD} machines in its record: until it answers, ms");
+        let macs = machines();
+        let mut server = self.start(Side::Ours)?;
+        let appliance = server.appliance().context("it is ours")?;
+        let operator = register(&self.field, appliance, &macs)?;
+        dhcp::cold_start(&self.client, macs.clone())?;
+        let (mut operators, mut machines) = (Vec::new(), Vec::new());
+        for _ in 0..self.rounds {
+            appliance.kill()?;
+            let started = Instant::now();
+            appliance.start_again()?;
+            let ms = || started.elapsed().as_secs_f64() * 1e3;
+            while operator.rack().is_err() {
+                appliance.check()?;
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            operators.push(ms());
+            let mac = macs[0];
+            field::join(self.client.thread(move || dhcp::one(mac))?)?;
+            machines.push(ms());
+        }
+        println!("  an operator {:.0}, then a machine's DHCP {:.0}", median(&operators)?, median(&machines)?);
+        Ok(())
     }
 
     fn http(&self) -> Result<()> {
@@ -264,8 +291,13 @@ impl Bench {
     }
 }
 
+/// Those that are switched on together.
+fn machines() -> Vec<[u8; 6]> {
+    (0..COLD).map(|n| [0x52, 0x54, 0, 0xcc, (n >> 8) as u8, n as u8]).collect()
+}
+
 /// Makes machines known to our server, as an operator does before a rack is delivered.
-fn register(field: &Field, appliance: &mut Appliance, macs: &[[u8; 6]]) -> Result<()> {
+fn register(field: &Field, appliance: &mut Appliance, macs: &[[u8; 6]]) -> Result<Operator> {
     let page = forward(0, field.network.handle(), Appliance::operator_address())?;
     let mut operator = Operator::stranger(Trust::pem(&appliance.ca_pem(&field.guard)?)?, page);
     operator.set_up(&appliance.setup_code(false)?, PASSWORD)?;
@@ -274,7 +306,7 @@ fn register(field: &Field, appliance: &mut Appliance, macs: &[[u8; 6]]) -> Resul
         let answer = operator.raw(Method::POST, "/v1/hosts", request)?;
         ensure!(answer.status == 200, "registering {}: {} {}", Mac(mac), answer.status, answer.body);
     }
-    Ok(())
+    Ok(operator)
 }
 
 /// Prints each side's median, all its values, and how much the first is of each.
