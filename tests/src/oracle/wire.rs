@@ -59,6 +59,8 @@ pub struct Wire {
 #[derive(Debug)]
 struct Flow {
     syn: u32,
+    /// There was another from that port before.
+    before: bool,
     address: SocketAddrV4,
     to_target: Stream,
     to_initiator: Option<Stream>,
@@ -83,7 +85,8 @@ impl Wire {
             // The same again is a repetition.
             if self.flows.get(&peer).is_none_or(|flow| flow.syn != segment.seq) {
                 self.close(peer, segment.at_ns);
-                self.flows.insert(peer, Flow::begun(&segment));
+                let before = self.flows.remove(&peer).is_some();
+                self.flows.insert(peer, Flow::begun(&segment, before));
             }
             return Ok(());
         }
@@ -137,9 +140,10 @@ impl Wire {
 }
 
 impl Flow {
-    fn begun(syn: &Segment) -> Self {
+    fn begun(syn: &Segment, before: bool) -> Self {
         Self {
             syn: syn.seq,
+            before,
             address: SocketAddrV4::new(syn.from.0.into(), syn.from.1),
             to_target: Stream::after(syn),
             to_initiator: None,
@@ -165,6 +169,11 @@ impl Flow {
         }
         // A reset's number may be anything.
         if segment.flags & RST != 0 {
+            return Ok(heard);
+        }
+        // A target that has not heard of the end of the one before sends on, and answers a new begin by an acknowledgement of the old (RFC 5961,
+        // section 4).
+        if self.to_initiator.is_none() && self.before {
             return Ok(heard);
         }
         // First what was received, then what was answered to it.
@@ -242,6 +251,25 @@ mod tests {
         it.say(false, FIN, &[]).expect("closed");
         let session = &it.wire.seen().sessions[0];
         assert_eq!((session.address.to_string().as_str(), session.closed_ns), ("10.77.0.50:40000", Some(8)));
+    }
+
+    #[test]
+    fn a_port_is_used_again_while_the_target_knows_of_no_end() {
+        let mut it = Talk::new();
+        it.sent[0] += 5000;
+        let again = it.next(true, SYN, &[]);
+        let old = Segment { seq: 900, ack: Some(100), ..it.next(false, 0, &[]) };
+        it.wire.see(again.clone()).expect("another begins");
+        it.wire.see(old).expect("the target knows the first one still");
+        it.say(true, RST, &[]).expect("there is none");
+        it.wire.see(again).expect("once more");
+        it.say(false, SYN, &[]).expect("begun");
+        it.say(true, 0, &login_request()).expect("asked");
+        it.say(false, 0, &login_answer()).expect("let in");
+        it.say(true, 0, &write_command(5, 8)).expect("sent");
+        it.say(false, 0, &[]).expect("acknowledged");
+        assert_eq!(it.wire.seen().sessions.len(), 2);
+        assert_eq!(it.wire.seen().writes.iter().map(|write| write.session).collect::<Vec<_>>(), [1]);
     }
 
     #[test]
