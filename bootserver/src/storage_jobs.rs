@@ -11,8 +11,8 @@ use tokio::task::{JoinError, JoinSet};
 
 /// Jobs at once, beside copies.
 const RUNNING_MAX: usize = 8;
-/// Copies of whole disks at once.
-const COPIES_MAX: usize = 2;
+/// Copies of whole disks at once: each is begun only when it fits, and two would fit each by itself.
+const COPIES_MAX: usize = 1;
 
 /// Does one job; an error is one line.
 pub type Perform = Box<dyn Fn(StorageOp) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> + Send>;

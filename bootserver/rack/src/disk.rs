@@ -89,7 +89,7 @@ impl Rack {
         self.declare_disks();
         for disk in self.disks.ids() {
             let Some(record) = self.disks.get(&disk).cloned() else { continue };
-            if !matches!(record.doing, Some(DiskDoing::Create | DiskDoing::Clone(_) | DiskDoing::Delete)) {
+            if record.ready && record.doing != Some(DiskDoing::Delete) {
                 self.attach(&disk, now);
             }
             for (host, grant) in &record.grants {

@@ -102,9 +102,7 @@ impl Rack {
 
     /// After the start of a server whose record is old.
     pub(crate) fn take_up_survey(&mut self) -> bool {
-        if self.terms.get(&()).is_none_or(|record| !record.surveying) {
-            return false;
-        }
+        let Some(TermRecord { backup_ms, surveying: true, .. }) = self.terms.get(&()).cloned() else { return false };
         self.recovery = Some(Survey::default());
         // How far a fence was is not known any more: each host is heard, or waited out in full. Nor is what its controller was told: it may have
         // been done long ago, and guests run there again.
@@ -115,7 +113,7 @@ impl Rack {
                 && let Some(record) = self.hosts.edit(&host)
             {
                 record.fence = None;
-                record.power = record.power.take().filter(|order| !order.is_open());
+                record.power = record.power.take().filter(|order| !order.is_open() || order.view.asked_ms > backup_ms);
             }
         }
         true
@@ -207,6 +205,7 @@ impl Rack {
             if let Some(record) = self.disks.edit(&disk) {
                 record.size_mib = size_mib;
                 record.ready = true;
+                record.failure.clear();
                 // It is there and whole: it is neither made again over what was written since, nor removed, as it may be another of its name.
                 if !matches!(record.doing, Some(DiskDoing::Grow(to)) if to > size_mib) {
                     record.doing = None;

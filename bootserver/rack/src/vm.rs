@@ -59,6 +59,8 @@ pub(crate) struct Guest {
     running_mono_ms: Option<u64>,
     /// Hosts on which its start has failed since it ran last.
     failed_on: BTreeSet<HostId>,
+    /// A move has lost it, and no host: it is started again at once.
+    pub(crate) lost_in_move: bool,
 }
 
 impl Rack {
@@ -99,6 +101,7 @@ impl Rack {
         }
         let guest = self.guests.entry(vm.clone()).or_default();
         guest.odd = None;
+        guest.lost_in_move = false;
         guest.running_mono_ms = (phase == VmPhase::Running).then_some(now.mono_ms);
         if phase == VmPhase::Running {
             guest.failed_on.clear();

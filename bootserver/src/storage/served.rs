@@ -33,6 +33,11 @@ pub(super) async fn perform<S: Served>(served: &S, op: &StorageOp) -> Result<(),
     let files = served.files();
     match op {
         StorageOp::Create { disk, size_mib } => {
+            if !files.path(disk).exists() {
+                // Whatever is served by that name, and whoever was let in to it, is of a disk that was lost.
+                served.withdraw(disk).await?;
+                Ledger::remove(&files.directory, disk)?;
+            }
             files.create(disk, *size_mib)?;
             served.export(disk).await
         }

@@ -61,6 +61,8 @@ struct Flow {
     syn: u32,
     /// There was another from that port before.
     before: bool,
+    /// The initiator has sent more than its begin, so the target has answered that.
+    spoke: bool,
     address: SocketAddrV4,
     to_target: Stream,
     to_initiator: Option<Stream>,
@@ -144,6 +146,7 @@ impl Flow {
         Self {
             syn: syn.seq,
             before,
+            spoke: false,
             address: SocketAddrV4::new(syn.from.0.into(), syn.from.1),
             to_target: Stream::after(syn),
             to_initiator: None,
@@ -160,6 +163,7 @@ impl Flow {
             if let (Some(ack), Some(stream)) = (ack, &mut self.to_initiator) {
                 stream.acknowledged(ack)?;
             }
+            self.spoke |= !segment.payload.is_empty();
             self.to_target.put(segment)?;
             return Ok(heard);
         }
@@ -173,7 +177,7 @@ impl Flow {
         }
         // A target that has not heard of the end of the one before sends on, and answers a new begin by an acknowledgement of the old (RFC 5961,
         // section 4).
-        if self.to_initiator.is_none() && self.before {
+        if self.to_initiator.is_none() && self.before && !self.spoke {
             return Ok(heard);
         }
         // First what was received, then what was answered to it.

@@ -406,6 +406,7 @@ impl Rack {
                 self.lost_at_target(id, format!("{vm} was lost at {target}: {}", failure.detail), now);
                 // The survey of the target says whether anything of it is there.
                 self.set_phase(&vm, VmPhase::Unknown, now);
+                self.guests.entry(vm.clone()).or_default().lost_in_move = true;
             }
             (MovePhase::Activating, Err(failure)) => self.again(id, false, failure.detail, now),
             (MovePhase::Aborting, Err(failure)) if failure.kind != FailureKind::NoDomain => {

@@ -11,7 +11,8 @@ use proto::agent::{
     Report, Stage,
 };
 use proto::api::{Accepted, CreateVm, MigrateVm, Refusal};
-use proto::view::MovePhase;
+use proto::view::{MovePhase, VmPhase};
+use proto::vm::{Priority, Restart};
 use proto::{HostId, OrderId};
 
 /// Two hosts with one VM on the first, and what each host would report.
@@ -196,6 +197,33 @@ fn a_move_from_its_begin_to_its_end() {
     let done = two.bench.rack.view(two.bench.now).moves.remove(0);
     assert_eq!((done.bytes, done.downtime_ms, done.failure), (4096, Some(250), None));
     assert!(done.total_ms.is_some_and(|ms| ms >= 1100));
+}
+
+/// No host has failed, so what a failure of its host would mean for it does not hold.
+#[test]
+fn a_guest_that_its_move_has_lost_starts_again_at_once() {
+    let mut two = Two::new(policy());
+    let never = Restart { priority: Priority::Never, delay_s: 0 };
+    two.bench.operator(Command::SetRestart { vm: "a".parse().expect("a name"), restart: never }).expect("set");
+    let effects = two.migrate();
+    let receive = orders(&two.storage(effects)).remove(0);
+    two.domains[1] = vec![domain("a", 1, DomainState::Paused, Part::Incoming)];
+    two.underway[1] = listening(receive.id, Stage::Listening);
+    two.report(1, vec![outcome(&receive, Ok(Done::Ok))]);
+    let send = orders(&two.report(0, vec![])).remove(0);
+    two.domains[0][0].state = DomainState::Suspended;
+    two.report(0, vec![outcome(&send, Ok(Done::Sent { bytes: 4096, total_ms: 77 }))]);
+    two.underway[1] = listening(receive.id, Stage::Received);
+    let effects = two.report(1, vec![]);
+    let activate = orders(&two.storage(effects)).remove(0);
+    two.domains[1].clear();
+    two.underway[1].clear();
+    two.report(1, vec![outcome(&activate, Err(FailureKind::NoDomain))]);
+    let vm = two.bench.rack.view(two.bench.now).vms.remove(0);
+    assert_eq!(
+        (vm.phase, vm.run, vm.note.as_str()),
+        (VmPhase::Stopped, true, "a was lost on its way to h525400aabb02")
+    );
 }
 
 #[test]

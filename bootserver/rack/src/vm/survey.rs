@@ -64,6 +64,9 @@ impl Rack {
                 }
                 self.shown(vm, host, domain.map(|d| d.state), idle, now);
             }
+            (VmPhase::Unknown, None) if self.guests.get(vm).is_some_and(|guest| guest.lost_in_move) => {
+                self.gone(vm, format!("{vm} was lost on its way to {host}"), now);
+            }
             (VmPhase::Unknown, None) => {
                 self.lost_with_host(vm, format!("{host} was booted anew and no longer has {vm}"), now);
             }

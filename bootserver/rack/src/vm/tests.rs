@@ -374,6 +374,10 @@ fn a_disk_that_cannot_be_made_fails_the_vm() {
     one.bench.apply(Event::StorageDone { job, result: Err("no space left".to_owned()) });
     let view = one.bench.rack.view(one.bench.now);
     assert_eq!((view.vms[0].phase, view.vms[0].note.as_str()), (VmPhase::Failed, "a-0: no space left"));
+    assert_eq!(view.disks[0].note, "a-0: no space left");
+    let effects = one.bench.apply(Event::StorageAnew);
+    let of_it = |effect: &Effect| matches!(effect, Effect::Storage { op, .. } if op.disk().as_str() == "a-0");
+    assert!(!effects.iter().any(of_it), "there is nothing to serve, nor is it tried again");
     one.command(Command::DeleteVm { vm: vm("a") }).expect("it can be deleted");
     assert_eq!(one.phase("a"), None);
 }

@@ -305,9 +305,12 @@ impl Served for Tgt {
         for user in accounts[at..].iter().rev() {
             self.settle("unbinding the CHAP account", disk, account(tid, Op::Unbind, user), Code::NoUser).await?;
         }
-        // All that are in force, and not only those that were taken off just now: an earlier try may have broken off here.
-        for grant in remaining.grants.values() {
-            self.add_account(disk, tid, &grant.user, &grant.secret).await?;
+        for user in accounts.iter().skip(at + 1) {
+            self.settle("binding the CHAP account", disk, account(tid, Op::Bind, user), Code::UserExist).await?;
+        }
+        // And those of others that an earlier try took off and did not put on again, as it broke off there.
+        for other in remaining.grants.values().filter(|other| other.user != grant.user) {
+            self.add_account(disk, tid, &other.user, &other.secret).await?;
         }
         self.settle("removing the CHAP account", disk, account(0, Op::Delete, &grant.user), Code::NoUser).await
     }

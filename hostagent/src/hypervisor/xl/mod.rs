@@ -232,13 +232,18 @@ impl Xl {
                 });
                 return Ok(());
             }
-            lock(&self.awaited)
-                .insert(vm.clone(), fetch::digests(&guest.spec.boot).into_iter().map(str::to_owned).collect());
+            self.await_files(guest);
             self.fetch(guest).await
         };
         // Both to their ends: a login that is dropped half-way is one whose session nobody knows of.
         let (logged_in, fetched) = tokio::join!(login, fetching);
         logged_in.and(fetched)
+    }
+
+    /// Its files stay until it is made or destroyed.
+    fn await_files(&self, guest: &Guest) {
+        let digests = fetch::digests(&guest.spec.boot).into_iter().map(str::to_owned).collect();
+        lock(&self.awaited).insert(guest.spec.name.clone(), digests);
     }
 
     /// Has the files here that a guest boots from.
@@ -257,6 +262,9 @@ impl Xl {
         if self.resident(vm).is_ok() {
             return Ok(());
         }
+        // One that is made anew had what was left of it destroyed since it was prepared. What is there is not fetched again.
+        self.await_files(guest);
+        self.fetch(guest).await?;
         let _room = self.room.for_one(&guest.spec.boot, &blobs()).await;
         let free_mib = lock(&self.calls).physinfo().map_err(tool("asking for free memory"))?.free_pages / 256;
         let needed_mib = guest.spec.memory_mib + overhead_mib(guest.spec.memory_mib, guest.spec.vcpus);
