@@ -12,6 +12,7 @@
 //! ```
 
 use nix::fcntl::{Flock, FlockArg};
+use nix::sys::statvfs::statvfs;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -62,6 +63,12 @@ pub fn lock(state: &Path) -> Result<Lock, StateError> {
 pub fn make(dir: &Path) -> Result<(), StateError> {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
     made.map_err(|err| StateError::Io { doing: "making directory", path: dir.to_owned(), err })
+}
+
+/// Bytes that are free on a directory's file system, for who may not use what is reserved for root.
+pub fn free_bytes(dir: &Path) -> io::Result<u64> {
+    let stat = statvfs(dir)?;
+    Ok(stat.blocks_available().saturating_mul(stat.fragment_size()))
 }
 
 /// Puts a file in place as a whole, durably, readable by its owner only.

@@ -248,11 +248,9 @@ fn look_at_move(view: &RackView, id: MoveId) -> Look {
         return Look::Waiting(Progress::stage("beginning"));
     };
     match m.phase {
-        // Owned by its target, and lost there: it starts anew.
-        MovePhase::Done => {
-            m.failure.as_ref().map_or(Look::Met, |why| Look::Failed(format!("{why}{}", now_at(view, m))))
-        }
-        MovePhase::Aborted => {
+        MovePhase::Done if m.failure.is_none() => Look::Met,
+        // One that is done all the same was lost at its target, and starts anew.
+        MovePhase::Done | MovePhase::Aborted => {
             let why = m.failure.as_deref().unwrap_or("it was called off");
             Look::Failed(format!("{why}{}", now_at(view, m)))
         }

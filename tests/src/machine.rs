@@ -174,6 +174,11 @@ impl Machine {
         String::from_utf8_lossy(&fs::read(self.console_log()).unwrap_or_default()).into_owned()
     }
 
+    /// Whether it has said this after the first so many bytes.
+    pub fn has_said_since(&self, bytes: usize, text: &str) -> bool {
+        self.console().get(bytes..).is_some_and(|new| new.contains(text))
+    }
+
     /// Where that is kept.
     pub fn console_log(&self) -> PathBuf {
         self.dir.join("console.log")

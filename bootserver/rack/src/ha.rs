@@ -291,13 +291,11 @@ impl Rack {
 
     /// A VM that went with its host and is never started again by itself waits for nothing.
     pub(crate) fn heed_never(&mut self, vm: &VmId, now: Now) {
-        let waits = |record: &&mut VmRecord| {
-            record.run && record.phase == VmPhase::Stopped && record.delayed_until_ms.is_some()
+        let waits_for_nothing = |record: &&mut VmRecord| {
+            let waits = record.run && record.phase == VmPhase::Stopped && record.delayed_until_ms.is_some();
+            waits && record.restart.priority == Priority::Never
         };
-        let Some(record) = self.vms.edit(vm).filter(|record| record.restart.priority == Priority::Never).filter(waits)
-        else {
-            return;
-        };
+        let Some(record) = self.vms.edit(vm).filter(waits_for_nothing) else { return };
         record.run = false;
         record.note = format!("{}; this VM is not started again by itself", record.note);
         self.vm_info(vm, now, format!("{vm} is not started again by itself"));

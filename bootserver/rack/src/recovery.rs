@@ -102,7 +102,7 @@ impl Rack {
 
     /// After the start of a server whose record is old.
     pub(crate) fn take_up_survey(&mut self) -> bool {
-        let Some(TermRecord { backup_ms, surveying: true, .. }) = self.terms.get(&()).cloned() else { return false };
+        let Some(&TermRecord { backup_ms, surveying: true, .. }) = self.terms.get(&()) else { return false };
         self.recovery = Some(Survey::default());
         // How far a fence was is not known any more: each host is heard, or waited out in full. Nor is what its controller was told: it may have
         // been done long ago, and guests run there again.

@@ -11,6 +11,7 @@ use proto::agent::{DomainState, DomainSurvey, HostStats, JoinRequest, LeaseState
 use proto::api::Refusal;
 use proto::heartbeat;
 use proto::host::{Cpu, Firmware, Inventory};
+use proto::power::{BmcKind, SetBmc};
 use proto::release::{Manifest, ReleaseFile, ReleaseKind};
 use proto::vm::Boot;
 use proto::{Epoch, HostId, Mac, Term};
@@ -204,6 +205,21 @@ pub(crate) fn answer_to(asked: ReplyTo, effects: Vec<Effect>) -> Option<Answer> 
         Effect::Answer { to, answer } if to == asked => Some(answer),
         _ => None,
     })
+}
+
+/// The password of [`ipmi`].
+pub(crate) const BMC_PASSWORD: &str = "hunter2-hunter2";
+
+/// How a host's power is switched by IPMI.
+pub(crate) fn ipmi() -> SetBmc {
+    SetBmc {
+        kind: BmcKind::Ipmi,
+        address: Some("10.9.9.9".to_owned()),
+        user: "admin".to_owned(),
+        password: Some(Secret(BMC_PASSWORD.to_owned())),
+        trust: None,
+        system: None,
+    }
 }
 
 /// What marks iPXE under BIOS.

@@ -187,7 +187,7 @@ impl Rack {
         self.vms.put(VmRecord {
             spec,
             owner: None,
-            epoch: self.counters.get(&()).map_or(Epoch(0), |counters| counters.epochs).max(Epoch(self.term().0)),
+            epoch: self.highest_deleted_epoch().max(Epoch(self.term().0)),
             phase: VmPhase::Creating,
             r#move: None,
             doing: None,

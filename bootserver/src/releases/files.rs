@@ -11,7 +11,7 @@
 //! ```
 
 use crate::config::files::{ServedFile, hex};
-use nix::sys::statvfs::statvfs;
+use crate::state_dir;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
@@ -124,8 +124,7 @@ impl Files {
 
     /// Whether so many bytes more may come.
     pub fn room_for(&self, needed: u64) -> Result<(), FileError> {
-        let stat = statvfs(&self.files).map_err(|err| io("asking for the room on", &self.files)(err.into()))?;
-        let free = stat.blocks_available().saturating_mul(stat.fragment_size());
+        let free = state_dir::free_bytes(&self.files).map_err(io("asking for the room on", &self.files))?;
         if free < needed.saturating_add(self.reserve_bytes) {
             let (path, reserve) = (self.files.clone(), self.reserve_bytes);
             return Err(FileError::NoRoom { path, free, needed, reserve });

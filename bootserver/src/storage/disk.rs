@@ -3,8 +3,7 @@
 
 use super::ledger::Ledger;
 use super::{StorageError, file};
-use crate::state_dir::RESERVE_BYTES;
-use nix::sys::statvfs::statvfs;
+use crate::state_dir::{RESERVE_BYTES, free_bytes};
 use proto::DiskId;
 use rack::effect::CloneSource;
 use rack::record::Way;
@@ -111,8 +110,7 @@ impl Files {
     /// Whether a copy of this file fits, beside what is left free for the server's records.
     fn room_for(&self, source: &Path) -> io::Result<()> {
         let needed = fs::metadata(source)?.blocks() * 512;
-        let stat = statvfs(&self.directory)?;
-        let free = stat.blocks_available().saturating_mul(stat.fragment_size());
+        let free = free_bytes(&self.directory)?;
         if free < needed.saturating_add(RESERVE_BYTES) {
             let (needed, free, reserve) = (needed.div_ceil(MIB), free / MIB, RESERVE_BYTES / MIB);
             return Err(io::Error::other(format!(

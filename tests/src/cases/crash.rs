@@ -232,9 +232,8 @@ fn server_died(trial: &mut Trial) -> Result<()> {
 fn agent_died(trial: &Trial, host: &HostId, name: &str, began_at: usize) -> Result<()> {
     let machine = trial.rack.machine_of(host)?;
     trial.rack.guard.wait(&format!("the agent of {host} to die at {name}"), || {
-        let said = machine.console();
-        let new = said.get(began_at..).unwrap_or_default();
-        Ok((new.contains("killed by SIGKILL") && new.contains(name)).then_some(()))
+        let has_said = |text| machine.has_said_since(began_at, text);
+        Ok((has_said("killed by SIGKILL") && has_said(name)).then_some(()))
     })
 }
 

@@ -41,8 +41,7 @@ pub(super) fn appliance_is_away(trial: &mut Trial) -> Result<()> {
     let said_before = trial.rack.machine_of(&host)?.console().len();
     signal_agent(trial, &host, "KILL")?;
     trial.rack.guard.wait(&format!("the agent of {host} to be started anew"), || {
-        let said = trial.rack.machine_of(&host)?.console();
-        Ok(said.get(said_before..).is_some_and(|new| new.contains("starting it again in")).then_some(()))
+        Ok(trial.rack.machine_of(&host)?.has_said_since(said_before, "starting it again in").then_some(()))
     })?;
     println!(
         "        its agent was killed, and ended {:.1} s after the appliance was gone",

@@ -129,8 +129,7 @@ pub(super) fn agent_stands_still(trial: &mut Trial) -> Result<()> {
     let (stopped, stopped_ms) = (Instant::now(), unix_ms());
     signal_agent(trial, &host, "STOP")?;
     trial.rack.guard.wait("Xen's watchdog to reset the host", || {
-        let said = machine.console();
-        Ok(said.get(said_before..).is_some_and(|new| new.contains("watchdog rebooting machine")).then_some(()))
+        Ok(machine.has_said_since(said_before, "watchdog rebooting machine").then_some(()))
     })?;
     println!(
         "        Xen's watchdog reset {host} {:.1} s after its agent was stopped",

@@ -5,13 +5,13 @@ use crate::Rack;
 use crate::effect::{Answer, Effect, Reply};
 use crate::event::{Command, Entropy, Event, ScriptKind};
 use crate::record::{Key, Loaded, Record};
-use crate::testing::{Bench, alive, answer_to, mac, policy, release};
+use crate::testing::{Bench, alive, answer_to, ipmi, mac, policy, release};
 use expect_test::expect;
 use proptest::prelude::*;
 use proto::HostId;
-use proto::agent::{Act, Report, Secret};
+use proto::agent::{Act, Report};
 use proto::api::Refusal;
-use proto::power::{BmcKind, PowerVerb, SetBmc};
+use proto::power::PowerVerb;
 use proto::release::{
     CollectReleases, CreatePool, Manifest, PoolId, PoolView, ReleaseId, RolloutPhase, StartRollout, default_healthy_s,
 };
@@ -634,15 +634,7 @@ fn one_that_hangs_is_started_anew_by_its_controller() {
     let mut few = Few::new(2, false);
     let second = few.import(&release("dom0", 2));
     few.broken.insert(1);
-    let bmc = SetBmc {
-        kind: BmcKind::Ipmi,
-        address: Some("10.9.9.9".to_owned()),
-        user: "admin".to_owned(),
-        password: Some(Secret("secret".to_owned())),
-        trust: None,
-        system: None,
-    };
-    few.operator(Command::SetBmc { host: host(1), request: bmc }).expect("set");
+    few.operator(Command::SetBmc { host: host(1), request: ipmi() }).expect("set");
     few.start(&second, 1).expect("a rollout");
     few.pass(700_000);
     assert_eq!(few.phase(), Some(RolloutPhase::RolledBack), "{}", few.log());

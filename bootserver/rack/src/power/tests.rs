@@ -3,24 +3,11 @@
 use super::*;
 use crate::event::{Command, Event};
 use crate::record::{Key, Kind, Loaded, Record};
-use crate::testing::{Bench, alive, mac, policy};
+use crate::testing::{BMC_PASSWORD, Bench, alive, ipmi, mac, policy};
 use proto::agent::Secret;
 use proto::api::Accepted;
 use proto::power::{OrderPower, SetBmc};
 use proto::vm::VmSpec;
-
-const PASSWORD: &str = "hunter2-hunter2";
-
-fn ipmi() -> SetBmc {
-    SetBmc {
-        kind: BmcKind::Ipmi,
-        address: Some("10.9.9.9".to_owned()),
-        user: "admin".to_owned(),
-        password: Some(Secret(PASSWORD.to_owned())),
-        trust: None,
-        system: None,
-    }
-}
 
 fn redfish() -> SetBmc {
     SetBmc { kind: BmcKind::Redfish, ..ipmi() }
@@ -402,9 +389,9 @@ fn a_password_is_in_the_record_alone() {
         },
     });
     for text in [seen, format!("{effects:?}")] {
-        assert!(!text.contains(PASSWORD), "{text}");
+        assert!(!text.contains(BMC_PASSWORD), "{text}");
     }
     let kept = one.bench.rack.hosts.get(&one.host).and_then(|record| record.bmc.clone()).expect("it is kept");
     let kept = serde_json::to_string(&kept).expect("plain data");
-    assert!(kept.contains(PASSWORD), "the store must have it");
+    assert!(kept.contains(BMC_PASSWORD), "the store must have it");
 }

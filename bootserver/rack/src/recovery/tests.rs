@@ -2,10 +2,10 @@ use super::*;
 use crate::effect::{Answer, Effect, StorageOp};
 use crate::event::{Command, Event, ReplyTo};
 use crate::power::PowerOp;
-use crate::testing::{Bench, alive, answer_to, domain, inventory, ipxe, mac, policy};
+use crate::testing::{Bench, alive, answer_to, domain, inventory, ipmi, ipxe, mac, policy};
 use proto::agent::{DomainState, JoinRefusal, KnownGuest, Part, ReportAnswer};
 use proto::api::CreateVm;
-use proto::power::{BmcKind, OrderPower, PowerVerb, SetBmc};
+use proto::power::{OrderPower, PowerVerb};
 use proto::view::VmPhase;
 use proto::vm::{Boot, VmSpec};
 
@@ -212,15 +212,7 @@ fn power_is_not_switched_by_what_a_backup_says() {
     let off =
         || Command::OrderPower { host: host.clone(), request: OrderPower { verb: PowerVerb::Off, network: false } };
     let (mut bench, _) = restored_after(|bench| {
-        let request = SetBmc {
-            kind: BmcKind::Ipmi,
-            address: Some("10.9.9.9".to_owned()),
-            user: "admin".to_owned(),
-            password: Some(Secret("hunter2-hunter2".to_owned())),
-            trust: None,
-            system: None,
-        };
-        bench.operator(Command::SetBmc { host: host.clone(), request }).expect("a controller");
+        bench.operator(Command::SetBmc { host: host.clone(), request: ipmi() }).expect("a controller");
         bench.operator(off()).expect("it runs nothing");
     });
     let switched = |effects: &[Effect]| effects.iter().any(|e| matches!(e, Effect::Power { op: PowerOp::Off, .. }));

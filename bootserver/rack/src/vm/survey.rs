@@ -159,7 +159,7 @@ impl Rack {
         let vm = &domain.vm;
         let Some(record) = self.vms.get(vm) else {
             // Of one of ours that was deleted while its host was away. What a backup may not know has an epoch of before the term.
-            let ours = |epoch: Epoch| epoch.0 > self.term().0 && epoch <= self.deleted_below();
+            let ours = |epoch: Epoch| epoch.0 > self.term().0 && epoch <= self.highest_deleted_epoch();
             if domain.epoch.is_some_and(ours) {
                 return self.destroy_orphan(host, &vm.clone());
             }
@@ -195,7 +195,7 @@ impl Rack {
     /// Has a stale domain taken away.
     pub(crate) fn destroy_orphan(&mut self, host: &HostId, vm: &VmId) {
         let purpose = Purpose::Orphan(vm.clone());
-        let epoch = self.vms.get(vm).map_or(self.deleted_below(), |record| record.epoch);
+        let epoch = self.vms.get(vm).map_or(self.highest_deleted_epoch(), |record| record.epoch);
         if !self.told(host, &purpose) {
             let order = self.order_number();
             self.tell(host, order, epoch, Act::Destroy { vm: vm.clone() }, purpose);
@@ -203,7 +203,7 @@ impl Rack {
     }
 
     /// The highest epoch of a VM that was deleted.
-    fn deleted_below(&self) -> Epoch {
+    pub(crate) fn highest_deleted_epoch(&self) -> Epoch {
         self.counters.get(&()).map_or(Epoch(0), |counters| counters.epochs)
     }
 
