@@ -14,9 +14,10 @@ mod restore;
 mod tests;
 
 pub use file::BackupError;
-pub use restore::{Restored, restore};
+pub use restore::{Restored, restore, was_not_interrupted};
 
 use crate::rack_task::Handle;
+use crate::state_dir;
 use proto::view::{BackupFile, BackupView};
 use rack::event::Event;
 use std::path::{Path, PathBuf};
@@ -36,6 +37,8 @@ pub struct Schedule {
 
 /// One that failed is tried again after this.
 const AGAIN: Duration = Duration::from_secs(60);
+/// Held by whoever takes one: the server and a command may be at it at once. Its own name, should they be put beside the state's lock.
+const LOCK: &str = "backup.lock";
 /// Commands that wait; each is answered by a backup of its own.
 const ASKED_MAX: usize = 4;
 
@@ -123,14 +126,18 @@ impl Backups {
     }
 }
 
-/// Takes one of a state directory, beside a running server or without one.
+/// Takes one of a state directory, beside a running server or without one. Waits for another that is being taken.
 pub fn take(state: &Path, schedule: &Schedule) -> Result<BackupFile, BackupError> {
+    let _lock = state_dir::wait_for(&schedule.directory, LOCK)?;
     let taken_ms = u64::try_from(unix_now().as_millis()).unwrap_or(u64::MAX);
     let taken = file::write(state, &schedule.directory, taken_ms)?;
     // A clock that was ahead once has left some from the future: they are no reason to remove what is newer in truth.
     for old in list(&schedule.directory).iter().filter(|file| file.taken_ms <= taken_ms).skip(schedule.keep) {
         let path = schedule.directory.join(&old.name);
-        std::fs::remove_file(&path).map_err(file::io("removing the old backup", &path))?;
+        // The new one is there all the same.
+        if let Err(err) = std::fs::remove_file(&path) {
+            tracing::warn!(path = %path.display(), %err, "an old backup cannot be removed; remove it by hand");
+        }
     }
     Ok(taken)
 }

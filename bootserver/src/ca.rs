@@ -234,7 +234,8 @@ pub fn csr_key(csr_pem: &str) -> Result<String, CaError> {
     Ok(hex(&Sha256::digest(request.certification_request_info.subject_pki.raw)))
 }
 
-/// Who a certificate that TLS has verified belongs to; `None` when it has run out since, as a connection may live long.
+/// Who a certificate that TLS has verified belongs to; `None` when it has run out, maybe since: a connection may live long. One that is not
+/// valid yet is taken: our clock was set back since we issued it, and its host, whose clock follows ours, would not join anew until it has run out.
 pub fn subject(der: &CertificateDer<'_>, now: OffsetDateTime) -> Option<Subject> {
     let (_, certificate) = X509Certificate::from_der(der).ok()?;
     if certificate.validity().not_after.timestamp() < now.unix_timestamp() {

@@ -23,7 +23,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 pub struct Peer {
     /// Address and port.
     pub address: SocketAddr,
-    /// The client's certificate, verified; `None` when it showed none.
+    /// The client's certificate, verified but for the time; `None` when it showed none.
     pub certificate: Option<CertificateDer<'static>>,
 }
 

@@ -8,7 +8,7 @@
 //! DHCP comes last, so that a machine is promised nothing that is not there yet.
 
 use crate::agents::{self, Agents};
-use crate::backup::Backups;
+use crate::backup::{self, BackupError, Backups};
 use crate::boot_http::{self, BootHttp, Pacer};
 use crate::ca::{Ca, CaError};
 use crate::config::Config;
@@ -45,6 +45,9 @@ pub enum RunError {
     /// The state directory.
     #[error(transparent)]
     State(#[from] StateError),
+    /// A restore before it.
+    #[error(transparent)]
+    Backup(#[from] BackupError),
     /// Keys and certificates.
     #[error(transparent)]
     Ca(#[from] CaError),
@@ -92,6 +95,7 @@ pub enum RunError {
 /// Runs until `stop` turns true.
 pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<(), RunError> {
     let _lock = state_dir::lock(&config.state)?;
+    backup::was_not_interrupted(&config.state)?;
     let ca = Arc::new(Ca::open(&config.state)?);
     let (store, records) = Store::open(&config.state)?;
     let kept = records.len();
@@ -166,8 +170,8 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<(), RunE
     let to_operators = listener(listen.operator, "the operators' port").await?;
     let tls = tls::operators(own()?).map_err(tls_failed)?;
     let sessions = Sessions::open(&config.state, clock.now().unix_ms)?;
-    let (backups, backup) = Backups::new(config.state.clone(), config.backup.clone(), rack.clone());
-    let knows = Operators { sessions, logs, rack: rack.clone(), clock, releases: imports, backup };
+    let (backups, asker) = Backups::new(config.state.clone(), config.backup.clone(), rack.clone());
+    let knows = Operators { sessions, logs, rack: rack.clone(), clock, releases: imports, backup: asker };
     let filter = warp::service(operators::filter(Arc::new(knows)));
     let hold = connections::tls(tls, operators::LIMITS, filter);
     let serving = connections::serve("operators", to_operators, operators::LIMITS, hold, stop.clone());

@@ -5,6 +5,7 @@
 //!   lock                  held (flock) while a server runs
 //!   store.sqlite          every record (store), with -wal and -shm beside it
 //!   backups/              backups, unless the configuration names another directory (backup)
+//!   restore.part          what is to be the store, as long as a restore has not ended (backup)
 //!   ca.pem                CA's key and certificate, 0600 (ca)
 //!   server.pem            our TLS key and certificate, 0600; made anew when names change or it grows old (ca)
 //!   operator/             password (argon2), set-up code and sessions (sha256 of each), 0600 (operators::session)
@@ -42,19 +43,28 @@ pub enum StateError {
     },
 }
 
-/// The directory's lock; given up when dropped, also by a crash.
+/// A directory's lock; given up when dropped, also by a crash.
 #[derive(Debug)]
 pub struct Lock(#[allow(dead_code)] Flock<File>); // held, never read
 
 /// Makes the directory if need be and locks it.
 pub fn lock(state: &Path) -> Result<Lock, StateError> {
-    make(state)?;
-    let path = state.join("lock");
+    hold(state, "lock", FlockArg::LockExclusiveNonblock)
+}
+
+/// Makes a directory if need be, and waits until nobody else has its lock of this name.
+pub fn wait_for(dir: &Path, name: &str) -> Result<Lock, StateError> {
+    hold(dir, name, FlockArg::LockExclusive)
+}
+
+fn hold(dir: &Path, name: &str, how: FlockArg) -> Result<Lock, StateError> {
+    make(dir)?;
+    let path = dir.join(name);
     let file = OpenOptions::new().create(true).append(true).mode(0o600).open(&path);
     let file = file.map_err(|err| StateError::Io { doing: "opening", path: path.clone(), err })?;
-    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+    match Flock::lock(file, how) {
         Ok(lock) => Ok(Lock(lock)),
-        Err((_, nix::errno::Errno::EWOULDBLOCK)) => Err(StateError::InUse { path: state.to_owned() }),
+        Err((_, nix::errno::Errno::EWOULDBLOCK)) => Err(StateError::InUse { path: dir.to_owned() }),
         Err((_, err)) => Err(StateError::Io { doing: "locking", path, err: err.into() }),
     }
 }

@@ -83,7 +83,7 @@ impl DomainInfo {
         self.flags & (1 << 3) != 0
     }
 
-    /// SHUTDOWN_*: 0 power-off, 1 reboot, 2 suspend, 3 crash, 4 watchdog.
+    /// SHUTDOWN_*: 0 power-off, 1 reboot, 2 suspend, 3 crash, 4 watchdog, 5 soft reset (kexec).
     pub fn shutdown(&self) -> Option<u8> {
         (self.flags & (1 << 2) != 0).then_some((self.flags >> 16) as u8)
     }

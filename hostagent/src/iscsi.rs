@@ -125,8 +125,14 @@ fn is_alive(sys: &Path, session: &str) -> bool {
     state.is_ok_and(|s| s.trim() == "LOGGED_IN")
 }
 
-/// Logs in with the access given and waits for the device. A session that is there under another user, or dead, is ended first: after
-/// a cut the storage takes no session of before.
+/// Whether the kernel has given a device up: it stays so, though its session is logged in again.
+fn is_given_up(sys: &Path, device: &Device) -> bool {
+    let state = fs::read_to_string(sys.join("block").join(&device.name).join("device/state"));
+    state.is_ok_and(|s| matches!(s.trim(), "offline" | "transport-offline"))
+}
+
+/// Logs in with the access given and waits for the device. A session that is there under another user, or dead, or whose device is,
+/// is ended first: after a cut the storage takes no session of before.
 ///
 /// # Errors
 /// What the tool said, or that no device came.
@@ -138,6 +144,7 @@ pub async fn login(host: &HostId, disk: &DiskAccess) -> Result<Device, IscsiErro
     if same
         && sessions.iter().any(|s| is_alive(sys, s))
         && let Ok(device) = device(sys, &disk.target, disk.lun)
+        && !is_given_up(sys, &device)
     {
         return Ok(device);
     }
@@ -145,7 +152,7 @@ pub async fn login(host: &HostId, disk: &DiskAccess) -> Result<Device, IscsiErro
         logout(disk).await?;
     }
     write_record(&path, &record)?;
-    iscsiadm("logging in to", disk, "--login", LOGIN_S).await?;
+    iscsiadm("logging in to", &disk.target, at_portal(disk, "--login"), LOGIN_S).await?;
     let deadline = tokio::time::Instant::now() + Duration::from_secs(DEVICE_S);
     loop {
         match device(sys, &disk.target, disk.lun) {
@@ -163,43 +170,71 @@ pub async fn login(host: &HostId, disk: &DiskAccess) -> Result<Device, IscsiErro
 pub async fn logout(disk: &DiskAccess) -> Result<(), IscsiError> {
     let sys = Path::new("/sys");
     if !sessions(sys, &disk.target).is_empty() {
-        let said = iscsiadm("logging out of", disk, "--logout", LOGOUT_S).await;
+        let what = "logging out of";
+        let mut said = iscsiadm(what, &disk.target, at_portal(disk, "--logout"), LOGOUT_S).await;
+        // One that came about by a portal of an earlier configuration goes by its number.
+        for left in by_number(&sessions(sys, &disk.target), "--logout") {
+            said = iscsiadm(what, &disk.target, left, LOGOUT_S).await;
+        }
         // What counts is that it is gone: the tool also fails when the session went by itself meanwhile.
         if !sessions(sys, &disk.target).is_empty() {
             said?;
             return Err(IscsiError::Tool {
-                what: "logging out of",
+                what,
                 target: disk.target.clone(),
                 said: "the session is still there".to_owned(),
             });
         }
     }
-    let path = record_path(disk)?;
-    if path.exists() {
-        fs::remove_file(&path).map_err(|source| IscsiError::Record { path, source })?;
+    forget(Path::new(NODES), &disk.target)
+}
+
+/// Removes a target's records, one of an earlier portal too, and their directories: they lie in dom0's RAM.
+fn forget(nodes: &Path, target: &str) -> Result<(), IscsiError> {
+    let of_target = nodes.join(plain(target)?);
+    for portal in names(&of_target) {
+        let dir = of_target.join(portal);
+        let path = dir.join("default");
+        if path.exists() {
+            fs::remove_file(&path).map_err(|source| IscsiError::Record { path, source })?;
+        }
+        // What is not empty is not ours.
+        let _ = fs::remove_dir(dir);
     }
+    // As above; and often there is none.
+    let _ = fs::remove_dir(of_target);
     Ok(())
 }
 
-async fn iscsiadm(what: &'static str, disk: &DiskAccess, act: &'static str, limit_s: u64) -> Result<(), IscsiError> {
-    let target = disk.target.clone();
-    let portal = disk.portal.to_string();
+/// The arguments for an act on the sessions of a disk's record.
+fn at_portal(disk: &DiskAccess, act: &str) -> Vec<String> {
+    ["-m", "node", "-T", &disk.target, "-p", &disk.portal.to_string(), act].map(str::to_owned).into()
+}
+
+/// The arguments for an act on each of these sessions, as /sys names them; these need no record.
+fn by_number(sessions: &[String], act: &str) -> Vec<Vec<String>> {
+    let numbers = sessions.iter().filter_map(|session| session.strip_prefix("session"));
+    numbers.map(|number| ["-m", "session", "-r", number, act].map(str::to_owned).into()).collect()
+}
+
+async fn iscsiadm(what: &'static str, target: &str, arguments: Vec<String>, limit_s: u64) -> Result<(), IscsiError> {
+    let failed = |e| IscsiError::Tool { what, target: target.to_owned(), said: format!("awaiting it: {e}") };
+    let target = target.to_owned();
     // A task of its own: who awaits it may be called off, iscsiadm not.
     let run = tokio::spawn(async move {
         let failed = |said: String| IscsiError::Tool { what, target: target.clone(), said };
-        let child = start(&["-m", "node", "-T", &target, "-p", &portal, act]);
+        let child = start(&arguments);
         let child = child.map_err(|e| failed(format!("running it: {e}")))?;
         let output = tokio::time::timeout(Duration::from_secs(limit_s), child.wait_with_output()).await;
         let output = output.map_err(|_| failed(format!("no end after {limit_s} s")))?;
         let output = output.map_err(|e| failed(format!("awaiting it: {e}")))?;
         if output.status.success() { Ok(()) } else { Err(failed(what_it_said(&output.stderr, output.status.code()))) }
     });
-    let failed = |e| IscsiError::Tool { what, target: disk.target.clone(), said: format!("awaiting it: {e}") };
     run.await.map_err(failed)?
 }
 
 /// Starts iscsiadm; one that is awaited no longer is killed.
-fn start(arguments: &[&str]) -> io::Result<Child> {
+fn start(arguments: &[String]) -> io::Result<Child> {
     static STARTS: Mutex<()> = Mutex::new(());
     // Held over looking and starting, so that none starts between the two.
     let _one = STARTS.lock().unwrap_or_else(PoisonError::into_inner);
@@ -365,14 +400,45 @@ mod tests {
         put("session5/state", "LOGGED_IN\n");
         put("session5/device/target2:0:0/2:0:0:0/type", "12\n");
         put("session5/device/target2:0:0/2:0:0:1/block/sdb/dev", "8:16\n");
+        put("session6/targetname", "iqn.x:web-0\n");
         let found = device(sys.path(), "iqn.x:web-0", 1).expect("there");
         assert_eq!(found, Device { name: "sdb".into(), major: 8, minor: 16 });
         assert!(is_alive(sys.path(), "session5") && !is_alive(sys.path(), "session4"));
+        for (state, is) in
+            [("running\n", false), ("blocked\n", false), ("offline\n", true), ("transport-offline\n", true)]
+        {
+            put("../../block/sdb/device/state", state);
+            assert_eq!(is_given_up(sys.path(), &found), is, "{state}");
+        }
+        let acts: Vec<_> =
+            by_number(&sessions(sys.path(), "iqn.x:web-0"), "--logout").iter().map(|act| act.join(" ")).collect();
+        assert_eq!(acts, ["-m session -r 5 --logout", "-m session -r 6 --logout"]);
         for (target, lun) in [("iqn.x:web-0", 0), ("iqn.x:web-0", 2), ("iqn.x:other", 1), ("iqn.x:none", 1)] {
             assert!(device(sys.path(), target, lun).is_err(), "{target} {lun}");
         }
         assert_eq!(parse_params(&params(&disk())), Some(("iqn.2026-11.org.tsubame:web-0", 1)));
         assert_eq!(parse_params("x"), None);
+    }
+
+    #[test]
+    fn nothing_is_left_of_a_record() {
+        let nodes = tempfile::tempdir().expect("a directory");
+        let put = |path: &str| {
+            let path = nodes.path().join(path);
+            write_record(&path, "# BEGIN RECORD 2.1.8\n").expect("written");
+        };
+        put("iqn.x:web-0/10.77.0.1,3260,1/default");
+        put("iqn.x:web-0/10.78.0.1,3260,1/default");
+        put("iqn.x:web-1/10.77.0.1,3260,1/default");
+        for target in ["iqn.x:web-0", "iqn.x:web-0", "iqn.x:none"] {
+            forget(nodes.path(), target).expect("forgotten");
+        }
+        assert_eq!(names(nodes.path()), ["iqn.x:web-1"]);
+        // Somebody else's.
+        put("iqn.x:web-1/10.77.0.1,3260,1/other");
+        forget(nodes.path(), "iqn.x:web-1").expect("forgotten");
+        assert_eq!(names(&nodes.path().join("iqn.x:web-1/10.77.0.1,3260,1")), ["other"]);
+        assert!(forget(nodes.path(), "..").is_err());
     }
 
     #[test]

@@ -23,6 +23,12 @@ pub struct VmSpec {
     pub vifs: Vec<Vif>,
 }
 
+/// What Xen and xl need of a host beside a guest's own memory, MiB: its page tables (8 KiB a MiB and 1 MiB a processor,
+/// tools/libs/light/libxl_utils.c, libxl_get_required_shadow_memory), rounded up. Who places a VM and who starts it reckon alike.
+pub fn overhead_mib(memory_mib: u64, vcpus: u32) -> u64 {
+    8 + memory_mib / 100 + u64::from(vcpus)
+}
+
 /// How a VM is started again after its host has failed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

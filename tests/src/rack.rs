@@ -20,6 +20,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 /// How long anything may take before it counts as hung, seconds: three guests were seen to take 290 when the machine was busy.
@@ -166,10 +167,20 @@ impl VirtualRack {
 
     /// Seconds since the guest's kernel booted, by its page; a guest that is moved keeps counting them.
     pub fn uptime_s(&self, guest: &Guest) -> Result<f64> {
+        self.said(guest, "uptime")
+    }
+
+    /// Memory that the guest could still have, KiB, by its page.
+    pub fn available_kib(&self, guest: &Guest) -> Result<i64> {
+        self.said(guest, "available")
+    }
+
+    /// What the guest's page says after a word.
+    fn said<T: FromStr>(&self, guest: &Guest, word: &str) -> Result<T> {
         let answer = self.http(guest.address, 80, "/")?;
-        let after = answer.body.split_whitespace().skip_while(|word| *word != "uptime").nth(1);
-        let uptime = after.and_then(|word| word.parse().ok());
-        uptime.with_context(|| format!("the page of {} shows no uptime: {:?}", guest.name, answer.body))
+        let said = answer.body.split_whitespace().skip_while(|said| *said != word).nth(1);
+        let said = said.and_then(|said| said.parse().ok());
+        said.with_context(|| format!("the page of {} shows no {word}: {:?}", guest.name, answer.body))
     }
 
     /// Waits until the guest answers HTTP and counts on.

@@ -14,10 +14,13 @@ use balancer::{HostState as Takes, Placement, Rejection, Snapshot};
 use proto::api::{Balance, Refusal, Rejected};
 use proto::event::Topic;
 use proto::view::{MovePhase, PlanView, PlannedMove, Stay, VmPhase};
+use proto::vm::overhead_mib;
 use proto::{HostId, VmId};
 
 /// After a host came or a move ended, loads are let settle for so long, milliseconds.
 const SETTLE_MS: u64 = 2_000;
+/// While a host that is drained still has VMs, a plan is made anew after this, milliseconds: what kept one there may be over.
+const DRAIN_AGAIN_MS: u64 = 10_000;
 /// What a stay's sentence may say, characters.
 const WHY_CHARS_MAX: usize = 300;
 
@@ -44,7 +47,9 @@ impl Rack {
         self.watch_load(now);
         let every_ms = self.policy.balance_ms;
         let ran = *self.balancing.ran_mono_ms.get_or_insert(now.mono_ms);
-        let periodic = every_ms > 0 && now.mono_ms.saturating_sub(ran) >= every_ms;
+        let since_ms = now.mono_ms.saturating_sub(ran);
+        let drains = || self.hosts.values().any(|host| host.draining && self.vms_that_may_run(&host.id) > 0);
+        let periodic = every_ms > 0 && since_ms >= every_ms || since_ms >= DRAIN_AGAIN_MS && drains();
         if periodic || self.balancing.due_mono_ms.is_some_and(|due| due <= now.mono_ms) {
             self.balancing.due_mono_ms = None;
             self.balancing.ran_mono_ms = Some(now.mono_ms);
@@ -200,7 +205,8 @@ impl Rack {
         let memory_mib = match report {
             Some(report) => {
                 let used = report.domains.iter().fold(0_u64, |sum, domain| {
-                    sum.saturating_add(domain.memory_mib).saturating_add(overhead_mib(domain.memory_mib))
+                    let vcpus = self.vms.get(&domain.vm).map_or(1, |record| record.spec.vcpus);
+                    sum.saturating_add(domain.memory_mib).saturating_add(overhead_mib(domain.memory_mib, vcpus))
                 });
                 report.stats.memory_free_mib.saturating_add(used)
             }
@@ -235,15 +241,9 @@ fn holds_memory(phase: VmPhase) -> bool {
     !matches!(phase, VmPhase::Creating | VmPhase::Stopped | VmPhase::Deleting | VmPhase::Failed)
 }
 
-/// What Xen and its page tables need for a guest beside the guest's own memory, MiB (xl's default for the paging pool: 1 MiB a
-/// processor and 8 KiB a MiB, tools/libs/light/libxl_utils.c, with a little for the rest).
-fn overhead_mib(memory_mib: u64) -> u64 {
-    memory_mib / 128 + 4
-}
-
 fn planners_vm(record: &VmRecord, seen_on: Option<&HostRecord>) -> balancer::Vm {
     let spec = &record.spec;
-    let memory_mib = spec.memory_mib + overhead_mib(spec.memory_mib);
+    let memory_mib = spec.memory_mib + overhead_mib(spec.memory_mib, spec.vcpus);
     let mut vm = balancer::Vm::new(spec.name.clone(), memory_mib, spec.vcpus);
     vm.moved = record.moved;
     // What its host has, its guest may have seen.

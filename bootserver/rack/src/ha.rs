@@ -163,7 +163,7 @@ impl Rack {
             };
             let (fence, quiet_ms) = (record.fence, self.quiet_ms(&host));
             match fence {
-                None if quiet_ms >= fence_ms && !self.frozen() && self.needs_fence(&host) => {
+                None if self.waited_ms(&host) >= fence_ms && !self.frozen() && self.needs_fence(&host) => {
                     self.begin_fence(&host, now)
                 }
                 Some(Fence::Cutting) if self.is_external() => self.fence_by_power(&host, read_mono_ms, now),
@@ -185,6 +185,16 @@ impl Rack {
     fn quiet_ms(&self, host: &HostId) -> u64 {
         let sign_mono_ms = self.live.get(host).map(|live| live.sign_mono_ms);
         self.ha.read_mono_ms.zip(sign_mono_ms).map_or(0, |(read_mono_ms, sign)| read_mono_ms.saturating_sub(sign))
+    }
+
+    /// How much of that counts for a fence. When what kept many silent is mended they return one after another, and the last is to have the
+    /// time that the first had: once for each silence, or one that comes and goes would keep one that is dead from ever being fenced.
+    fn waited_ms(&self, host: &HostId) -> u64 {
+        let quiet_ms = self.quiet_ms(host);
+        let Some(live) = self.live.get(host) else { return quiet_ms };
+        let thawed_mono_ms = live.thawed.filter(|(sign, _)| *sign == live.sign_mono_ms).map(|(_, thawed)| thawed);
+        let since_ms = |thawed| self.ha.read_mono_ms.map_or(0, |read| read.saturating_sub(thawed));
+        thawed_mono_ms.map_or(quiet_ms, |thawed| since_ms(thawed).min(quiet_ms))
     }
 
     /// Whether anything waits for its end.
@@ -343,7 +353,10 @@ impl Rack {
         };
         let delayed = || self.ha.delayed.iter().filter(|(_, until_mono_ms)| **until_mono_ms > now.mono_ms);
         let own = delayed().find(|(other, _)| *other == vm);
-        own.or_else(|| delayed().find(|(other, _)| goes_first(other))).map(|(other, until)| (other, *until))
+        // One that did not go with a host takes back no more than was its own.
+        let went_with_host = self.vms.get(vm).is_some_and(|record| record.delayed_until_ms.is_some());
+        own.or_else(|| delayed().find(|(other, _)| went_with_host && goes_first(other)))
+            .map(|(other, until)| (other, *until))
     }
 
     /// A host that was fenced reports under the same boot: it is used again, with new ways to the storage.
@@ -392,6 +405,11 @@ impl Rack {
             }
             (false, true) => {
                 self.ha.frozen = None;
+                for live in self.live.values_mut() {
+                    let sign_mono_ms = live.sign_mono_ms;
+                    live.thawed.take_if(|(sign, _)| *sign != sign_mono_ms);
+                    live.thawed.get_or_insert((sign_mono_ms, now.mono_ms));
+                }
                 self.info(Topic::Server, now, "no longer frozen".to_owned(), |_| ());
             }
             _ => {}
@@ -438,7 +456,8 @@ impl Rack {
             FenceStep::Done => false,
         };
         let known = self.ha.is_read() && self.live.contains_key(&record.id);
-        (waits && known).then(|| now.unix_ms + self.policy.ha.fence_ms.saturating_sub(self.quiet_ms(&record.id)))
+        let waited_ms = if step == FenceStep::Waiting { self.waited_ms(&record.id) } else { self.quiet_ms(&record.id) };
+        (waits && known).then(|| now.unix_ms + self.policy.ha.fence_ms.saturating_sub(waited_ms))
     }
 
     /// Why a VM that is to run is not being started, where it is for what has failed or may have.

@@ -59,6 +59,8 @@ pub(crate) struct Live {
     pub(crate) lost: bool,
     /// The newest sign that its guests may run: its slot moved, or it said that its lease is valid.
     pub(crate) sign_mono_ms: u64,
+    /// The newest sign when a freeze ended by itself, and when that was.
+    pub(crate) thawed: Option<(u64, u64)>,
     /// That was a sign indeed, since the server started and since its fence began.
     pub(crate) signed: bool,
     /// What stood in its slot last.

@@ -99,6 +99,9 @@ pub struct Rack {
     /// VMs and moves whose next step may be possible.
     touched_vms: BTreeSet<VmId>,
     touched_moves: BTreeSet<MoveId>,
+    /// How many VMs may be placed until the next tick, and who has come too late for that.
+    placements_left: u32,
+    placed_later: BTreeSet<VmId>,
     /// Hosts whose held report may have something to carry.
     to_answer: BTreeSet<HostId>,
     looked_mono_ms: u64,
@@ -158,6 +161,8 @@ impl Rack {
             last_power_job: 0,
             touched_vms: BTreeSet::new(),
             touched_moves: BTreeSet::new(),
+            placements_left: vm::PLACEMENTS_PER_TICK,
+            placed_later: BTreeSet::new(),
             to_answer: BTreeSet::new(),
             looked_mono_ms: now.mono_ms,
             version: 0,
@@ -321,6 +326,8 @@ impl Rack {
     }
 
     fn tick(&mut self, now: Now) {
+        self.placements_left = vm::PLACEMENTS_PER_TICK;
+        self.touched_vms.append(&mut self.placed_later);
         self.leases.tick(now);
         self.find_lost(now);
         self.watch_hosts(now);

@@ -19,6 +19,7 @@ mod step;
 mod survey;
 #[cfg(test)]
 mod tests;
+pub(crate) use step::PLACEMENTS_PER_TICK;
 pub(crate) use survey::{HISTORY_MAX, SAMPLE_MS};
 
 use crate::Rack;

@@ -91,6 +91,15 @@ pub enum BackupError {
         /// What is there.
         path: PathBuf,
     },
+    /// A restore has not come to its end.
+    #[error(
+        "a restore into {} was interrupted: do it again, by `bootserver restore BACKUP --state {}`",
+        state.display(), state.display()
+    )]
+    Interrupted {
+        /// The state directory.
+        state: PathBuf,
+    },
     /// The machine's clock is behind.
     #[error(
         "the clock of this machine is behind the backup by {behind_s} s: set it first, as numbers that were given before the restore must be known to be lower"
@@ -123,9 +132,8 @@ pub(super) fn taken_ms(name: &str) -> Option<u64> {
     name.strip_prefix("tsubame-")?.strip_suffix(".backup")?.parse().ok()
 }
 
-/// Takes one. It appears under its name only when it is whole, checked and on disk.
+/// Takes one in a directory whose lock is held. It appears under its name only when it is whole, checked and on disk.
 pub(super) fn write(state: &Path, directory: &Path, taken_ms: u64) -> Result<BackupFile, BackupError> {
-    state_dir::make(directory)?;
     let copy = directory.join("part.sqlite");
     let done = copy_store(state, &copy).and_then(|()| finish(&copy, directory, taken_ms));
     // Left by nobody: it holds secrets.
@@ -178,6 +186,10 @@ fn finish(copy: &Path, directory: &Path, taken_ms: u64) -> Result<BackupFile, Ba
         file.write_all(head.as_bytes())?;
         file.write_all(&body)?;
         file.sync_all()?;
+        let written = fs::read(&part)?;
+        if written.strip_prefix(head.as_bytes()) != Some(&body) {
+            return Err(std::io::Error::other("what is read back is not what was written"));
+        }
         fs::rename(&part, &to)?;
         File::open(directory)?.sync_all()
     };

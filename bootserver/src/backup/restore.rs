@@ -10,7 +10,11 @@ use rack::record::{Kind, Loaded};
 use rack::recovery::begin_term;
 use rusqlite::{Connection, OptionalExtension};
 use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+
+/// What is to become the store, in the state directory.
+const PART: &str = "restore.part";
 
 /// What was restored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,13 +40,34 @@ pub fn restore(from: &Path, state: &Path, now_ms: u64) -> Result<Restored, Backu
     if to.exists() {
         return Err(BackupError::StateExists { path: to });
     }
-    let part = state.join("restore.part");
+    let part = state.join(PART);
+    clear(&part)?;
     state_dir::write(&part, &body)?;
     let done = take_in(from, state, &part, taken_ms, now_ms);
     if done.is_err() {
-        let _ = fs::remove_file(&part);
+        let _ = clear(&part);
     }
     done
+}
+
+/// Sees that a state is not what an interrupted restore has left: a server would begin an empty record on it, beside the old keys.
+pub fn was_not_interrupted(state: &Path) -> Result<(), BackupError> {
+    if state.join(PART).exists() && !state.join(store::FILE).exists() {
+        return Err(BackupError::Interrupted { state: state.to_owned() });
+    }
+    Ok(())
+}
+
+/// Removes what an interrupted restore has left. SQLite would bring its logs into whatever is beside them.
+fn clear(part: &Path) -> Result<(), BackupError> {
+    for beside in ["-journal", "-wal", "-shm", ""] {
+        let path = part.with_file_name(format!("{PART}{beside}"));
+        match fs::remove_file(&path) {
+            Err(err) if err.kind() != ErrorKind::NotFound => return Err(io("removing", &path)(err)),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 fn take_in(from: &Path, state: &Path, part: &Path, taken_ms: u64, now_ms: u64) -> Result<Restored, BackupError> {

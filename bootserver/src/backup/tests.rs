@@ -114,3 +114,64 @@ fn what_is_not_restored() {
     restore(&file, &to, now_ms()).expect("and this one is restored");
     assert!(matches!(restore(&file, &to, now_ms()), Err(BackupError::StateExists { .. })));
 }
+
+#[test]
+fn two_that_are_taken_at_once_are_both_whole() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let state = dir.path().join("state");
+    crate::state_dir::make(&state).expect("made");
+    Ca::open(&state).expect("a CA");
+    drop(Store::open(&state).expect("a store"));
+    let schedule = Schedule { keep: 1000, ..schedule(dir.path()) };
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                for _ in 0..8 {
+                    take(&state, &schedule).expect("a backup");
+                }
+            });
+        }
+    });
+    let taken = list(&schedule.directory);
+    for (n, file) in taken.iter().enumerate() {
+        let restored = restore(&schedule.directory.join(&file.name), &dir.path().join(format!("new-{n}")), now_ms());
+        restored.unwrap_or_else(|err| panic!("{}: {err}", file.name));
+    }
+    assert!(taken.len() >= 8, "two of one moment have one name: {taken:?}");
+}
+
+#[test]
+fn an_old_one_that_cannot_be_removed_is_no_failure_of_the_new() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let state = dir.path().join("state");
+    crate::state_dir::make(&state).expect("made");
+    drop(Store::open(&state).expect("a store"));
+    let schedule = Schedule { keep: 1, ..schedule(dir.path()) };
+    // A directory is no file to be removed, for root neither.
+    fs::create_dir_all(schedule.directory.join("tsubame-0000000000001.backup")).expect("made");
+    let taken = take(&state, &schedule).expect("a backup was taken");
+    assert_eq!(list(&schedule.directory)[0].name, taken.name);
+}
+
+#[test]
+fn what_an_interrupted_restore_left_is_not_served_but_restored_again() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (state, to) = (dir.path().join("state"), dir.path().join("new"));
+    crate::state_dir::make(&state).expect("made");
+    Ca::open(&state).expect("a CA");
+    drop(Store::open(&state).expect("a store"));
+    let taken = take(&state, &schedule(dir.path())).expect("a backup");
+    crate::state_dir::make(&to).expect("made");
+    fs::copy(state.join("ca.pem"), to.join("ca.pem")).expect("the keys come before the store");
+    for name in ["restore.part", "restore.part-journal", "restore.part-wal", "restore.part-shm"] {
+        fs::write(to.join(name), "half a page").expect("written");
+    }
+    let said = was_not_interrupted(&to).expect_err("it was").to_string();
+    assert!(said.contains(&format!("bootserver restore BACKUP --state {}", to.display())), "{said}");
+    restore(&dir.path().join("backups").join(&taken.name), &to, now_ms()).expect("restored");
+    was_not_interrupted(&to).expect("it has ended");
+    drop(Store::open(&to).expect("it opens"));
+    let entries = fs::read_dir(&to).expect("listed").map(|entry| entry.expect("an entry").file_name());
+    let left: Vec<_> = entries.filter(|name| name.to_string_lossy().starts_with("restore")).collect();
+    assert!(left.is_empty(), "{left:?}");
+}

@@ -177,6 +177,9 @@ fn why_not(said: &str) -> Why {
         Why::User
     } else if says("HMAC is invalid") || says("invalid integrity check value") {
         Why::Password
+    } else if says("insufficient resources") {
+        // All its sessions are taken, which ends by itself; it says so where it would refuse the suite.
+        Why::Other
     } else if says("in open session response message") {
         Why::Suite
     } else if says("does not support IPMI v2") {
@@ -242,6 +245,11 @@ mod tests {
                 Why::Old,
             ),
             ("Set Chassis Power Control to Up/On failed: Node busy\n", Why::Other),
+            // Not printed to a simulator: from lanplus.c and lanplus_strings.c.
+            (
+                "Error in open session response message : insufficient resources for session\n\nError: Unable to establish IPMI v2 / RMCP+ session\n",
+                Why::Other,
+            ),
         ] {
             assert_eq!(why_not(said), why, "{said}");
         }

@@ -265,10 +265,7 @@ impl<'a> Redfish<'a> {
                 PowerWhy::Login,
                 format!("it does not let {user:?} in ({status}); set the right user and password{said}"),
             ),
-            StatusCode::SERVICE_UNAVAILABLE
-            | StatusCode::CONFLICT
-            | StatusCode::TOO_MANY_REQUESTS
-            | StatusCode::INTERNAL_SERVER_ERROR => (PowerWhy::Unreached, format!("it cannot now ({status}){said}")),
+            busy if is_for_now(busy) => (PowerWhy::Unreached, format!("it cannot now ({status}){said}")),
             _ => (PowerWhy::Unable, format!("it answered {status} to {path}{said}")),
         };
         Err(self.failure(why, &format!("{doing}: {what}")))
@@ -371,6 +368,17 @@ impl<'a> Redfish<'a> {
     }
 }
 
+/// Whether a refusal is one that ends by itself: a controller that is busy, or whose own service is being started (RFC 9110, 15).
+fn is_for_now(status: StatusCode) -> bool {
+    match status {
+        StatusCode::REQUEST_TIMEOUT | StatusCode::CONFLICT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS => {
+            true
+        }
+        StatusCode::NOT_IMPLEMENTED | StatusCode::HTTP_VERSION_NOT_SUPPORTED => false,
+        other => other.is_server_error(),
+    }
+}
+
 /// The message of an error response (DSP0266, 8.6).
 fn said_in(body: &[u8]) -> String {
     let Ok(body) = serde_json::from_slice::<Value>(body) else { return String::new() };
@@ -393,6 +401,26 @@ mod tests {
             ("[]", ""),
         ] {
             assert_eq!(said_in(body.as_bytes()), said, "{body}");
+        }
+    }
+
+    #[test]
+    fn statuses() {
+        for (status, for_now) in [
+            (400, false),
+            (404, false),
+            (405, false),
+            (408, true),
+            (409, true),
+            (425, true),
+            (429, true),
+            (500, true),
+            (501, false),
+            (502, true),
+            (503, true),
+            (504, true),
+        ] {
+            assert_eq!(is_for_now(StatusCode::from_u16(status).expect("a status")), for_now, "{status}");
         }
     }
 

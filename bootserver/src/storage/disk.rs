@@ -100,11 +100,12 @@ impl Files {
             };
             tokio::task::spawn_blocking(finish).await?
         };
-        copied.await.map_err(|err| {
+        let copied = copied.await;
+        if copied.is_err() {
             // It would take the room that others need, the server's own records among them.
-            let _ = fs::remove_file(&part);
-            file("copying to", &path)(err)
-        })
+            let _ = tokio::fs::remove_file(&part).await;
+        }
+        copied.map_err(file("copying to", &path))
     }
 
     /// Whether a copy of this file fits, beside what is left free for the server's records.
@@ -130,14 +131,12 @@ impl Files {
         open.set_len(size_mib * MIB).and_then(|()| open.sync_all()).map_err(file("growing", &path))
     }
 
+    /// Durable when it returns, also if all was gone: an earlier try may have ended before it was.
     pub(super) fn remove(&self, disk: &DiskId) -> Result<(), StorageError> {
         for path in [self.path(disk), part(&self.path(disk))] {
-            match fs::remove_file(&path) {
-                Err(err) if err.kind() != io::ErrorKind::NotFound => return Err(file("removing", &path)(err)),
-                _ => {}
-            }
+            unlink(&path)?;
         }
-        Ok(())
+        sync(&self.directory)
     }
 
     fn source(&self, from: &CloneSource) -> Result<PathBuf, StorageError> {
@@ -155,6 +154,20 @@ async fn cp(how: &[&str], source: &Path, to: &Path) -> io::Result<()> {
         return Ok(());
     }
     Err(io::Error::other(String::from_utf8_lossy(&copied.stderr).trim().to_owned()))
+}
+
+/// Removes a file; that it is gone already is success.
+pub(super) fn unlink(path: &Path) -> Result<(), StorageError> {
+    match fs::remove_file(path) {
+        Err(err) if err.kind() != io::ErrorKind::NotFound => Err(file("removing", path)(err)),
+        _ => Ok(()),
+    }
+}
+
+/// Makes durable what was made or removed in a directory.
+pub(super) fn sync(directory: &Path) -> Result<(), StorageError> {
+    let synced = fs::File::open(directory).and_then(|directory| directory.sync_all());
+    synced.map_err(file("syncing", directory))
 }
 
 fn part(path: &Path) -> PathBuf {

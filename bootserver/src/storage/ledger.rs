@@ -1,6 +1,7 @@
 //! Who was let in to a disk, kept beside it: so that a cut finds every way in after a restart, and a server of disks that was
 //! started anew can be given them again. Holds CHAP secrets: mode 0600, in the appliance's state directory only.
 
+use super::disk::{sync, unlink};
 use super::{StorageError, file};
 use proto::agent::Secret;
 use proto::{DiskId, HostId};
@@ -56,12 +57,10 @@ impl Ledger {
         write().map_err(file("writing", &path))
     }
 
+    /// Durable when it returns, as [`Files::remove`](super::Files) is.
     pub(super) fn remove(directory: &Path, disk: &DiskId) -> Result<(), StorageError> {
-        let path = path(directory, disk);
-        match fs::remove_file(&path) {
-            Err(err) if err.kind() != io::ErrorKind::NotFound => Err(file("removing", &path)(err)),
-            _ => Ok(()),
-        }
+        unlink(&path(directory, disk))?;
+        sync(directory)
     }
 }
 

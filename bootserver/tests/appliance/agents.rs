@@ -10,6 +10,7 @@ use proto::{HostId, Mac};
 use rcgen::{CertificateParams, KeyPair};
 use std::net::Ipv4Addr;
 use std::time::Duration;
+use time::OffsetDateTime;
 
 async fn join(client: &Client, host: &HostId, nonce: &str, key: &KeyPair) -> JoinAnswer {
     let csr = CertificateParams::default().serialize_request(key).expect("a request");
@@ -25,8 +26,8 @@ async fn join(client: &Client, host: &HostId, nonce: &str, key: &KeyPair) -> Joi
     serde_json::from_slice(&body).expect("a join's answer")
 }
 
-async fn report(client: Client, boot: String, seq: u64) -> (StatusCode, Bytes) {
-    let report = Report {
+fn a_report(boot: String, seq: u64) -> Report {
+    Report {
         lease: Default::default(),
         term: Default::default(),
         survey: None,
@@ -37,8 +38,11 @@ async fn report(client: Client, boot: String, seq: u64) -> (StatusCode, Bytes) {
         domains: Vec::new(),
         outcomes: Vec::new(),
         underway: Vec::new(),
-    };
-    let body = serde_json::to_vec(&report).expect("JSON");
+    }
+}
+
+async fn report(client: Client, boot: String, seq: u64) -> (StatusCode, Bytes) {
+    let body = serde_json::to_vec(&a_report(boot, seq)).expect("JSON");
     let (status, _, body) = client.ask(Method::POST, "/v1/report", &[], body).await.expect("an answer");
     (status, body)
 }
@@ -62,12 +66,42 @@ fn inventory() -> Inventory {
 }
 
 async fn forged_is_refused(server: &Server) {
-    let key = KeyPair::generate().expect("a key");
-    let pem = CertificateParams::default().self_signed(&key).expect("a certificate").pem();
-    // In TLS 1.3 a client may learn of it only with its first answer.
-    if let Ok(client) = server.tls(server.agents, Some(&(pem, key))).await {
-        assert!(client.ask(Method::POST, "/v1/report", &[], "").await.is_err(), "a forged certificate was taken");
+    // It is so also outside the time that it claims to be valid in.
+    for (from, to) in [(1975, 4096), (1975, 1976), (4095, 4096)] {
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::default();
+        (params.not_before, params.not_after) = (rcgen::date_time_ymd(from, 1, 1), rcgen::date_time_ymd(to, 1, 1));
+        let pem = params.self_signed(&key).expect("a certificate").pem();
+        // In TLS 1.3 a client may learn of it only with its first answer.
+        if let Ok(client) = server.tls(server.agents, Some(&(pem, key))).await {
+            assert!(client.ask(Method::POST, "/v1/report", &[], "").await.is_err(), "a forged certificate was taken");
+        }
     }
+}
+
+/// Certificates of ours, issued before the server's clock was set: each is answered, with the date that sets the host's clock.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_whose_certificate_is_of_another_time_is_answered() {
+    let server = start(directory()).await;
+    let host = HostId::of("52:54:00:aa:bb:01".parse().expect("a MAC"));
+    let now = OffsetDateTime::now_utc();
+    let day = time::Duration::days(1);
+    for (issued, expected) in [
+        (now - 2 * day, StatusCode::UNAUTHORIZED),
+        // It is taken; the rack does not know the host.
+        (now, StatusCode::FORBIDDEN),
+        (now + 2 * day, StatusCode::FORBIDDEN),
+    ] {
+        let key = KeyPair::generate().expect("a key");
+        let csr = CertificateParams::default().serialize_request(&key).expect("a request").pem().expect("PEM");
+        let pem = server.ca.issue(&host, &csr, HOST, issued).expect("a certificate");
+        let client = server.tls(server.agents, Some(&(pem, key))).await.expect("TLS");
+        let body = serde_json::to_vec(&a_report("nonce".to_owned(), 1)).expect("JSON");
+        let (status, headers, body) = client.ask(Method::POST, "/v1/report", &[], body).await.expect("an answer");
+        assert_eq!(status, expected, "issued {issued}: {body:?}");
+        assert!(headers.contains_key("date"), "{headers:?}");
+    }
+    server.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

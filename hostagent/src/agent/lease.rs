@@ -99,6 +99,19 @@ impl Agent {
             if self.lease.user().is_some_and(|user| user != new.access.user) {
                 self.waiting.clear();
             }
+            if let Some(old) = &self.lease.heartbeat {
+                // What is valid counts from a write's beginning, by the length that holds now.
+                let shorter_ms = old.lease_ms.saturating_sub(new.lease_ms);
+                if let Some(until_ms) = self.lease.until_ms.as_mut().filter(|_| shorter_ms > 0) {
+                    *until_ms = until_ms.saturating_sub(shorter_ms);
+                    let (until_ms, terms) = (*until_ms, self.lease.terms);
+                    self.actions.push(AgentAction::KeepLease(KeptLease { heartbeat: new.clone(), until_ms, terms }));
+                }
+                // Xen's timer still runs by the old length.
+                if old.watchdog_ms != new.watchdog_ms {
+                    self.lease.pet_at_ms = 0;
+                }
+            }
             self.lease.heartbeat = Some(new);
             self.lease.begun = false;
         }
@@ -394,6 +407,28 @@ mod tests {
         let mut again = Agent::new("boot".into(), vec![note], kept);
         assert_eq!(begun(&again.apply(renewed("u1", 46_000), 26_800), &Op::Unpause { vm: vm() }), None);
         assert!(agent.may_begin(&Act::Unpause { vm: vm() }, 23_900), "but the server may say so");
+    }
+
+    #[test]
+    fn a_lease_that_is_told_to_be_shorter_ends_sooner() {
+        let long = Heartbeat { lease_ms: 600_000, watchdog_ms: 300_000, ..heartbeat("u1") };
+        let kept = KeptLease { heartbeat: long, until_ms: 600_000, terms: 0 };
+        let mut agent = Agent::new("boot".into(), vec![note()], Some(kept));
+        let told = |heartbeat: Heartbeat| {
+            AgentEvent::Answer(ReportAnswer { report_ms: 2_000, heartbeat: Some(heartbeat), ..ReportAnswer::default() })
+        };
+        agent.apply(AgentEvent::Tick, 1_000);
+        let shortened = agent.apply(told(heartbeat("u1")), 1_100);
+        let kept = KeptLease { heartbeat: heartbeat("u1"), until_ms: 20_000, terms: 0 };
+        assert!(shortened.contains(&AgentAction::KeepLease(kept)));
+        assert!(petted(&shortened), "Xen's timer is set anew at once");
+        assert!(agent.leased(20_000) && !agent.leased(20_001));
+        // Longer again: from the next write on.
+        let lengthened = agent.apply(told(Heartbeat { lease_ms: 60_000, ..heartbeat("u1") }), 1_200);
+        assert!(!lengthened.iter().any(|a| matches!(a, AgentAction::KeepLease(_) | AgentAction::Pet { .. })));
+        assert!(!agent.leased(20_001));
+        agent.apply(renewed("u1", 63_000), 3_100);
+        assert!(agent.leased(63_000));
     }
 
     #[test]

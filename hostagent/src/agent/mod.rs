@@ -16,8 +16,9 @@
 //!   AbortReceive (cancel)──> destroy ──> detach ──> Ok
 //! ```
 //! One order at a time acts on a VM; others wait, by number. One that was overtaken by a higher is void: numbers rise, also over restarts of
-//! either side. An order that ends a move cancels the stream, and finds nothing to do where the guest was sent, or came, by another move. What takes long to make or to resume is let run only under the lease that it was begun under:
-//! after another anything may have been taken away.
+//! either side. An order that ends a move cancels the stream, and finds nothing to do where the guest was sent, or came, by another move.
+//! A reception that only listens gives way to a later order which needs its guest's place or its port. What takes long to make or to resume
+//! is let run only under the lease that it was begun under: after another anything may have been taken away.
 //!
 //! What a source may do by itself: resume its guest after a `Send` that failed, because that failure promises that the target
 //! never heard the word without which it tells nobody that it has received. After `Sent` the guest stands
@@ -127,6 +128,8 @@ pub struct Agent {
     outcomes: BTreeMap<OrderId, OrderOutcome>,
     /// Guests that wait to be made anew, and could not be: when it is tried again.
     unmade: BTreeMap<VmId, u64>,
+    /// Guests whose destruction took too long: the next is tried without their disks, for whose answer Xen may wait.
+    stuck: BTreeSet<VmId>,
     done: BTreeSet<OrderId>,
     seq: u64,
     report_ms: u64,
@@ -166,6 +169,7 @@ impl Agent {
             job_next: 1,
             outcomes: BTreeMap::new(),
             unmade: BTreeMap::new(),
+            stuck: BTreeSet::new(),
             done: BTreeSet::new(),
             seq: 0,
             report_ms: 2_000,

@@ -108,6 +108,16 @@ impl Work {
         self.job.filter(|_| matches!(self.step, Step::Streaming { .. }))
     }
 
+    /// Whether it receives a guest.
+    fn receives(&self) -> bool {
+        matches!(&self.cause, Cause::Order(taken) if matches!(taken.order.act, Act::Receive { .. }))
+    }
+
+    /// A reception that nothing has come to yet.
+    fn only_listens(&self) -> bool {
+        self.receives() && matches!(self.step, Step::Streaming { stage: Stage::Preparing | Stage::Listening, .. })
+    }
+
     /// The guest that it makes anew, as that one wanted to start again.
     pub(super) fn remakes(&self) -> Option<&Guest> {
         match &self.cause {
@@ -199,6 +209,12 @@ impl Taken {
             _ => false,
         }
     }
+
+    /// Puts the guest where a reception that was ordered before only listens: that one was called off, and this host not told.
+    fn takes_the_place_of(&self, work: &Work) -> bool {
+        let puts = matches!(self.order.act, Act::Start { .. } | Act::Receive { .. });
+        puts && work.only_listens() && work.order_id() < Some(self.order.id)
+    }
 }
 
 impl Agent {
@@ -225,19 +241,37 @@ impl Agent {
                 self.finish(work, Err(failure(FailureKind::Tool, why)));
             }
             let Some(taken) = self.waiting.get(&id) else { continue };
-            let Some(work) = self.works.get_mut(&taken.vm) else {
+            let Some(work) = self.works.get(&taken.vm) else {
                 if let Some(taken) = self.waiting.remove(&id) {
                     self.begin(taken);
                 }
                 continue;
             };
-            if taken.ends_stream(work.r#move())
-                && let Step::Streaming { cancelled: cancelled @ false, .. } = &mut work.step
-                && let Some(job) = work.job
-            {
-                *cancelled = true;
-                self.run(JobFor::Nobody, Op::Cancel { job });
+            if taken.ends_stream(work.r#move()) || taken.takes_the_place_of(work) {
+                self.call_off(&vm);
             }
+        }
+        self.make_way();
+    }
+
+    /// A host is given one reception at a time: one that only listens while a later one is here was called off, and this host not told.
+    /// It would keep the port.
+    fn make_way(&mut self) {
+        let newest = self.works.values().filter(|work| work.receives()).filter_map(Work::order_id).max();
+        let over = self.works.iter().filter(|(_, work)| work.only_listens() && work.order_id() < newest);
+        for vm in over.map(|(vm, _)| vm.clone()).collect::<Vec<_>>() {
+            self.call_off(&vm);
+        }
+    }
+
+    /// Ends a VM's stream as a failure, unless it has just ended well.
+    fn call_off(&mut self, vm: &VmId) {
+        if let Some(work) = self.works.get_mut(vm)
+            && let Step::Streaming { cancelled: cancelled @ false, .. } = &mut work.step
+            && let Some(job) = work.job
+        {
+            *cancelled = true;
+            self.run(JobFor::Nobody, Op::Cancel { job });
         }
     }
 
@@ -274,8 +308,8 @@ impl Agent {
                 }
                 (Step::Looking, Op::Survey)
             }
-            // What a held guest had under way may wait for a session that was cut.
-            Act::Destroy { .. } if guest.is_some_and(|g| g.held.is_some()) => {
+            // What a held guest had under way may wait for a session that was cut; so may that of one which did not go in time.
+            Act::Destroy { .. } if guest.is_some_and(|g| g.held.is_some()) || self.stuck.contains(&vm) => {
                 (Step::Letting, Op::Detach { disks: self.disks(&vm) })
             }
             Act::Destroy { .. } => (Step::Destroying { then: Ok(Done::Ok) }, Op::Destroy { vm: vm.clone() }),

@@ -442,6 +442,32 @@ fn a_guest_that_cannot_be_made_anew_stays_and_is_tried_again() {
     assert!(state_is(&r, DomainState::Running));
 }
 
+/// What it has under way may wait for a session that is dead: the next destruction lets go of the disks first.
+#[test]
+fn a_guest_that_is_too_long_in_going_is_destroyed_without_its_disks() {
+    let mut r = Rack::new();
+    let destroy = || Act::Destroy { vm: vm() };
+    assert_eq!(r.done("a", 1, start()), "Ok");
+    r.world.set_stuck(&vm(), true);
+    assert_eq!(r.done("a", 1, destroy()), "Timeout: destroying web: still there");
+    assert_eq!(r.done("a", 1, destroy()), "Ok");
+    assert!(r.world.domains(&host("a")).is_empty());
+    // The same when it was to be made anew: that is tried again, and again, and the server is told.
+    assert_eq!(r.done("a", 1, start()), "Ok");
+    r.world.guest_ends(&host("a"), &vm(), DomainState::Shutdown, true);
+    r.run(30_000, |_| false);
+    let report = r.hosts[&host("a")].report.as_ref().expect("it reports");
+    assert_eq!(report.domains[0].state, DomainState::Crashed);
+    r.world.set_stuck(&vm(), false);
+    assert!(r.run(10_000, |r| !r.world.running(&vm()).is_empty()), "{}", r.show());
+    r.world.set_stuck(&vm(), true);
+    r.world.guest_ends(&host("a"), &vm(), DomainState::Shutdown, true);
+    let tried = |r: &Rack| r.hosts[&host("a")].agent.unmade.contains_key(&vm());
+    assert!(r.run(10_000, tried));
+    assert_eq!(r.done("a", 1, destroy()), "Ok");
+    assert!(r.world.domains(&host("a")).is_empty());
+}
+
 /// On a SAN nothing else ends what was ordered before a lapse.
 #[test]
 fn an_order_that_waited_through_a_lapse_is_said_again_or_void() {
@@ -499,6 +525,34 @@ fn an_abort_ends_a_stream_under_way() {
     assert_eq!(r.done("b", 1, Act::AbortReceive { r#move: MoveId(9), vm: vm() }), "Ok");
     assert_eq!(r.world.running(&vm()), vec![host("a")]);
     assert!(r.world.domains(&host("b")).is_empty());
+}
+
+/// Its move was called off while this host heard nothing: the next order here tells, long before its permit ends.
+#[test]
+fn a_reception_that_only_listens_gives_way_to_a_later_order() {
+    let other: VmId = "db".parse().expect("a test's name is good");
+    let listens = |r: &Rack| r.hosts[&host("b")].agent.works.contains_key(&vm());
+    let again = Permit { r#move: MoveId(10), ..permit() };
+    let elsewhere = Permit { vm: other.clone(), ..again.clone() };
+    for (act, stays) in [
+        (start(), false),
+        (Act::Receive { permit: again, vm: spec(), disks: vec![access("b2")] }, true),
+        (Act::Receive { permit: elsewhere, vm: VmSpec { name: other, disks: vec![], ..spec() }, disks: vec![] }, false),
+    ] {
+        let act = if let Act::Start { vm, .. } = act { Act::Start { vm, disks: vec![access("b2")] } } else { act };
+        let mut r = Rack::new();
+        assert_eq!(r.done("b", 1, receive()), "Ok");
+        assert!(!r.run(5_000, |r| !listens(r)), "it awaits the stream");
+        assert_eq!(r.done("b", 1, act.clone()), "Ok", "{act:?}");
+        r.run(5_000, |_| false);
+        assert_eq!(listens(&r), stays, "{act:?}");
+        // What streams already is left alone.
+        let mut r = Rack::new();
+        r.moving();
+        assert!(r.run(60_000, copying));
+        r.order("b", 1, act.clone());
+        assert!(r.run(60_000, Rack::received), "{act:?}");
+    }
 }
 
 /// What is ordered once more, late, of a move that is over does nothing to the next one.

@@ -5,7 +5,7 @@
 use super::{ANSWER_S, Answer, READ_BYTES, XL_ENDS_S, broke, line, tune, within};
 use crate::agent::failure;
 use crate::frame::{self, Frame, Note};
-use crate::hypervisor::xl::{Xl, can_be_done_again, exe, kill, orphan};
+use crate::hypervisor::xl::{RUN, Xl, can_be_done_again, exe, kill, orphan};
 use crate::hypervisor::{Completion, OpResult, Progress};
 use crate::identity::common_name;
 use crate::{carry, crash};
@@ -13,7 +13,7 @@ use proto::VmId;
 use proto::agent::{DomainState, Failure, FailureKind, Permit, SignedPermit, Stage};
 use rustls::pki_types::{IpAddr, ServerName};
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -36,13 +36,13 @@ pub async fn send(
     progress: impl Fn(Progress),
 ) -> OpResult {
     let vm = &permit.vm;
-    orphan::none_left(&["migrate", vm.as_str()]).await;
+    none_left(vm).await;
     let domid = xl.resident(vm)?;
     let stream = connect(xl, permit, signed).await?;
     crash::point("send.let-in");
     let (reader, writer) = tokio::io::split(stream);
-    let socket = xl.run_dir().join(format!("carry-{}.sock", permit.r#move));
-    let (mut child, transport) = start(vm, &socket).await.inspect_err(|_| {
+    let socket = socket(vm);
+    let (mut child, transport) = start(vm, domid, &socket).await.inspect_err(|_| {
         // Nobody comes to it any more.
         let _ = std::fs::remove_file(&socket);
     })?;
@@ -121,6 +121,26 @@ pub async fn send(
     }
 }
 
+/// Waits until no `xl` of an earlier agent sends this guest any more.
+pub async fn none_left(vm: &VmId) {
+    orphan::none_left(&["migrate", &carry_command(vm)]).await;
+}
+
+/// Where the agent awaits the carry of a VM's stream: one at a time.
+fn socket(vm: &VmId) -> PathBuf {
+    Path::new(RUN).join(format!("carry-{vm}.sock"))
+}
+
+/// What xl starts as its transport. Nothing else in its arguments names the VM.
+fn carry_command(vm: &VmId) -> String {
+    format!("exec {} carry {}", exe().display(), socket(vm).display())
+}
+
+/// The guest by its number: xl takes a name of digits for one.
+fn arguments(vm: &VmId, domid: u16) -> [String; 6] {
+    ["migrate", "-e", "-s", "", &domid.to_string(), &carry_command(vm)].map(str::to_owned)
+}
+
 async fn connect(xl: &Xl, permit: &Permit, signed: &SignedPermit) -> Result<TlsStream<TcpStream>, Failure> {
     let vm = &permit.vm;
     let identity = xl.identity();
@@ -158,13 +178,12 @@ struct Transport {
     agent: tokio::net::UnixStream,
 }
 
-async fn start(vm: &VmId, socket: &PathBuf) -> Result<(Child, Transport), Failure> {
+async fn start(vm: &VmId, domid: u16, socket: &Path) -> Result<(Child, Transport), Failure> {
     let failed = |what: &str, e: std::io::Error| broke("sending", vm, format!("{what}: {e}"));
     let _ = std::fs::remove_file(socket);
     let listener = UnixListener::bind(socket).map_err(|e| failed("making carry's socket", e))?;
-    let carry = format!("exec {} carry {}", exe().display(), socket.display());
     let mut command = Command::new("xl");
-    command.args(["migrate", "-e", "-s", "", vm.as_str(), &carry]).stdin(Stdio::null()).stdout(Stdio::null());
+    command.args(arguments(vm, domid)).stdin(Stdio::null()).stdout(Stdio::null());
     command.stderr(Xl::said_file(vm).map_err(|e| failed("keeping what xl says", e))?);
     let mut child = command.spawn().map_err(|e| failed("starting xl migrate", e))?;
     can_be_done_again(&child);
@@ -307,6 +326,23 @@ impl Bucket {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What xl is told, and whose it is taken for after a restart of the agent.
+    #[test]
+    fn a_guest_is_sent_by_its_number_and_known_by_its_carry() {
+        let name = |name: &str| -> VmId { name.parse().expect("good") };
+        for (vm, domid) in [("web", 7), ("4", 7), ("007", 8), ("migrate", 9), ("migrate-receive", 10)] {
+            let told = arguments(&name(vm), domid);
+            let carry = format!("exec {} carry /run/tsubame/carry-{vm}.sock", exe().display());
+            assert_eq!(told, ["migrate", "-e", "-s", "", &domid.to_string(), &carry]);
+            let line = [&["xl".to_owned()], &told[..]].concat().join("\0") + "\0";
+            for other in ["web", "4", "7", "007", "migrate", "migrate-receive", "we"] {
+                let taken = orphan::is_xl(line.as_bytes(), &["migrate", &carry_command(&name(other))]);
+                assert_eq!(taken, vm == other, "{vm} for {other}");
+            }
+            assert!(!orphan::is_xl(line.as_bytes(), &["migrate-receive"]), "{vm}");
+        }
+    }
 
     #[tokio::test(start_paused = true)]
     async fn the_rate_is_kept() {

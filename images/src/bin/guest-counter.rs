@@ -43,7 +43,9 @@ fn count(disk: &Path, page: &Path) -> io::Result<()> {
             said = Instant::now();
             // Renamed into place, so that a reader never sees half a line.
             let beside = page.with_extension("new");
-            fs::write(&beside, format!("{} counter {number} uptime {:.2}\n", name.trim(), uptime.as_secs_f64()))?;
+            let (name, uptime_s, available_kib) = (name.trim(), uptime.as_secs_f64(), available_kib()?);
+            let line = format!("{name} counter {number} uptime {uptime_s:.2} available {available_kib}\n");
+            fs::write(&beside, line)?;
             fs::rename(&beside, page)?;
         }
         std::thread::sleep(PAUSE);
@@ -64,6 +66,13 @@ fn uptime() -> io::Result<Duration> {
     seconds
         .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
         .ok_or_else(|| io::Error::other(format!("/proc/uptime is {text:?}")))
+}
+
+/// Memory that could be had, KiB: a guest that loses some with each move dies of it in the end (proc(5), MemAvailable).
+fn available_kib() -> io::Result<u64> {
+    let text = fs::read_to_string("/proc/meminfo")?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:")?.trim().strip_suffix(" kB"));
+    line.and_then(|number| number.parse().ok()).ok_or_else(|| io::Error::other("/proc/meminfo has no MemAvailable"))
 }
 
 fn newest(disk: &File) -> io::Result<u64> {

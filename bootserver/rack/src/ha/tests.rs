@@ -16,7 +16,7 @@ use proto::agent::{
 use proto::api::CreateVm;
 use proto::heartbeat::Slot;
 use proto::view::{FenceStep, HostView, VmPhase, VmView};
-use proto::vm::{Priority, Restart};
+use proto::vm::{Priority, Restart, overhead_mib};
 use proto::{HostId, OrderId};
 use std::collections::BTreeMap;
 
@@ -167,7 +167,7 @@ impl Few {
                 let result = |id| if host.failed.contains(id) { Err(failure()) } else { Ok(Done::Ok) };
                 let outcomes = host.done.iter().map(|id| OrderOutcome { id: *id, result: result(id) }).collect();
                 let (domains, lease) = (host.domains.clone(), host.lease);
-                let used: u64 = domains.iter().map(|d| d.memory_mib + d.memory_mib / 128 + 4).sum();
+                let used: u64 = domains.iter().map(|d| d.memory_mib + overhead_mib(d.memory_mib, 1)).sum();
                 let stats = HostStats { memory_free_mib: MEMORY_MIB - used, ..HostStats::default() };
                 let report = Report { domains, outcomes, lease, stats, ..alive(&host.boot, self.seq) };
                 let (mac, key) = (mac(u8::try_from(at + 1).expect("few")), format!("k{at}"));
@@ -437,6 +437,87 @@ fn many_hosts_at_once_freeze_the_rack() {
     all.pass(60);
     assert_eq!((all.vm("a").owner, all.vm("b").phase), (Some(id(0)), VmPhase::Running));
     assert_ne!(all.vm("b").owner, Some(id(1)), "one alone is dead");
+}
+
+#[test]
+fn who_returns_last_has_the_time_that_the_first_had() {
+    let mut all = Few::new(3);
+    for (vm, host) in [("a", 0), ("b", 1), ("c", 2)] {
+        all.run(vm, host, Restart::default(), 96);
+    }
+    all.begin();
+    // The server's own cable: nobody is heard, and each is back in its own time.
+    all.hosts.iter_mut().for_each(|host| host.alive = false);
+    all.pass(100);
+    assert!(all.frozen());
+    for at in 0..3 {
+        all.hosts[at].alive = true;
+        all.pass(15);
+    }
+    assert!(!all.frozen());
+    all.pass(60);
+    assert_eq!(all.log.concat(), "", "nothing was cut or started anew");
+}
+
+#[test]
+fn one_that_comes_and_goes_keeps_no_dead_one() {
+    let mut all = Few::new(3);
+    all.run("a", 0, Restart::default(), 96);
+    all.run("b", 1, Restart::default(), 96);
+    all.hosts[0].alive = false;
+    let mut froze = 0;
+    for _ in 0..5 {
+        all.hosts[1].alive = false;
+        all.pass(20);
+        froze += u32::from(all.frozen());
+        all.hosts[1].alive = true;
+        all.pass(20);
+    }
+    assert!(froze > 1, "it froze {froze} times");
+    assert_eq!((all.vm("a").phase, all.vm("b").owner), (VmPhase::Running, Some(id(1))));
+    assert_ne!(all.vm("a").owner, Some(id(0)));
+}
+
+#[test]
+fn many_are_placed_bit_by_bit_and_the_first_first() {
+    let mut all = Few::new(2);
+    let names: Vec<String> = (0..40).map(|n| format!("v{n:02}")).collect();
+    for (n, name) in names.iter().enumerate() {
+        let priority = if n % 2 == 0 { Priority::Low } else { Priority::High };
+        all.run(name, 0, Restart { priority, delay_s: 0 }, 32);
+    }
+    all.deaf = true;
+    all.hosts[0].alive = false;
+    let starting = |all: &Few| {
+        let vms = all.bench.rack.view(all.bench.now).vms;
+        let begun = vms.into_iter().filter(|vm| vm.phase == VmPhase::Starting);
+        begun.map(|vm| vm.restart.priority).collect::<Vec<_>>()
+    };
+    let (mut most, mut before, mut seconds) = (0, Vec::new(), 0);
+    while before.len() < names.len() {
+        all.pass(1);
+        seconds += 1;
+        assert!(seconds < 60, "{} of them start", before.len());
+        let now = starting(&all);
+        most = most.max(now.len() - before.len());
+        let high = now.iter().filter(|priority| **priority == Priority::High).count();
+        assert!(high == now.len() || high == names.len() / 2, "one of low priority goes before: {now:?}");
+        before = now;
+    }
+    // A second here has one tick, with something before it and after.
+    assert!(most <= 2 * crate::vm::PLACEMENTS_PER_TICK as usize, "{most} at once");
+}
+
+#[test]
+fn who_waits_with_its_host_keeps_nobody_elsewhere() {
+    let mut all = Few::new(2);
+    all.run("a", 0, Restart { priority: Priority::High, delay_s: 3600 }, 96);
+    all.run("b", 1, Restart::default(), 96);
+    all.kill(0, 60);
+    assert_eq!(all.vm("a").phase, VmPhase::Stopped);
+    all.hosts[1].domains[0].state = DomainState::Crashed;
+    all.pass(30);
+    assert_eq!(all.vm("b").phase, VmPhase::Running, "{}", all.vm("b").note);
 }
 
 #[test]

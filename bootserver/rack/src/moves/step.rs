@@ -155,6 +155,10 @@ impl Rack {
         if !as_begun {
             return self.abort(id, "the VM has changed meanwhile".to_owned(), now);
         }
+        if !self.leased(target) || self.hosts.get(target).is_none_or(|host| host.fence.is_some()) {
+            // It could not let the guest run, and would be fenced with it.
+            return self.abort(id, format!("{target} has no lease any more"), now);
+        }
         self.set_owner(vm, target, self.next_epoch(record.epoch));
         self.take_back(source, &Purpose::Source(id));
         let bytes = self.transits.get(&id).map_or(0, |transit| transit.bytes);

@@ -7,8 +7,8 @@ use crate::record::Fence;
 use crate::testing::{Bench, acts, alive, domain, inventory, mac, policy, san};
 use expect_test::{Expect, expect};
 use proto::agent::{
-    Act, DomainState, DomainSurvey, Done, Failure, FailureKind, Order, OrderOutcome, OrderProgress, Part, Permit,
-    Report, Stage,
+    Act, DomainState, DomainSurvey, Done, Failure, FailureKind, LeaseState, Order, OrderOutcome, OrderProgress, Part,
+    Permit, Report, Stage,
 };
 use proto::api::{Accepted, CreateVm, MigrateVm, Refusal};
 use proto::view::{MovePhase, VmPhase};
@@ -21,6 +21,8 @@ struct Two {
     boots: [String; 2],
     domains: [Vec<DomainSurvey>; 2],
     underway: [Vec<OrderProgress>; 2],
+    /// The second host's.
+    lease: LeaseState,
     seq: u64,
 }
 
@@ -32,7 +34,8 @@ impl Two {
     fn new(policy: Policy) -> Self {
         let mut bench = Bench::new(policy);
         let boots = [bench.boot(mac(1), "k1", 1), bench.boot(mac(2), "k2", 2)];
-        let mut two = Self { bench, boots, domains: Default::default(), underway: Default::default(), seq: 0 };
+        let lease = LeaseState::Valid;
+        let mut two = Self { bench, boots, domains: Default::default(), underway: Default::default(), lease, seq: 0 };
         two.report(0, vec![]);
         let create = CreateVm { start: true, ..CreateVm::new("a".parse().expect("a name"), "tiny") };
         let (_, mut effects) = two.bench.ask(|reply| Event::Operator { reply, command: Command::CreateVm(create) });
@@ -54,6 +57,7 @@ impl Two {
             domains: self.domains[host].clone(),
             underway: self.underway[host].clone(),
             outcomes,
+            lease: [LeaseState::Valid, self.lease][host],
             ..alive(&self.boots[host], self.seq)
         };
         let (mac, key) = [(mac(1), "k1"), (mac(2), "k2")][host];
@@ -352,6 +356,42 @@ fn draining_empties_a_host() {
     expect!["its host is being emptied"].assert_eq(&view.moves[0].reason);
     let removed = two.bench.operator(Command::RemoveHost { host: HostId::of(mac(1)) });
     assert!(matches!(removed, Err(Refusal::HostHasVms { count: 1, .. })));
+}
+
+#[test]
+fn a_drain_goes_on_once_what_held_it_up_is_over() {
+    let mut two = Two::new(Policy { balance_ms: 0, ..policy() });
+    let fence = |two: &mut Two, fence| {
+        two.bench.rack.hosts.edit_unkept(&HostId::of(mac(2))).expect("it is there").fence = fence;
+    };
+    // The only other host cannot take it when the plan is made.
+    fence(&mut two, Some(Fence::Cutting));
+    two.bench.operator(Command::DrainHost { host: HostId::of(mac(1)) }).expect("it is there");
+    two.bench.after(3000).apply(Event::Tick);
+    assert!(two.bench.rack.view(two.bench.now).moves.is_empty());
+    fence(&mut two, None);
+    for _ in 0..10 {
+        two.report(0, vec![]);
+        two.report(1, vec![]);
+        two.bench.apply(Event::Tick);
+    }
+    two.check(&[], expect!["move Preparing, a Moving at Some(\"h525400aabb01\") epoch 1"]);
+}
+
+#[test]
+fn a_target_without_a_lease_becomes_no_owner() {
+    let mut two = Two::new(policy());
+    let effects = two.migrate();
+    let effects = two.storage(effects);
+    let receive = orders(&effects).remove(0);
+    two.domains[1] = vec![domain("a", 1, DomainState::Paused, Part::Incoming)];
+    two.underway[1] = listening(receive.id, Stage::Listening);
+    two.report(1, vec![outcome(&receive, Ok(Done::Ok))]);
+    two.report(0, vec![]);
+    two.underway[1] = listening(receive.id, Stage::Received);
+    two.lease = LeaseState::Lapsed;
+    two.report(1, vec![]);
+    two.check(&[], expect![[r#"move Aborting, a Moving at Some("h525400aabb01") epoch 1"#]]);
 }
 
 #[test]

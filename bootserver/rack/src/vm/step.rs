@@ -7,6 +7,7 @@ use crate::event::Now;
 use crate::orders::Purpose;
 use crate::record::{Counters, VmDoing, VmRecord};
 use proto::agent::{Act, FailureKind, OrderOutcome};
+use proto::api::Refusal;
 use proto::event::Topic;
 use proto::view::VmPhase;
 use proto::{HostId, VmId};
@@ -15,6 +16,11 @@ use proto::{HostId, VmId};
 const SHUTDOWN_MS: u64 = 60_000;
 /// A VM that found no place looks again after this, milliseconds.
 const PLACE_AGAIN_MS: u64 = 5_000;
+/// Of so many hosts a note says why they cannot take a VM.
+const HOSTS_IN_NOTE: usize = 5;
+/// Each placement asks the planner about the whole rack. A fifth of two hundred hosts may fail at once: their VMs are placed bit by bit, so that
+/// hosts are heard and machines answered in between.
+pub(crate) const PLACEMENTS_PER_TICK: u32 = 8;
 /// First and longest wait before a VM that ended unasked is started again, milliseconds; doubled each time between.
 const START_AGAIN_MS: u64 = 5_000;
 const START_AGAIN_MS_MAX: u64 = 300_000;
@@ -48,6 +54,11 @@ impl Rack {
         if !record.run || !cut || waits || record.r#move.is_some() || self.frozen() || self.awaits_its_turn(vm, now) {
             return;
         }
+        if self.placements_left == 0 {
+            self.placed_later.insert(vm.clone());
+            return;
+        }
+        self.placements_left -= 1;
         let place = match record.owner {
             None => self.place(vm, now),
             Some(_) => self.place_again(vm, now).or_else(|refusal| {
@@ -60,14 +71,30 @@ impl Rack {
             Ok(host) => self.begin_start(vm, &host, now),
             Err(refusal) => {
                 self.guests.entry(vm.clone()).or_default().again_mono_ms = Some(now.mono_ms + PLACE_AGAIN_MS);
-                let note = refusal.to_string();
-                if record.note != note {
-                    self.vm_warn(vm, now, note.clone());
-                    if let Some(record) = self.vms.edit(vm) {
-                        record.note = note;
-                    }
-                }
+                self.note_no_place(vm, record, refusal, now);
             }
+        }
+    }
+
+    /// Says why a VM finds no place: in its note as it is now, in the log when that begins.
+    fn note_no_place(&mut self, vm: &VmId, record: &VmRecord, mut refusal: Refusal, now: Now) {
+        let mut more = 0;
+        if let Refusal::NoPlace { rejected, .. } = &mut refusal {
+            more = rejected.len().saturating_sub(HOSTS_IN_NOTE);
+            rejected.truncate(HOSTS_IN_NOTE);
+        }
+        let mut note = refusal.to_string();
+        if more > 0 {
+            note = format!("{note}; and {more} more hosts");
+        }
+        if record.note == note {
+            return;
+        }
+        if record.note.split(';').next() != note.split(';').next() {
+            self.vm_warn(vm, now, note.clone());
+        }
+        if let Some(record) = self.vms.edit(vm) {
+            record.note = note;
         }
     }
 

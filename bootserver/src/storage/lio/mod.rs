@@ -4,8 +4,8 @@
 //! serves on while the boot server restarts; after a restart of the machine all is made anew from files and grants.
 //!
 //! ```text
-//! Create/Clone -> file -> backstore -> target -> LUN 1      Grant -> ACL: name, user, secret, LUN
-//! Delete <- file <- all of it removed                       Cut   -> secret gone -> LUN gone -> sessions gone
+//! Create/Clone -> file                     Grant -> backstore -> target -> LUN 1 -> ACL: name, user, secret, LUN
+//! Delete <- file <- all of it removed      Cut   -> secret gone -> LUN gone -> sessions gone
 //! ```
 //! docs/design/0014-storage-kinds.md says why a cut goes in this order, and what the kernel does at each step.
 

@@ -139,11 +139,13 @@ impl Tree {
     /// Sessions of a target as the kernel counts them.
     fn counted(&self, disk: &DiskId) -> Result<usize, StorageError> {
         let path = self.target(disk).join("fabric_statistics/iscsi_instance/sessions");
+        let failed = |what: &str| StorageError::Kernel { what: format!("{} is {what}", path.display()) };
+        // Every target has it from its making on. That it is not there says nothing of sessions.
         if !path.exists() {
-            return Ok(0);
+            return Err(failed("not there, so no cut is certain; this needs another kernel, or storage.kind: tgt"));
         }
         let count = get(&path)?;
-        count.parse().map_err(|_| StorageError::Kernel { what: format!("{} is {count:?}, no number", path.display()) })
+        count.parse().map_err(|_| failed(&format!("{count:?}, no number")))
     }
 
     /// Takes a disk out of the kernel. Its file stays.
@@ -218,4 +220,36 @@ fn end_sessions(acl: &Path) -> Result<(), StorageError> {
 
 fn name_of(path: &Path) -> String {
     path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn a_cut_is_certain_by_the_kernels_count_alone() {
+        let cut = |counted: Option<&str>| {
+            let root = tempfile::tempdir().expect("a directory");
+            let portal = SocketAddr::from(([127, 0, 0, 1], 3260));
+            let tree = Tree { root: root.path().to_owned(), iqn_prefix: "iqn.x".to_owned(), portal };
+            let disk: DiskId = "web-0".parse().expect("a name");
+            let write = |path: PathBuf, text: &str| {
+                fs::create_dir_all(path.parent().expect("it has one")).expect("made");
+                fs::write(path, text).expect("written");
+            };
+            let acl = tree.acl(&disk, "iqn.x:ha");
+            write(acl.join("auth/password"), "secret");
+            write(acl.join("cmdsn_depth"), "64");
+            if let Some(counted) = counted {
+                write(tree.target(&disk).join("fabric_statistics/iscsi_instance/sessions"), counted);
+            }
+            tree.cut(&disk, "iqn.x:ha").map_err(|err| err.to_string())
+        };
+        assert_eq!(cut(Some("0\n")), Ok(()));
+        for (counted, says) in [(None, "sessions is not there"), (Some("?\n"), "sessions is \"?\", no number")] {
+            let said = cut(counted).expect_err("nothing says that the session has ended");
+            assert!(said.contains(says), "{said}");
+        }
+    }
 }

@@ -4,8 +4,8 @@
 //! while it restarts; at the next start it is taken up again.
 //!
 //! ```text
-//! Create/Clone -> file -> target -> LUN 1      Grant -> account and address bound
-//! Delete <- file <- target removed             Cut   -> all unbound -> connections deleted -> nexus gone, no login under way
+//! Create/Clone -> file                    Grant -> target -> LUN 1 -> account and address bound
+//! Delete <- file <- target removed        Cut   -> all unbound -> connections deleted -> nexus gone, no login under way
 //! ```
 
 mod logins;
@@ -22,6 +22,7 @@ use proto::DiskId;
 use proto::agent::Secret;
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -96,10 +97,12 @@ impl Tgt {
         let mut said = false;
         loop {
             sleep(LOOK_EVERY).await;
-            // One that is there and refuses is not started a second time: it has the portal.
-            if !matches!(self.targets().await, Err(MgmtError::Unreachable { .. })) {
-                said = false;
-                continue;
+            match self.targets().await {
+                // It was away: this is another, such as one of ours that took longer than it may to come up.
+                Ok(_) if said => return,
+                Err(MgmtError::Unreachable { .. }) => {}
+                // One that is there and refuses is not started a second time: it has the portal.
+                _ => continue,
             }
             match self.spawn().await {
                 Ok(()) => return,
@@ -278,7 +281,16 @@ impl Served for Tgt {
     }
 
     async fn withdraw(&self, disk: &DiskId) -> Result<(), StorageError> {
-        if let Some(target) = self.find(disk).await? {
+        let found = match self.find(disk).await {
+            // Nobody listens at its socket any more: this tgtd has ended, and the next one knows no disk.
+            Err(StorageError::Mgmt { err: MgmtError::Unreachable { err, .. }, .. })
+                if err.kind() == ErrorKind::ConnectionRefused =>
+            {
+                None
+            }
+            found => found?,
+        };
+        if let Some(target) = found {
             let request = Request { tid: target.tid, force: true, ..Request::new(Mode::Target, Op::Delete) };
             self.settle("removing the target", disk, request, Code::NoTarget).await?;
         }

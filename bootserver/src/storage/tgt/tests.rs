@@ -169,6 +169,9 @@ async fn a_tgtd_that_has_ended_is_started_anew_and_grants_come_back() {
     let line = format!("^tgtd -f -C {} ", rig.tgt.config.control_port);
     let ended = Command::new("pkill").args(["-KILL", "-f", &line]).status().expect("pkill runs; its package is procps");
     assert!(ended.success(), "no process is {line}");
+    // A disk that nobody is let in to needs no server.
+    let new = StorageOp::Clone { disk: disk("new"), from: CloneSource::Disk(d.clone()), size_mib: 8 };
+    perform(&rig.tgt, &new).await.expect("made while tgtd is away");
     rig.tgt.started_anew().await;
     assert_eq!(rig.capacity("kept", "ha", "ha-1", "0123456789ab").await, None, "the new one knows no disk");
     let op = StorageOp::Attach { disk: d.clone(), size_mib: 8 };
@@ -177,6 +180,23 @@ async fn a_tgtd_that_has_ended_is_started_anew_and_grants_come_back() {
     assert_eq!(rig.capacity("kept", "ha", "ha-1", "0123456789ab").await, Some(8));
     rig.tgt.stop().await.expect("stopped");
     assert!(TcpListener::bind(rig.tgt.config.portal).is_ok(), "its portal is free when it has stopped");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tgtd_that_comes_up_after_it_was_given_up_is_given_its_disks() {
+    let rig = rig().await;
+    rig.tgt.stop().await.expect("stopped");
+    // As long as another has the portal, none can be started.
+    let _taken = TcpListener::bind(rig.tgt.config.portal).expect("its portal is free");
+    let tgt = rig.tgt.clone();
+    let mut anew = tokio::spawn(async move { tgt.started_anew().await });
+    let tried = tokio::time::timeout(LOOK_EVERY * 2, &mut anew).await;
+    assert!(tried.is_err(), "none was started: {tried:?}");
+    let elsewhere = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port that is free again");
+    let late = Tgt { config: TgtConfig { portal: elsewhere, ..rig.tgt.config.clone() }, mgmt: rig.tgt.mgmt.clone() };
+    late.spawn().await.expect("it comes up, on the same control port");
+    let seen = tokio::time::timeout(START_DEADLINE, anew).await;
+    seen.expect("it is told of").expect("no panic");
 }
 
 #[tokio::test(flavor = "multi_thread")]

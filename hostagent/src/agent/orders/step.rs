@@ -16,6 +16,9 @@ impl Agent {
     pub(in crate::agent) fn advance(&mut self, vm: &VmId, result: OpResult, now_ms: u64) {
         let Some(mut work) = self.works.remove(vm) else { return };
         work.job = None;
+        if matches!(work.step, Step::Clearing | Step::Destroying { .. }) {
+            self.destroyed(vm, &result);
+        }
         match std::mem::replace(&mut work.step, Step::Single) {
             Step::Looking => match result {
                 Ok(Completion::Survey(survey)) => self.looked(vm, work, &survey, now_ms),
@@ -25,6 +28,7 @@ impl Agent {
                 Err(why) => self.finish(work, Err(why)),
             },
             Step::Clearing => match (result, &work.cause) {
+                (Err(_), Cause::Reboot(_)) => self.not_remade(vm, now_ms),
                 (Err(why), _) => self.finish(work, Err(why)),
                 (Ok(_), Cause::Order(taken)) => {
                     let order = taken.order.clone();
@@ -38,10 +42,7 @@ impl Agent {
                 (Ok(_), Cause::Reboot(_)) if self.ends_by_order(vm) => self.report_wanted = true,
                 // All that it needs is here: only now goes what is left of its life before.
                 (Ok(_), Cause::Reboot(_)) => self.go(vm, work, Step::Clearing, Op::Destroy { vm: vm.clone() }),
-                // It is tried again, and the server is told, which may have it made elsewhere.
-                (Err(_), Cause::Reboot(_)) => {
-                    self.report_wanted |= self.unmade.insert(vm.clone(), now_ms + REMAKE_AGAIN_MS).is_none();
-                }
+                (Err(_), Cause::Reboot(_)) => self.not_remade(vm, now_ms),
                 (Err(why), _) => self.undo(vm, work, why),
                 (Ok(_), Cause::Order(Taken { permit: Some(permit), .. })) => {
                     let op = Op::Receive { permit: permit.clone() };
@@ -134,6 +135,19 @@ impl Agent {
         }
     }
 
+    /// A guest that wants to start again could not be made anew: it is tried again, and the server is told, which may have it made elsewhere.
+    fn not_remade(&mut self, vm: &VmId, now_ms: u64) {
+        self.report_wanted |= self.unmade.insert(vm.clone(), now_ms + REMAKE_AGAIN_MS).is_none();
+    }
+
+    /// Every destruction's end passes here.
+    fn destroyed(&mut self, vm: &VmId, result: &OpResult) {
+        match result {
+            Ok(_) => self.stuck.remove(vm),
+            Err(why) => why.kind == FailureKind::Timeout && self.stuck.insert(vm.clone()),
+        };
+    }
+
     /// A fresh look for an order that must know what is there.
     fn looked(&mut self, vm: &VmId, work: Work, survey: &Survey, now_ms: u64) {
         let Cause::Order(taken) = &work.cause else { return };
@@ -220,6 +234,8 @@ impl Agent {
             Act::Receive { vm, disks, .. } => (vm, disks, false),
             _ => return,
         };
+        // Nothing is left of what was to be destroyed before.
+        self.stuck.remove(vm);
         let r#move = work.r#move();
         let guest = Guest { spec, disks, epoch: order.epoch, received: None, held: None, r#move };
         // As the order's begin left it.

@@ -128,6 +128,8 @@ pub struct World {
     /// Bytes a millisecond that a VM dirties.
     dirty: BTreeMap<VmId, u64>,
     stubborn: BTreeSet<VmId>,
+    /// VMs that wait for an answer of their storage, and go only when nobody is logged in to it any more.
+    stuck: BTreeSet<VmId>,
     /// What a creation takes longer on a host, milliseconds.
     slow_ms: BTreeMap<HostId, u64>,
     /// Hosts whose wall clocks are wrong, and by how much.
@@ -156,6 +158,7 @@ impl World {
             cut_links: BTreeSet::new(),
             dirty: BTreeMap::new(),
             stubborn: BTreeSet::new(),
+            stuck: BTreeSet::new(),
             slow_ms: BTreeMap::new(),
             clock_off_ms: BTreeMap::new(),
             changes: 0,
@@ -237,6 +240,15 @@ impl World {
             self.stubborn.insert(vm.clone())
         } else {
             self.stubborn.remove(vm)
+        };
+    }
+
+    /// Whether a VM waits for its storage, and cannot be destroyed while its host is logged in there.
+    pub fn set_stuck(&mut self, vm: &VmId, stuck: bool) {
+        if stuck {
+            self.stuck.insert(vm.clone())
+        } else {
+            self.stuck.remove(vm)
         };
     }
 
@@ -426,6 +438,11 @@ impl World {
         }
     }
 
+    fn waits_for_disks(&self, host: &HostId, vm: &VmId) -> bool {
+        let disks = self.domains(host).iter().filter(|d| &d.vm == vm).flat_map(|d| &d.disks);
+        disks.into_iter().any(|disk| self.reaches(host, disk))
+    }
+
     fn domain_mut(&mut self, host: &HostId, vm: &VmId) -> Option<&mut Domain> {
         self.hosts.get_mut(host)?.domains.iter_mut().find(|d| &d.vm == vm)
     }
@@ -472,6 +489,9 @@ impl World {
                 }
             }
             Op::Destroy { vm } => {
+                if self.stuck.contains(&vm) && self.waits_for_disks(id, &vm) {
+                    return Err(failure(FailureKind::Timeout, format!("destroying {vm}: still there")));
+                }
                 if let Some(host) = self.hosts.get_mut(id) {
                     host.domains.retain(|d| d.vm != vm);
                 }

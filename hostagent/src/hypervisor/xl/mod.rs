@@ -178,11 +178,6 @@ impl Xl {
         changes
     }
 
-    /// Where sockets and files of the moment lie.
-    pub fn run_dir(&self) -> &Path {
-        Path::new(RUN)
-    }
-
     /// What a domain is doing; none when Xen has no such domain.
     pub fn state(&self, domid: u16) -> Option<DomainState> {
         lock(&self.calls).domain(domid).ok().flatten().map(|d| survey::state(&d))
@@ -390,7 +385,7 @@ impl Xl {
     }
 
     async fn resume(&self, vm: &VmId) -> Result<(), Failure> {
-        orphan::none_left(&["migrate", vm.as_str()]).await;
+        migration::source::none_left(vm).await;
         let away = format!("{vm}--migratedaway");
         let domain = self.find(vm, |name| name == away || name == vm.as_str())?;
         if survey::state(&domain) == DomainState::Suspended {

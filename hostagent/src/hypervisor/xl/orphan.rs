@@ -45,7 +45,8 @@ fn running(words: &[&str]) -> Vec<i32> {
     numbers.filter(|n| fs::read(format!("/proc/{n}/cmdline")).is_ok_and(|line| is_xl(&line, words))).collect()
 }
 
-fn is_xl(cmdline: &[u8], words: &[&str]) -> bool {
+/// Whether a command line is that of an `xl` with these words.
+pub fn is_xl(cmdline: &[u8], words: &[&str]) -> bool {
     let mut arguments = cmdline.split(|&b| b == 0);
     let program = arguments.next().unwrap_or_default();
     let arguments: Vec<_> = arguments.collect();
@@ -58,12 +59,12 @@ mod tests {
 
     #[test]
     fn command_lines() {
-        let migrate = b"xl\0migrate\0-e\0-s\0\0web\0exec /usr/sbin/hostagent carry /run/x\0";
-        assert!(is_xl(migrate, &["migrate", "web"]));
-        assert!(!is_xl(migrate, &["migrate", "we"]));
+        let migrate = b"xl\0migrate\0-e\0-s\0\x007\0exec /usr/sbin/hostagent carry /run/x\0";
+        assert!(is_xl(migrate, &["migrate", "exec /usr/sbin/hostagent carry /run/x"]));
+        assert!(!is_xl(migrate, &["migrate", "exec /usr/sbin/hostagent carry /run/"]));
         assert!(!is_xl(migrate, &["migrate-receive"]));
         assert!(is_xl(b"/usr/sbin/xl\0migrate-receive\0-e\0", &["migrate-receive"]));
-        assert!(!is_xl(b"axl\0migrate\0web\0", &["migrate", "web"]));
+        assert!(!is_xl(b"axl\0migrate\x007\0", &["migrate", "7"]));
         assert!(!is_xl(b"", &["migrate"]));
         assert!(running(&["a word that nobody says"]).is_empty());
     }

@@ -60,7 +60,8 @@ pub(super) fn state(d: &DomainInfo) -> DomainState {
     match d.shutdown() {
         _ if d.dying() => DomainState::Dying,
         Some(2) => DomainState::Suspended,
-        Some(3 | 4) => DomainState::Crashed,
+        // Nobody does the soft reset that a guest asks for with 5 to go on in another kernel: it has crashed, and may be started again.
+        Some(3..=5) => DomainState::Crashed,
         Some(_) => DomainState::Shutdown,
         None if d.paused() => DomainState::Paused,
         None => DomainState::Running,
@@ -110,6 +111,7 @@ mod tests {
             (shutdown(2), Suspended),
             (shutdown(3), Crashed),
             (shutdown(4), Crashed),
+            (shutdown(5), Crashed),
             (shutdown(3) | 1, Dying),
         ] {
             assert_eq!(state(&domain(flags)), expected, "{flags:#x}");
