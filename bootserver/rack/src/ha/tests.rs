@@ -509,6 +509,24 @@ fn many_are_placed_bit_by_bit_and_the_first_first() {
 }
 
 #[test]
+fn of_two_hosts_that_fail_together_the_first_vms_go_first() {
+    let mut all = Few::new(7);
+    all.run("low", 0, Restart { priority: Priority::Low, delay_s: 0 }, 3000);
+    all.run("high", 1, Restart { priority: Priority::High, delay_s: 0 }, 3000);
+    for at in 2..6 {
+        all.run(&format!("other-{at}"), at, Restart::default(), 3000);
+    }
+    all.begin();
+    all.kill(0, 2);
+    all.kill(1, 44);
+    assert_eq!((all.vm("low").phase, all.vm("high").phase), (VmPhase::Stopped, VmPhase::Unknown));
+    expect!["waits for the fence of h525400aabb02, whose VMs go first"].assert_eq(&all.vm("low").note);
+    all.pass(20);
+    assert_eq!((all.vm("high").phase, all.vm("high").owner), (VmPhase::Running, Some(id(6))));
+    assert!(all.vm("low").note.contains("no host can take low"), "{}", all.vm("low").note);
+}
+
+#[test]
 fn who_waits_with_its_host_keeps_nobody_elsewhere() {
     let mut all = Few::new(2);
     all.run("a", 0, Restart { priority: Priority::High, delay_s: 3600 }, 96);
