@@ -80,6 +80,17 @@ impl Two {
         self.bench.ask(|reply| Event::Operator { reply, command }).1
     }
 
+    /// A move has come so far that the target listens and the source is told to send: the target's order and the source's.
+    fn copying(&mut self) -> (Order, Order) {
+        let effects = self.migrate();
+        let receive = orders(&self.storage(effects)).remove(0);
+        self.domains[1] = vec![domain("a", 1, DomainState::Paused, Part::Incoming)];
+        self.underway[1] = listening(receive.id, Stage::Listening);
+        self.report(1, vec![outcome(&receive, Ok(Done::Ok))]);
+        let send = orders(&self.report(0, vec![])).remove(0);
+        (receive, send)
+    }
+
     fn at(&self) -> String {
         let view = self.bench.rack.view(self.bench.now);
         let (vm, moves) = (&view.vms[0], &view.moves[0]);
@@ -209,12 +220,7 @@ fn a_guest_that_its_move_has_lost_starts_again_at_once() {
     let mut two = Two::new(policy());
     let never = Restart { priority: Priority::Never, delay_s: 0 };
     two.bench.operator(Command::SetRestart { vm: "a".parse().expect("a name"), restart: never }).expect("set");
-    let effects = two.migrate();
-    let receive = orders(&two.storage(effects)).remove(0);
-    two.domains[1] = vec![domain("a", 1, DomainState::Paused, Part::Incoming)];
-    two.underway[1] = listening(receive.id, Stage::Listening);
-    two.report(1, vec![outcome(&receive, Ok(Done::Ok))]);
-    let send = orders(&two.report(0, vec![])).remove(0);
+    let (receive, send) = two.copying();
     two.domains[0][0].state = DomainState::Suspended;
     two.report(0, vec![outcome(&send, Ok(Done::Sent { bytes: 4096, total_ms: 77 }))]);
     two.underway[1] = listening(receive.id, Stage::Received);
@@ -233,14 +239,7 @@ fn a_guest_that_its_move_has_lost_starts_again_at_once() {
 #[test]
 fn a_stream_that_breaks_calls_the_move_off() {
     let mut two = Two::new(policy());
-    let effects = two.migrate();
-    let effects = two.storage(effects);
-    let receive = orders(&effects).remove(0);
-    two.domains[1] = vec![domain("a", 1, DomainState::Paused, Part::Incoming)];
-    two.underway[1] = listening(receive.id, Stage::Listening);
-    two.report(1, vec![outcome(&receive, Ok(Done::Ok))]);
-    let effects = two.report(0, vec![]);
-    let send = orders(&effects).remove(0);
+    let (_, send) = two.copying();
     let effects = two.report(0, vec![outcome(&send, Err(FailureKind::Stream))]);
     two.check(
         &effects,
@@ -381,13 +380,7 @@ fn a_drain_goes_on_once_what_held_it_up_is_over() {
 #[test]
 fn a_target_without_a_lease_becomes_no_owner() {
     let mut two = Two::new(policy());
-    let effects = two.migrate();
-    let effects = two.storage(effects);
-    let receive = orders(&effects).remove(0);
-    two.domains[1] = vec![domain("a", 1, DomainState::Paused, Part::Incoming)];
-    two.underway[1] = listening(receive.id, Stage::Listening);
-    two.report(1, vec![outcome(&receive, Ok(Done::Ok))]);
-    two.report(0, vec![]);
+    let (receive, _) = two.copying();
     two.underway[1] = listening(receive.id, Stage::Received);
     two.lease = LeaseState::Lapsed;
     two.report(1, vec![]);
