@@ -10,7 +10,7 @@ use crate::Rack;
 use crate::event::Now;
 use crate::record::{HostRecord, VmRecord};
 use crate::vm::{HISTORY_MAX, SAMPLE_MS};
-use balancer::{HostState as Takes, Placement, Rejection, Snapshot};
+use balancer::{HostState as Takes, Placement, Reason, Rejection, Snapshot};
 use proto::api::{Balance, Refusal, Rejected};
 use proto::event::Topic;
 use proto::view::{MovePhase, PlanView, PlannedMove, Stay, VmPhase};
@@ -29,6 +29,8 @@ const WHY_CHARS_MAX: usize = 300;
 pub(crate) struct Balancing {
     due_mono_ms: Option<u64>,
     ran_mono_ms: Option<u64>,
+    /// When it last ran for a drain that stood still alone.
+    drains_mono_ms: u64,
     watch: balancer::Watch,
     watched_mono_ms: u64,
 }
@@ -47,21 +49,36 @@ impl Rack {
         self.watch_load(now);
         let every_ms = self.policy.balance_ms;
         let ran = *self.balancing.ran_mono_ms.get_or_insert(now.mono_ms);
-        let since_ms = now.mono_ms.saturating_sub(ran);
-        let drains = || self.hosts.values().any(|host| host.draining && self.vms_that_may_run(&host.id) > 0);
-        let periodic = every_ms > 0 && since_ms >= every_ms || since_ms >= DRAIN_AGAIN_MS && drains();
-        if periodic || self.balancing.due_mono_ms.is_some_and(|due| due <= now.mono_ms) {
-            self.balancing.due_mono_ms = None;
-            self.balancing.ran_mono_ms = Some(now.mono_ms);
-            if let Err(refusal) = self.carry_out(now) {
-                self.warn_seldom(Topic::Server, now, refusal.to_string());
+        let periodic = every_ms > 0 && now.mono_ms.saturating_sub(ran) >= every_ms;
+        let due = periodic || self.balancing.due_mono_ms.is_some_and(|due| due <= now.mono_ms);
+        if due {
+            (self.balancing.due_mono_ms, self.balancing.ran_mono_ms) = (None, Some(now.mono_ms));
+        } else {
+            let looked = self.balancing.drains_mono_ms.max(ran);
+            if now.mono_ms.saturating_sub(looked) < DRAIN_AGAIN_MS || !self.drain_stands_still() {
+                return;
             }
+            self.balancing.drains_mono_ms = now.mono_ms;
         }
+        // What a drain needs is no reason to even out the load.
+        let begins = |reason: &Reason| due || matches!(reason, Reason::Drain | Reason::Room { .. });
+        if let Err(refusal) = self.carry_out(begins, now) {
+            self.warn_seldom(Topic::Server, now, refusal.to_string());
+        }
+    }
+
+    /// Whether a host that is drained has VMs that could move, and none does.
+    fn drain_stands_still(&self) -> bool {
+        let can_move = |vm: &VmId| self.vms.get(vm).is_some_and(|record| record.phase == VmPhase::Running);
+        let stands = |host: &HostRecord| {
+            host.draining && self.moves_of(&host.id).next().is_none() && self.vms_of(&host.id).iter().any(can_move)
+        };
+        self.hosts.values().any(stands)
     }
 
     /// Plans, and begins what may begin now.
     pub(crate) fn balance(&mut self, request: Balance, now: Now) -> Result<PlanView, Refusal> {
-        if request.dry_run { self.make_plan(now).map(|plan| shown(&plan)) } else { self.carry_out(now) }
+        if request.dry_run { self.make_plan(now).map(|plan| shown(&plan)) } else { self.carry_out(|_| true, now) }
     }
 
     fn make_plan(&self, now: Now) -> Result<balancer::Plan, Refusal> {
@@ -72,9 +89,9 @@ impl Rack {
         }
     }
 
-    fn carry_out(&mut self, now: Now) -> Result<PlanView, Refusal> {
+    fn carry_out(&mut self, begins: impl Fn(&Reason) -> bool, now: Now) -> Result<PlanView, Refusal> {
         let plan = self.make_plan(now)?;
-        for step in plan.moves.iter().filter(|step| step.after.is_empty()) {
+        for step in plan.moves.iter().filter(|step| step.after.is_empty() && begins(&step.reason)) {
             // Hosts that are busy with another stream take their turn when that has ended.
             let _ = self.begin_move(&step.vm, &step.to, step.reason.to_string(), now);
         }

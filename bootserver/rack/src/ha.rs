@@ -209,18 +209,8 @@ impl Rack {
 
     /// How many.
     pub(crate) fn vms_that_may_run(&self, host: &HostId) -> usize {
-        let may = |vm: &VmId| {
-            self.vms.get(vm).is_some_and(|record| match record.phase {
-                VmPhase::Starting
-                | VmPhase::Running
-                | VmPhase::Paused
-                | VmPhase::Moving
-                | VmPhase::Stopping
-                | VmPhase::Unknown => true,
-                VmPhase::Creating | VmPhase::Stopped | VmPhase::Deleting | VmPhase::Failed => false,
-            })
-        };
-        self.owned.get(host).map_or(0, |vms| vms.iter().filter(|vm| may(vm)).count())
+        let may = |vm: &&VmId| self.vms.get(vm).is_some_and(|record| may_run_in(record.phase));
+        self.owned.get(host).map_or(0, |vms| vms.iter().filter(may).count())
     }
 
     fn begin_fence(&mut self, host: &HostId, now: Now) {
@@ -411,5 +401,18 @@ impl Rack {
     pub(crate) fn ha_shown(&self) -> HaView {
         let (failures_borne, room_mib) = self.ha.room.unwrap_or_default();
         HaView { failures_borne, room_mib, frozen: self.ha.frozen.clone(), standing_by: self.why_standing_by() }
+    }
+}
+
+/// Whether a VM's owner may run it, by the phase in its record.
+fn may_run_in(phase: VmPhase) -> bool {
+    match phase {
+        VmPhase::Starting
+        | VmPhase::Running
+        | VmPhase::Paused
+        | VmPhase::Moving
+        | VmPhase::Stopping
+        | VmPhase::Unknown => true,
+        VmPhase::Creating | VmPhase::Stopped | VmPhase::Deleting | VmPhase::Failed => false,
     }
 }

@@ -102,6 +102,8 @@ pub struct Rack {
     /// How many VMs may be placed until the next tick, and who has come too late for that.
     placements_left: u32,
     placed_later: BTreeSet<VmId>,
+    /// Counts how often nobody was left of those.
+    placing_round: u64,
     /// Hosts whose held report may have something to carry.
     to_answer: BTreeSet<HostId>,
     looked_mono_ms: u64,
@@ -163,6 +165,7 @@ impl Rack {
             touched_moves: BTreeSet::new(),
             placements_left: vm::PLACEMENTS_PER_TICK,
             placed_later: BTreeSet::new(),
+            placing_round: 0,
             to_answer: BTreeSet::new(),
             looked_mono_ms: now.mono_ms,
             version: 0,
@@ -327,6 +330,7 @@ impl Rack {
 
     fn tick(&mut self, now: Now) {
         self.placements_left = vm::PLACEMENTS_PER_TICK;
+        self.placing_round += u64::from(self.placed_later.is_empty());
         self.touched_vms.append(&mut self.placed_later);
         self.leases.tick(now);
         self.find_lost(now);

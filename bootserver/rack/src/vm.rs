@@ -54,6 +54,8 @@ pub(crate) struct Guest {
     sampled_mono_ms: Option<u64>,
     /// When it may be started again.
     again_mono_ms: Option<u64>,
+    /// The round of placements in which none was found for it.
+    no_place_in: Option<u64>,
     /// Starts that ended before long, in a row.
     attempts: u32,
     /// Since when it has run.

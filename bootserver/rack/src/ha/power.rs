@@ -188,7 +188,12 @@ impl Rack {
             return;
         }
         for live in self.live.values_mut() {
-            live.sign_mono_ms = live.sign_mono_ms.max((live.sign_mono_ms + blind_ms).min(read_mono_ms));
+            let later = |mono_ms: u64| mono_ms.max((mono_ms + blind_ms).min(read_mono_ms));
+            let sign_mono_ms = live.sign_mono_ms;
+            live.sign_mono_ms = later(sign_mono_ms);
+            if let Some((sign, thawed)) = live.thawed.as_mut().filter(|(sign, _)| *sign == sign_mono_ms) {
+                (*sign, *thawed) = (live.sign_mono_ms, later(*thawed));
+            }
         }
     }
 }

@@ -527,6 +527,47 @@ fn of_two_hosts_that_fail_together_the_first_vms_go_first() {
 }
 
 #[test]
+fn a_host_that_is_never_fenced_is_not_waited_for() {
+    let mut all = Few::new(8);
+    all.run("high", 1, Restart { priority: Priority::High, delay_s: 0 }, 4000);
+    all.run("low", 0, Restart { priority: Priority::Low, delay_s: 0 }, 96);
+    for at in 2..8 {
+        all.run(&format!("other-{at}"), at, Restart::default(), 1024);
+    }
+    // It crashes on a host that is drained, and fits nowhere else: nothing runs there when that goes.
+    all.command(Command::DrainHost { host: id(1) });
+    all.hosts[1].domains[0].state = DomainState::Crashed;
+    all.pass(60);
+    assert_eq!((all.vm("high").phase, all.vm("high").run), (VmPhase::Stopped, true), "{}", all.vm("high").note);
+    all.kill(1, 100);
+    all.kill(0, 60);
+    assert_eq!(all.host(1).fence, None);
+    assert_eq!(all.vm("low").phase, VmPhase::Running, "{}", all.vm("low").note);
+}
+
+#[test]
+fn of_many_without_a_place_none_keeps_another_from_its_turn() {
+    let mut all = Few::new(2);
+    // Fits, and comes last.
+    all.run("z", 0, Restart { priority: Priority::Low, delay_s: 0 }, 32);
+    all.run("other", 1, Restart::default(), 3800);
+    let many = 6 * 5 * crate::vm::PLACEMENTS_PER_TICK;
+    for n in 0..many {
+        all.command(Command::CreateVm(CreateVm {
+            memory_mib: Some(2048),
+            ..CreateVm::new(format!("v{n:03}").parse().expect("a name"), "tiny")
+        }));
+    }
+    let names: Vec<_> = all.bench.rack.vms.ids().into_iter().filter(|vm| vm.as_str().starts_with('v')).collect();
+    for vm in &names {
+        all.bench.rack.vms.edit(vm).expect("it is there").run = true;
+    }
+    all.kill(0, 50 + 60);
+    assert!(names.iter().all(|vm| all.vm(vm.as_str()).phase == VmPhase::Stopped), "they fit nowhere");
+    assert_eq!(all.vm("z").phase, VmPhase::Running, "{}", all.vm("z").note);
+}
+
+#[test]
 fn who_waits_with_its_host_keeps_nobody_elsewhere() {
     let mut all = Few::new(2);
     all.run("a", 0, Restart { priority: Priority::High, delay_s: 3600 }, 96);

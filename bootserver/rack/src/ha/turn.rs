@@ -2,6 +2,7 @@
 //!
 //! Owns: each one's delay, and who waits for whom. Never does: choose a host, or start a VM.
 
+use super::may_run_in;
 use crate::Rack;
 use crate::event::Now;
 use crate::record::{Fence, HostRecord, VmRecord};
@@ -67,24 +68,30 @@ impl Rack {
     /// Whether a VM that is to run waits for its own delay or for that of one that goes before it.
     pub(crate) fn awaits_its_turn(&mut self, vm: &VmId, now: Now) -> bool {
         self.ha.delayed.retain(|_, until_mono_ms| *until_mono_ms > now.mono_ms);
-        self.goes_before(vm, now).is_some() || self.fence_before(vm).is_some()
+        self.goes_before(vm, now).is_some() || self.fence_before(vm, now).is_some()
     }
 
-    /// The host that failed together with a VM's own and is not fenced yet, with VMs that take what room there is before that one. What it is waited for
-    /// is bounded, as a fence is not.
-    fn fence_before(&self, vm: &VmId) -> Option<&HostRecord> {
+    /// The host that failed together with a VM's own and is not fenced yet, with VMs that take what room there is before that one. It is waited for
+    /// so long only, whatever becomes of its fence.
+    fn fence_before(&self, vm: &VmId, now: Now) -> Option<&HostRecord> {
         let record = self.vms.get(vm).filter(|record| record.delayed_until_ms.is_some())?;
         let fence_ms = self.policy.ha.fence_ms;
         let goes_first = |other: &VmId| {
-            self.vms.get(other).is_some_and(|other| other.run && other.restart.priority < record.restart.priority)
+            let other = self.vms.get(other).filter(|other| other.run && may_run_in(other.phase));
+            other.is_some_and(|other| other.restart.priority < record.restart.priority)
         };
         self.hosts.values().find(|host| {
-            let soon = match host.fence {
-                None => host.accepted && host.joined() && self.waited_ms(&host.id) + TOGETHER_MS >= fence_ms,
-                Some(Fence::Cutting) => self.quiet_ms(&host.id) < fence_ms + TOGETHER_MS,
+            let fenced_soon = match host.fence {
+                None => {
+                    let lost = host.accepted && host.joined() && self.needs_fence(&host.id);
+                    lost && self.waited_ms(&host.id) + TOGETHER_MS >= fence_ms
+                }
+                Some(Fence::Cutting) => true,
                 Some(Fence::Done) => false,
             };
-            soon && self.vms_of(&host.id).iter().any(goes_first)
+            let sign_mono_ms = self.live.get(&host.id).map_or(0, |live| live.sign_mono_ms);
+            let recent = now.mono_ms.saturating_sub(sign_mono_ms) < fence_ms + 2 * TOGETHER_MS;
+            fenced_soon && recent && self.vms_of(&host.id).iter().any(goes_first)
         })
     }
 
@@ -110,7 +117,10 @@ impl Rack {
         }
         let vm = &record.spec.name;
         let Some((other, until_mono_ms)) = self.goes_before(vm, now) else {
-            let host = self.fence_before(vm)?;
+            if self.placed_later.contains(vm) {
+                return Some("waits for its turn to be placed".to_owned());
+            }
+            let host = self.fence_before(vm, now)?;
             return Some(format!("waits for the fence of {}, whose VMs go first", host.name));
         };
         let seconds = (until_mono_ms - now.mono_ms).div_ceil(1000);

@@ -54,6 +54,9 @@ impl Rack {
         if !record.run || !cut || waits || record.r#move.is_some() || self.frozen() || self.awaits_its_turn(vm, now) {
             return;
         }
+        if self.guests.get(vm).and_then(|guest| guest.no_place_in) == Some(self.placing_round) {
+            return; // all others are tried once before it is tried again
+        }
         if self.placements_left == 0 {
             self.placed_later.insert(vm.clone());
             return;
@@ -70,7 +73,9 @@ impl Rack {
         match place {
             Ok(host) => self.begin_start(vm, &host, now),
             Err(refusal) => {
-                self.guests.entry(vm.clone()).or_default().again_mono_ms = Some(now.mono_ms + PLACE_AGAIN_MS);
+                let round = self.placing_round;
+                let guest = self.guests.entry(vm.clone()).or_default();
+                (guest.again_mono_ms, guest.no_place_in) = (Some(now.mono_ms + PLACE_AGAIN_MS), Some(round));
                 self.note_no_place(vm, record, refusal, now);
             }
         }
