@@ -246,9 +246,9 @@ timing: {{ report_ms: 1000, lost_ms: 20000, balance_ms: {balance_ms}, migration_
     )
 }
 
-/// What a virtual machine's Xen is told beside its memory: where its console is.
+/// What a virtual machine's Xen is told beside its memory: where its console is, and how long a domain runs at least.
 /// In emulation each change of the domain that runs costs far more than on a processor: three guests that share one emulated processor by the usual
-/// millisecond came to a twentieth of what they do by ten.
+/// millisecond came to a small part of what they do by ten.
 pub const XEN_ARGS: &str = "console=com1 com1=115200,8n1 sched_ratelimit_us=10000";
 /// The same for dom0.
 pub const KERNEL_ARGS: &str = "console=hvc0";
