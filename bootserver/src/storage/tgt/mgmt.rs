@@ -179,6 +179,13 @@ pub(super) struct Mgmt {
     path: String,
 }
 
+impl MgmtError {
+    /// Whether tgtd has ended: nobody listens at its socket any more.
+    pub(super) fn has_ended(&self) -> bool {
+        matches!(self, Self::Unreachable { err, .. } if err.kind() == io::ErrorKind::ConnectionRefused)
+    }
+}
+
 impl Mgmt {
     pub(super) fn new(control_port: u16) -> Self {
         Self { path: format!("{SOCKET_DIR}/socket.{control_port}") }

@@ -22,7 +22,6 @@ use proto::DiskId;
 use proto::agent::Secret;
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -282,12 +281,8 @@ impl Served for Tgt {
 
     async fn withdraw(&self, disk: &DiskId) -> Result<(), StorageError> {
         let found = match self.find(disk).await {
-            // Nobody listens at its socket any more: this tgtd has ended, and the next one knows no disk.
-            Err(StorageError::Mgmt { err: MgmtError::Unreachable { err, .. }, .. })
-                if err.kind() == ErrorKind::ConnectionRefused =>
-            {
-                None
-            }
+            // The next one knows no disk.
+            Err(StorageError::Mgmt { err, .. }) if err.has_ended() => None,
             found => found?,
         };
         if let Some(target) = found {

@@ -169,6 +169,10 @@ async fn a_tgtd_that_has_ended_is_started_anew_and_grants_come_back() {
     let line = format!("^tgtd -f -C {} ", rig.tgt.config.control_port);
     let ended = Command::new("pkill").args(["-KILL", "-f", &line]).status().expect("pkill runs; its package is procps");
     assert!(ended.success(), "no process is {line}");
+    // Killed is not ended: until then its socket takes connections, and drops them.
+    while !rig.tgt.targets().await.is_err_and(|err| err.has_ended()) {
+        sleep(Duration::from_millis(10)).await;
+    }
     // A disk that nobody is let in to needs no server.
     let new = StorageOp::Clone { disk: disk("new"), from: CloneSource::Disk(d.clone()), size_mib: 8 };
     perform(&rig.tgt, &new).await.expect("made while tgtd is away");
