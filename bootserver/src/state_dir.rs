@@ -81,6 +81,16 @@ pub fn free_bytes(dir: &Path) -> io::Result<u64> {
     Ok(stat.blocks_available().saturating_mul(stat.fragment_size()))
 }
 
+/// Removes a file; that it is gone already is success.
+pub fn remove(path: &Path) -> io::Result<()> {
+    fs::remove_file(path).or_else(|err| if err.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(err) })
+}
+
+/// Makes durable what was made, named or removed in a directory.
+pub fn sync(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
 /// Puts a file in place as a whole, durably, readable by its owner only.
 pub fn write(path: &Path, content: &[u8]) -> Result<(), StateError> {
     let part = path.with_extension("part");
@@ -89,7 +99,7 @@ pub fn write(path: &Path, content: &[u8]) -> Result<(), StateError> {
         file.write_all(content)?;
         file.sync_all()?;
         fs::rename(&part, path)?;
-        File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+        sync(path.parent().unwrap_or(Path::new(".")))
     };
     put().map_err(|err| StateError::Io { doing: "writing", path: path.to_owned(), err })
 }

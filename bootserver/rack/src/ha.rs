@@ -190,11 +190,9 @@ impl Rack {
     /// How much of that counts for a fence. When what kept many silent is mended they return one after another, and the last is to have the
     /// time that the first had: once for each silence, or one that comes and goes would keep one that is dead from ever being fenced.
     fn waited_ms(&self, host: &HostId) -> u64 {
-        let quiet_ms = self.quiet_ms(host);
-        let Some(live) = self.live.get(host) else { return quiet_ms };
-        let thawed_mono_ms = live.thawed.filter(|(sign, _)| *sign == live.sign_mono_ms).map(|(_, thawed)| thawed);
-        let since_ms = |thawed| self.ha.read_mono_ms.map_or(0, |read| read.saturating_sub(thawed));
-        thawed_mono_ms.map_or(quiet_ms, |thawed| since_ms(thawed).min(quiet_ms))
+        let Some((live, read_mono_ms)) = self.live.get(host).zip(self.ha.read_mono_ms) else { return 0 };
+        let thawed = live.thawed.filter(|(sign, _)| *sign == live.sign_mono_ms);
+        read_mono_ms.saturating_sub(thawed.map_or(live.sign_mono_ms, |(_, thawed)| thawed))
     }
 
     /// Whether anything waits for its end.

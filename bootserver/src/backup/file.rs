@@ -14,7 +14,7 @@ use crate::store;
 use proto::view::BackupFile;
 use rusqlite::{Connection, OpenFlags, params};
 use sha2::{Digest, Sha256};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -191,7 +191,7 @@ fn finish(copy: &Path, directory: &Path, taken_ms: u64) -> Result<BackupFile, Ba
             return Err(std::io::Error::other("what is read back is not what was written"));
         }
         fs::rename(&part, &to)?;
-        File::open(directory)?.sync_all()
+        state_dir::sync(directory)
     };
     put().inspect_err(|_| drop(fs::remove_file(&part))).map_err(io("writing", &to))?;
     Ok(BackupFile { name: name(taken_ms), taken_ms, bytes: (head.len() + body.len()) as u64 })

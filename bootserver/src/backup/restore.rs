@@ -10,7 +10,6 @@ use rack::record::{Kind, Loaded};
 use rack::recovery::begin_term;
 use rusqlite::{Connection, OptionalExtension};
 use std::fs::{self, File};
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// What is to become the store, in the state directory.
@@ -62,10 +61,7 @@ pub fn was_not_interrupted(state: &Path) -> Result<(), BackupError> {
 fn clear(part: &Path) -> Result<(), BackupError> {
     for beside in ["-journal", "-wal", "-shm", ""] {
         let path = part.with_file_name(format!("{PART}{beside}"));
-        match fs::remove_file(&path) {
-            Err(err) if err.kind() != ErrorKind::NotFound => return Err(io("removing", &path)(err)),
-            _ => {}
-        }
+        state_dir::remove(&path).map_err(io("removing", &path))?;
     }
     Ok(())
 }
@@ -105,7 +101,7 @@ fn take_in(from: &Path, state: &Path, part: &Path, taken_ms: u64, now_ms: u64) -
     let put = || {
         File::open(part)?.sync_all()?;
         fs::rename(part, &to)?;
-        File::open(state)?.sync_all()
+        state_dir::sync(state)
     };
     put().map_err(io("naming", &to))?;
     let count = |kind: Kind| records.iter().filter(|loaded: &&Loaded| loaded.key.kind == kind).count();

@@ -12,6 +12,15 @@ fn schedule(dir: &Path) -> Schedule {
     Schedule { directory: dir.join("backups"), every_s: 0, keep: 3 }
 }
 
+/// The state of a server that has just been set up.
+fn state(dir: &Path) -> PathBuf {
+    let state = dir.join("state");
+    crate::state_dir::make(&state).expect("made");
+    Ca::open(&state).expect("a CA");
+    drop(Store::open(&state).expect("a store"));
+    state
+}
+
 fn now_ms() -> u64 {
     u64::try_from(unix_now().as_millis()).expect("a time of this age")
 }
@@ -77,10 +86,7 @@ async fn whole_under_write_load_and_restored_elsewhere() {
 #[test]
 fn what_is_not_restored() {
     let dir = tempfile::tempdir().expect("a directory");
-    let state = dir.path().join("state");
-    crate::state_dir::make(&state).expect("made");
-    Ca::open(&state).expect("a CA");
-    drop(Store::open(&state).expect("a store"));
+    let state = state(dir.path());
     let taken = take(&state, &schedule(dir.path())).expect("a backup");
     let file = dir.path().join("backups").join(&taken.name);
     let whole = fs::read(&file).expect("read");
@@ -118,10 +124,7 @@ fn what_is_not_restored() {
 #[test]
 fn two_that_are_taken_at_once_are_both_whole() {
     let dir = tempfile::tempdir().expect("a directory");
-    let state = dir.path().join("state");
-    crate::state_dir::make(&state).expect("made");
-    Ca::open(&state).expect("a CA");
-    drop(Store::open(&state).expect("a store"));
+    let state = state(dir.path());
     let schedule = Schedule { keep: 1000, ..schedule(dir.path()) };
     std::thread::scope(|scope| {
         for _ in 0..2 {
@@ -143,9 +146,7 @@ fn two_that_are_taken_at_once_are_both_whole() {
 #[test]
 fn an_old_one_that_cannot_be_removed_is_no_failure_of_the_new() {
     let dir = tempfile::tempdir().expect("a directory");
-    let state = dir.path().join("state");
-    crate::state_dir::make(&state).expect("made");
-    drop(Store::open(&state).expect("a store"));
+    let state = state(dir.path());
     let schedule = Schedule { keep: 1, ..schedule(dir.path()) };
     // A directory is no file to be removed, for root neither.
     fs::create_dir_all(schedule.directory.join("tsubame-0000000000001.backup")).expect("made");
@@ -156,10 +157,7 @@ fn an_old_one_that_cannot_be_removed_is_no_failure_of_the_new() {
 #[test]
 fn what_an_interrupted_restore_left_is_not_served_but_restored_again() {
     let dir = tempfile::tempdir().expect("a directory");
-    let (state, to) = (dir.path().join("state"), dir.path().join("new"));
-    crate::state_dir::make(&state).expect("made");
-    Ca::open(&state).expect("a CA");
-    drop(Store::open(&state).expect("a store"));
+    let (state, to) = (state(dir.path()), dir.path().join("new"));
     let taken = take(&state, &schedule(dir.path())).expect("a backup");
     crate::state_dir::make(&to).expect("made");
     fs::copy(state.join("ca.pem"), to.join("ca.pem")).expect("the keys come before the store");

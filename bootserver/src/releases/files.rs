@@ -198,7 +198,7 @@ impl Files {
             return Err(FileError::Digest { expected: sha256.to_owned(), found });
         }
         fs::rename(&part, &path).map_err(io("naming", &path))?;
-        File::open(&self.files).and_then(|dir| dir.sync_all()).map_err(io("writing", &self.files))
+        state_dir::sync(&self.files).map_err(io("writing", &self.files))
     }
 
     /// Removes all files but these, whole or not. What cannot be removed stays until the next time.

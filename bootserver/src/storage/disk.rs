@@ -3,7 +3,7 @@
 
 use super::ledger::Ledger;
 use super::{StorageError, file};
-use crate::state_dir::{RESERVE_BYTES, free_bytes};
+use crate::state_dir::{self, RESERVE_BYTES, free_bytes};
 use proto::DiskId;
 use rack::effect::CloneSource;
 use rack::record::Way;
@@ -134,9 +134,9 @@ impl Files {
     /// Durable when it returns, also if all was gone: an earlier try may have ended before it was.
     pub(super) fn remove(&self, disk: &DiskId) -> Result<(), StorageError> {
         for path in [self.path(disk), part(&self.path(disk))] {
-            unlink(&path)?;
+            state_dir::remove(&path).map_err(file("removing", &path))?;
         }
-        sync(&self.directory)
+        state_dir::sync(&self.directory).map_err(file("syncing", &self.directory))
     }
 
     fn source(&self, from: &CloneSource) -> Result<PathBuf, StorageError> {
@@ -156,20 +156,6 @@ async fn cp(how: &[&str], source: &Path, to: &Path) -> io::Result<()> {
     Err(io::Error::other(String::from_utf8_lossy(&copied.stderr).trim().to_owned()))
 }
 
-/// Removes a file; that it is gone already is success.
-pub(super) fn unlink(path: &Path) -> Result<(), StorageError> {
-    match fs::remove_file(path) {
-        Err(err) if err.kind() != io::ErrorKind::NotFound => Err(file("removing", path)(err)),
-        _ => Ok(()),
-    }
-}
-
-/// Makes durable what was made or removed in a directory.
-pub(super) fn sync(directory: &Path) -> Result<(), StorageError> {
-    let synced = fs::File::open(directory).and_then(|directory| directory.sync_all());
-    synced.map_err(file("syncing", directory))
-}
-
 fn part(path: &Path) -> PathBuf {
     path.with_extension("part")
 }
@@ -178,7 +164,7 @@ fn publish(part: &Path, path: &Path) -> io::Result<()> {
     fs::File::open(part)?.sync_all()?;
     fs::rename(part, path)?;
     match path.parent() {
-        Some(directory) => fs::File::open(directory)?.sync_all(),
+        Some(directory) => state_dir::sync(directory),
         None => Ok(()),
     }
 }

@@ -1,8 +1,8 @@
 //! Who was let in to a disk, kept beside it: so that a cut finds every way in after a restart, and a server of disks that was
 //! started anew can be given them again. Holds CHAP secrets: mode 0600, in the appliance's state directory only.
 
-use super::disk::{sync, unlink};
 use super::{StorageError, file};
+use crate::state_dir;
 use proto::agent::Secret;
 use proto::{DiskId, HostId};
 use serde::{Deserialize, Serialize};
@@ -52,15 +52,16 @@ impl Ledger {
             new.write_all(&serde_json::to_vec(self)?)?;
             new.sync_all()?;
             fs::rename(&beside, &path)?;
-            fs::File::open(directory)?.sync_all()
+            state_dir::sync(directory)
         };
         write().map_err(file("writing", &path))
     }
 
     /// Durable when it returns, as [`Files::remove`](super::Files) is.
     pub(super) fn remove(directory: &Path, disk: &DiskId) -> Result<(), StorageError> {
-        unlink(&path(directory, disk))?;
-        sync(directory)
+        let path = path(directory, disk);
+        state_dir::remove(&path).map_err(file("removing", &path))?;
+        state_dir::sync(directory).map_err(file("syncing", directory))
     }
 }
 

@@ -103,11 +103,6 @@ impl Work {
         }
     }
 
-    /// The stream that it sends or receives.
-    pub(super) fn stream(&self) -> Option<Job> {
-        self.job.filter(|_| matches!(self.step, Step::Streaming { .. }))
-    }
-
     /// Whether it receives a guest.
     fn receives(&self) -> bool {
         matches!(&self.cause, Cause::Order(taken) if matches!(taken.order.act, Act::Receive { .. }))
@@ -265,7 +260,7 @@ impl Agent {
     }
 
     /// Ends a VM's stream as a failure, unless it has just ended well.
-    fn call_off(&mut self, vm: &VmId) {
+    pub(super) fn call_off(&mut self, vm: &VmId) {
         if let Some(work) = self.works.get_mut(vm)
             && let Step::Streaming { cancelled: cancelled @ false, .. } = &mut work.step
             && let Some(job) = work.job

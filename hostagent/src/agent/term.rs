@@ -6,8 +6,7 @@
 //! told and has not begun, ends every stream, and says what is here as soon as nothing of the old is under way any more: from then on
 //! nothing here changes but by order of the new one. What the old server says is not heard, should it come back.
 
-use super::{Agent, AgentAction, JobFor};
-use crate::hypervisor::Op;
+use super::{Agent, AgentAction};
 use proto::Term;
 use proto::agent::{HostSurvey, KnownGuest, ReportAnswer};
 use proto::host::Inventory;
@@ -43,8 +42,8 @@ impl Agent {
             self.actions.push(AgentAction::KeepTerm(answer.term));
             self.waiting.clear();
             // Each ends as a failure, unless it has just ended well: then the guest stands still at both ends until it is told where to run.
-            for job in self.works.values().filter_map(super::Work::stream).collect::<Vec<_>>() {
-                self.run(JobFor::Nobody, Op::Cancel { job });
+            for vm in self.works.keys().cloned().collect::<Vec<_>>() {
+                self.call_off(&vm);
             }
         }
         if answer.survey != self.rule.asked {

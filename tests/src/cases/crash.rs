@@ -7,6 +7,7 @@ use super::Trial;
 use super::ha::{PLACES, ready};
 use super::moves::{quiet, runs_once};
 use crate::ping::Pinger;
+use crate::rack::Guest;
 use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
 use proto::HostId;
@@ -148,7 +149,6 @@ fn walk(trial: &mut Trial, points: &[Point]) -> Result<()> {
     let mut wrong = Vec::new();
     for point in points {
         let name = format!("{:?} at {}", point.whose, point.name);
-        start_anew_if_short(trial)?;
         // The next may be well all the same, and what is wrong with several tells more.
         match die_at(trial, point).and_then(|said| trial.oracle.judge(&trial.rack.operator).map(|_| said)) {
             Ok(said) => println!("        {name:<40} {said}"),
@@ -163,28 +163,16 @@ fn walk(trial: &mut Trial, points: &[Point]) -> Result<()> {
     Ok(())
 }
 
-fn start_anew_if_short(trial: &Trial) -> Result<()> {
-    quiet(trial)?;
-    let guest = trial.guest(0)?;
-    trial.rack.await_counting(&guest)?;
-    let available_kib = trial.rack.available_kib(&guest)?;
-    if available_kib >= AVAILABLE_KIB_MIN {
-        return Ok(());
-    }
-    println!("        {} is started anew: {available_kib} KiB of its memory are left", guest.name);
-    for (what, phase) in [("shutdown", VmPhase::Stopped), ("start", VmPhase::Running)] {
-        trial.ask("an order to be taken on", || trial.rack.operator.vm_do(&guest.name, what))?;
-        trial.rack.await_vm(&guest.name, phase)?;
-    }
-    trial.rack.await_counting(&guest).map(drop)
-}
-
 /// A move with a death in it, and how it ended.
 fn die_at(trial: &mut Trial, point: &Point) -> Result<String> {
     quiet(trial)?;
     let guest = trial.guest(0)?;
-    let (counted, uptime_s) = (trial.rack.await_counting(&guest)?, trial.rack.uptime_s(&guest)?);
-    let available_kib = trial.rack.available_kib(&guest)?;
+    let mut counted = trial.rack.await_counting(&guest)?;
+    if trial.rack.available_kib(&guest)? < AVAILABLE_KIB_MIN {
+        start_anew(trial, &guest)?;
+        counted = trial.rack.await_counting(&guest)?;
+    }
+    let (uptime_s, available_kib) = (trial.rack.uptime_s(&guest)?, trial.rack.available_kib(&guest)?);
     let source = trial.owner(&guest.name)?;
     let target = trial.host_other_than(&source)?;
     let newest = trial.rack.operator.rack()?.moves.iter().map(|m| m.id).max();
@@ -228,6 +216,15 @@ fn die_at(trial: &mut Trial, point: &Point) -> Result<String> {
     Ok(format!(
         "runs at the {place}, silent for {silence_ms} ms, {lost_kib} KiB of its memory lost, all quiet after {s:.1} s; the move: {ended}"
     ))
+}
+
+fn start_anew(trial: &Trial, guest: &Guest) -> Result<()> {
+    println!("        {} is started anew: {} KiB of its memory are left", guest.name, trial.rack.available_kib(guest)?);
+    for (what, phase) in [("shutdown", VmPhase::Stopped), ("start", VmPhase::Running)] {
+        trial.ask("an order to be taken on", || trial.rack.operator.vm_do(&guest.name, what))?;
+        trial.rack.await_vm(&guest.name, phase)?;
+    }
+    Ok(())
 }
 
 fn victim<'a>(whose: Whose, source: &'a HostId, target: &'a HostId) -> Option<&'a HostId> {

@@ -236,20 +236,12 @@ impl World {
 
     /// Whether a VM ignores being asked to shut down.
     pub fn set_stubborn(&mut self, vm: &VmId, stubborn: bool) {
-        if stubborn {
-            self.stubborn.insert(vm.clone())
-        } else {
-            self.stubborn.remove(vm)
-        };
+        mark(&mut self.stubborn, vm, stubborn);
     }
 
     /// Whether a VM waits for its storage, and cannot be destroyed while its host is logged in there.
     pub fn set_stuck(&mut self, vm: &VmId, stuck: bool) {
-        if stuck {
-            self.stuck.insert(vm.clone())
-        } else {
-            self.stuck.remove(vm)
-        };
+        mark(&mut self.stuck, vm, stuck);
     }
 
     /// How much longer a host takes to create a domain, milliseconds.
@@ -623,4 +615,13 @@ impl World {
             domains,
         }
     }
+}
+
+/// Sees that a VM is, or is not, among these.
+fn mark(vms: &mut BTreeSet<VmId>, vm: &VmId, is: bool) {
+    if is {
+        vms.insert(vm.clone())
+    } else {
+        vms.remove(vm)
+    };
 }

@@ -18,6 +18,7 @@ use crate::xenstore::XenStore;
 use crate::{crash, fetch, iscsi, migration, ram};
 use proto::VmId;
 use proto::agent::{DiskAccess, DomainState, Failure, FailureKind};
+use proto::vm::overhead_mib;
 use room::Room;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -43,10 +44,6 @@ const OTHERS_LOGS_BYTES_MAX: u64 = 4 << 20;
 const XL_S: u64 = 120;
 /// From a destruction to Xen having no such domain.
 const GONE_S: u64 = 60;
-/// What xl needs beside a guest's own memory, MiB: its tables and shadow (libxl_get_required_shadow_memory), rounded up.
-fn overhead_mib(memory_mib: u64, vcpus: u32) -> u64 {
-    8 + memory_mib / 100 + u64::from(vcpus)
-}
 
 /// The host.
 pub struct Xl {
