@@ -61,7 +61,7 @@ pub(crate) struct Guest {
     /// Since when it has run.
     running_mono_ms: Option<u64>,
     /// Hosts on which its start has failed since it ran last.
-    failed_on: BTreeSet<HostId>,
+    pub(crate) failed_on: BTreeSet<HostId>,
     /// A move has lost it, and no host: it is started again at once.
     pub(crate) lost_in_move: bool,
 }
@@ -89,7 +89,7 @@ impl Rack {
         self.owned.entry(owner.clone()).or_default().insert(vm.clone());
     }
 
-    fn phase_is(&self, vm: &VmId, phase: VmPhase) -> bool {
+    pub(crate) fn phase_is(&self, vm: &VmId, phase: VmPhase) -> bool {
         self.vms.get(vm).is_some_and(|record| record.phase == phase)
     }
 

@@ -35,9 +35,11 @@ pub fn restore(from: &Path, state: &Path, now_ms: u64) -> Result<Restored, Backu
         return Err(BackupError::Clock { behind_s: (taken_ms - now_ms).div_ceil(1000) });
     }
     let _lock = state_dir::lock(state)?;
-    let to = state.join(store::FILE);
-    if to.exists() {
-        return Err(BackupError::StateExists { path: to });
+    // A log that outlived its store would be brought into the new one.
+    for path in with_logs(&state.join(store::FILE)) {
+        if path.exists() {
+            return Err(BackupError::StateExists { path });
+        }
     }
     let part = state.join(PART);
     clear(&part)?;
@@ -57,13 +59,18 @@ pub fn was_not_interrupted(state: &Path) -> Result<(), BackupError> {
     Ok(())
 }
 
-/// Removes what an interrupted restore has left. SQLite would bring its logs into whatever is beside them.
+/// Removes what an interrupted restore has left.
 fn clear(part: &Path) -> Result<(), BackupError> {
-    for beside in ["-journal", "-wal", "-shm", ""] {
-        let path = part.with_file_name(format!("{PART}{beside}"));
-        state_dir::remove(&path).map_err(io("removing", &path))?;
-    }
-    Ok(())
+    with_logs(part).into_iter().try_for_each(|path| state_dir::remove(&path).map_err(io("removing", &path)))
+}
+
+/// What SQLite keeps beside a file, and the file itself last.
+fn with_logs(file: &Path) -> [PathBuf; 4] {
+    ["-journal", "-wal", "-shm", ""].map(|beside| {
+        let mut path = file.as_os_str().to_owned();
+        path.push(beside);
+        path.into()
+    })
 }
 
 fn take_in(from: &Path, state: &Path, part: &Path, taken_ms: u64, now_ms: u64) -> Result<Restored, BackupError> {

@@ -112,6 +112,12 @@ fn what_is_not_restored() {
     fs::write(&file, &whole).expect("written");
     assert!(matches!(restore(&file, &to, taken.taken_ms - 1), Err(BackupError::Clock { behind_s: 1 })));
     assert!(matches!(restore(&file, &state, now_ms()), Err(BackupError::StateExists { .. })));
+    // SQLite would take it for the new store's, and bring it in.
+    crate::state_dir::make(&to).expect("made");
+    let log = to.join(format!("{FILE}-wal"));
+    fs::write(&log, b"of a store that was removed").expect("written");
+    assert!(matches!(restore(&file, &to, now_ms()), Err(BackupError::StateExists { path }) if path == log));
+    fs::remove_file(&log).expect("removed");
     // Another rack's keys are there: also without a store.
     let other = dir.path().join("other");
     crate::state_dir::make(&other).expect("made");

@@ -352,7 +352,21 @@ impl Rack {
                 }
             },
             (MovePhase::Releasing, result) => match result {
-                Err(failure) if failure.kind != FailureKind::NoDomain => self.again(id, true, failure.detail, now),
+                Err(failure) if failure.kind != FailureKind::NoDomain => {
+                    let vm = &record.view.vm;
+                    let runs_nowhere = self.phase_is(vm, VmPhase::Unknown) || self.phase_is(vm, VmPhase::Stopped);
+                    if self.is_external() || !runs_nowhere {
+                        return self.again(id, true, failure.detail, now);
+                    }
+                    // Its start is not to wait for what may never go: that is cut off its disks, and stale by its epoch.
+                    self.move_warn(
+                        id,
+                        now,
+                        format!("{}; {vm} runs nowhere and does not wait for that", failure.detail),
+                    );
+                    self.guests.entry(vm.clone()).or_default().failed_on.insert(done);
+                    self.end_move(id, MovePhase::Done, now);
+                }
                 _ => self.end_move(id, MovePhase::Done, now),
             },
             (MovePhase::Aborting, result) => {

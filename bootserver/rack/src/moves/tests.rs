@@ -75,6 +75,19 @@ impl Two {
         last
     }
 
+    /// A move whose target has the guest no more when it is to let it run.
+    fn lose_at_target(&mut self) -> Vec<Effect> {
+        let (receive, send) = self.copying();
+        self.domains[0][0].state = DomainState::Suspended;
+        self.report(0, vec![outcome(&send, Ok(Done::Sent { bytes: 4096, total_ms: 77 }))]);
+        self.underway[1] = listening(receive.id, Stage::Received);
+        let effects = self.report(1, vec![]);
+        let activate = orders(&self.storage(effects)).remove(0);
+        self.domains[1].clear();
+        self.underway[1].clear();
+        self.report(1, vec![outcome(&activate, Err(FailureKind::NoDomain))])
+    }
+
     fn migrate(&mut self) -> Vec<Effect> {
         let command = Command::MigrateVm { vm: "a".parse().expect("a name"), request: MigrateVm::default() };
         self.bench.ask(|reply| Event::Operator { reply, command }).1
@@ -220,19 +233,36 @@ fn a_guest_that_its_move_has_lost_starts_again_at_once() {
     let mut two = Two::new(policy());
     let never = Restart { priority: Priority::Never, delay_s: 0 };
     two.bench.operator(Command::SetRestart { vm: "a".parse().expect("a name"), restart: never }).expect("set");
-    let (receive, send) = two.copying();
-    two.domains[0][0].state = DomainState::Suspended;
-    two.report(0, vec![outcome(&send, Ok(Done::Sent { bytes: 4096, total_ms: 77 }))]);
-    two.underway[1] = listening(receive.id, Stage::Received);
-    let effects = two.report(1, vec![]);
-    let activate = orders(&two.storage(effects)).remove(0);
-    two.domains[1].clear();
-    two.underway[1].clear();
-    two.report(1, vec![outcome(&activate, Err(FailureKind::NoDomain))]);
+    two.lose_at_target();
     let vm = two.bench.rack.view(two.bench.now).vms.remove(0);
     assert_eq!(
         (vm.phase, vm.run, vm.note.as_str()),
         (VmPhase::Stopped, true, "a was lost on its way to h525400aabb02")
+    );
+}
+
+#[test]
+fn a_guest_that_its_move_has_lost_does_not_wait_for_a_source_that_cannot_be_cleared() {
+    let mut two = Two::new(policy());
+    let effects = two.lose_at_target();
+    two.storage(effects);
+    two.domains[0][0].state = DomainState::Dying;
+    let release = orders(&two.report(0, vec![])).remove(0);
+    assert!(matches!(release.act, Act::Release { .. }), "{release:?}");
+    let effects = two.report(0, vec![outcome(&release, Err(FailureKind::Tool))]);
+    two.check(
+        &effects,
+        expect![[r#"
+        storage: Grant a-0 to h525400aabb02 as h525400aabb02-a-0-3-3
+        order under epoch 2: Destroy
+        move Done, a Starting at Some("h525400aabb02") epoch 3"#]],
+    );
+    let effects = two.storage(effects);
+    two.check(
+        &effects,
+        expect![[r#"
+        order under epoch 3: Start
+        move Done, a Starting at Some("h525400aabb02") epoch 3"#]],
     );
 }
 
