@@ -60,7 +60,7 @@ pub(crate) struct Guest {
     attempts: u32,
     /// Since when it has run.
     running_mono_ms: Option<u64>,
-    /// Hosts on which its start has failed since it ran last.
+    /// Hosts on which its start has failed since it ran last, or that could not clear away what a move left: they come after all others.
     pub(crate) failed_on: BTreeSet<HostId>,
     /// A move has lost it, and no host: it is started again at once.
     pub(crate) lost_in_move: bool,

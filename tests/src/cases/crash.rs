@@ -168,11 +168,13 @@ fn die_at(trial: &mut Trial, point: &Point) -> Result<String> {
     quiet(trial)?;
     let guest = trial.guest(0)?;
     let mut counted = trial.rack.await_counting(&guest)?;
-    if trial.rack.available_kib(&guest)? < AVAILABLE_KIB_MIN {
+    let mut available_kib = trial.rack.available_kib(&guest)?;
+    if available_kib < AVAILABLE_KIB_MIN {
+        println!("        {} is started anew: {available_kib} KiB of its memory are left", guest.name);
         start_anew(trial, &guest)?;
-        counted = trial.rack.await_counting(&guest)?;
+        (counted, available_kib) = (trial.rack.await_counting(&guest)?, trial.rack.available_kib(&guest)?);
     }
-    let (uptime_s, available_kib) = (trial.rack.uptime_s(&guest)?, trial.rack.available_kib(&guest)?);
+    let uptime_s = trial.rack.uptime_s(&guest)?;
     let source = trial.owner(&guest.name)?;
     let target = trial.host_other_than(&source)?;
     let newest = trial.rack.operator.rack()?.moves.iter().map(|m| m.id).max();
@@ -219,7 +221,6 @@ fn die_at(trial: &mut Trial, point: &Point) -> Result<String> {
 }
 
 fn start_anew(trial: &Trial, guest: &Guest) -> Result<()> {
-    println!("        {} is started anew: {} KiB of its memory are left", guest.name, trial.rack.available_kib(guest)?);
     for (what, phase) in [("shutdown", VmPhase::Stopped), ("start", VmPhase::Running)] {
         trial.ask("an order to be taken on", || trial.rack.operator.vm_do(&guest.name, what))?;
         trial.rack.await_vm(&guest.name, phase)?;

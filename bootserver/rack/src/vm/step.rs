@@ -294,7 +294,7 @@ impl Rack {
         }
     }
 
-    /// Whether a VM's start has failed on a host since it ran last.
+    /// Whether a VM's start has failed on a host since it ran last, or what a move left of it there stands in its way.
     pub(crate) fn failed_to_start(&self, vm: &VmId, host: &HostId) -> bool {
         self.guests.get(vm).is_some_and(|guest| guest.failed_on.contains(host))
     }

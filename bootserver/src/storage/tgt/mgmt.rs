@@ -173,17 +173,17 @@ pub enum MgmtError {
     },
 }
 
-/// The way to one tgtd.
-#[derive(Debug, Clone)]
-pub(super) struct Mgmt {
-    path: String,
-}
-
 impl MgmtError {
     /// Whether tgtd has ended: nobody listens at its socket any more.
     pub(super) fn has_ended(&self) -> bool {
         matches!(self, Self::Unreachable { err, .. } if err.kind() == io::ErrorKind::ConnectionRefused)
     }
+}
+
+/// The way to one tgtd.
+#[derive(Debug, Clone)]
+pub(super) struct Mgmt {
+    path: String,
 }
 
 impl Mgmt {
