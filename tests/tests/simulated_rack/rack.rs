@@ -151,6 +151,8 @@ pub(crate) struct Rack {
     pub(crate) store_lost: bool,
     /// The server cannot read the SAN until then.
     pub(crate) blind_until_ms: u64,
+    /// For how long it was found out what happened since a backup.
+    pub(crate) surveyed_ms: u64,
     trace: Vec<String>,
 }
 
@@ -175,6 +177,7 @@ impl Rack {
             disks: san::disks(scale),
             store_lost: false,
             blind_until_ms: 0,
+            surveyed_ms: 0,
             trace: Vec::new(),
         };
         for host in 0..rack.hosts.len() {
@@ -316,6 +319,7 @@ impl Rack {
             Due::Tick => {
                 self.server_event(None, |_| Event::Tick);
                 self.ticks += 1;
+                self.surveyed_ms += if self.server.surveying() { TICK_MS } else { 0 };
                 if self.ticks.is_multiple_of(READ_TICKS) && self.blind_until_ms <= self.now_ms {
                     let slots = self.world.slots().iter().map(|(at, slot)| (*at, slot.clone())).collect();
                     let read_mono_ms = self.now_ms;
