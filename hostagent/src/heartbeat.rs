@@ -104,14 +104,11 @@ impl Writer {
             ask.write_all(b"\n").await?;
             let answer = answers.next_line().await?.unwrap_or_else(|| "the writing program has ended".to_owned());
             let Ok(begun_ms) = answer.parse::<u64>() else { return Err(io::Error::other(answer)) };
-            // It came back late, and its lease may be longer than the one that was given since.
+            // It came back late, and another is written by now.
             if !self.is_newest(turn) {
                 return Ok(());
             }
-            let event = AgentEvent::Renewed {
-                user: given.access.user.clone(),
-                until_ms: begun_ms.saturating_add(given.lease_ms),
-            };
+            let event = AgentEvent::Renewed { user: given.access.user.clone(), begun_ms };
             if self.events.send(event).await.is_err() {
                 return Ok(());
             }

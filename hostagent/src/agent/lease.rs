@@ -45,6 +45,8 @@ pub(super) struct Lease {
     until_ms: Option<u64>,
     /// How often it was had again after a lapse.
     terms: u64,
+    /// As [`Lease::under`] when it was valid last: what runs, runs under that.
+    ran_under: Option<String>,
     /// Next look at a host whose lease has lapsed.
     look_at_ms: u64,
     /// When nothing was last seen to run, since the lease lapsed.
@@ -56,7 +58,8 @@ impl Lease {
     pub(super) fn of(kept: Option<KeptLease>) -> Self {
         let terms = kept.as_ref().map_or(0, |kept| kept.terms);
         let (heartbeat, until_ms) = kept.map(|kept| (kept.heartbeat, kept.until_ms)).unzip();
-        Self { heartbeat, until_ms, terms, ..Self::default() }
+        let lease = Self { heartbeat, until_ms, terms, ..Self::default() };
+        Self { ran_under: lease.under(), ..lease }
     }
 
     pub(super) fn state(&self, now_ms: u64) -> LeaseState {
@@ -105,7 +108,9 @@ impl Agent {
                 if let Some(until_ms) = self.lease.until_ms.as_mut().filter(|_| shorter_ms > 0) {
                     *until_ms = until_ms.saturating_sub(shorter_ms);
                     let (until_ms, terms) = (*until_ms, self.lease.terms);
-                    self.actions.push(AgentAction::KeepLease(KeptLease { heartbeat: new.clone(), until_ms, terms }));
+                    // Under the account that was written under: an agent that is restarted takes what runs to run under the one that is kept.
+                    let heartbeat = Heartbeat { access: old.access.clone(), ..new.clone() };
+                    self.actions.push(AgentAction::KeepLease(KeptLease { heartbeat, until_ms, terms }));
                 }
                 // Xen's timer still runs by the old length.
                 if old.watchdog_ms != new.watchdog_ms {
@@ -118,9 +123,11 @@ impl Agent {
     }
 
     /// A write to the slot has come back.
-    pub(super) fn renewed(&mut self, user: &str, until_ms: u64, now_ms: u64) {
+    pub(super) fn renewed(&mut self, user: &str, begun_ms: u64, now_ms: u64) {
         let Some(heartbeat) = self.lease.heartbeat.clone().filter(|h| h.access.user == user) else { return };
         let before = self.lease.state(now_ms);
+        // By the length that holds now: the write may have been told behind an answer that has shortened it.
+        let until_ms = begun_ms.saturating_add(heartbeat.lease_ms);
         let until_ms = self.lease.until_ms.map_or(until_ms, |before| before.max(until_ms));
         self.lease.until_ms = Some(until_ms);
         if before == LeaseState::Lapsed && self.leased(now_ms) {
@@ -129,6 +136,9 @@ impl Agent {
             if !heartbeat.cuttable {
                 self.waiting.clear();
             }
+        }
+        if self.leased(now_ms) {
+            self.lease.ran_under = self.lease.under();
         }
         let terms = self.lease.terms;
         self.actions.push(AgentAction::KeepLease(KeptLease { heartbeat, until_ms, terms }));
@@ -207,11 +217,12 @@ impl Agent {
                 survey.domains.iter().any(|d| d.vm == *vm && d.is_resident() && runs(d))
             })
         };
-        let under = self.lease.under();
+        // Not what was told since, and has not been written under: by then all may have been taken away. What was held before stays so.
+        let under = self.lease.ran_under.clone();
         let notes: Vec<_> = self.notes.values().filter(|n| runs(&n.vm)).cloned().collect();
         for mut note in notes {
             if let Some(guest) = &mut note.guest
-                && guest.held != under
+                && guest.held.is_none()
             {
                 guest.held.clone_from(&under);
                 self.keep(note);
@@ -319,8 +330,8 @@ mod tests {
         )
     }
 
-    fn renewed(user: &str, until_ms: u64) -> AgentEvent {
-        AgentEvent::Renewed { user: user.into(), until_ms }
+    fn renewed(user: &str, begun_ms: u64) -> AgentEvent {
+        AgentEvent::Renewed { user: user.into(), begun_ms }
     }
 
     fn begun(actions: &[AgentAction], op: &Op) -> Option<Job> {
@@ -331,6 +342,22 @@ mod tests {
 
     fn petted(actions: &[AgentAction]) -> bool {
         actions.iter().any(|a| matches!(a, AgentAction::Pet { timeout_s: 15 }))
+    }
+
+    fn seen(state: DomainState, reboots: bool) -> SeenDomain {
+        SeenDomain {
+            vm: vm(),
+            domid: 1,
+            state,
+            reboots,
+            part: Part::Resident,
+            memory_mib: 64,
+            cpu_ns: 0,
+            net_rx_bytes: 0,
+            net_tx_bytes: 0,
+            disk_read_bytes: 0,
+            disk_write_bytes: 0,
+        }
     }
 
     /// Lets the lease lapse and the guest be held; what the agent did in the end.
@@ -349,20 +376,7 @@ mod tests {
         let looks = lapsed
             .iter()
             .filter_map(|a| if let AgentAction::Do { job, op: Op::Survey } = a { Some(*job) } else { None });
-        let seen = SeenDomain {
-            vm: vm(),
-            domid: 1,
-            state: DomainState::Running,
-            reboots: false,
-            part: Part::Resident,
-            memory_mib: 64,
-            cpu_ns: 0,
-            net_rx_bytes: 0,
-            net_tx_bytes: 0,
-            disk_read_bytes: 0,
-            disk_write_bytes: 0,
-        };
-        let survey = Survey { domains: vec![seen], ..Survey::default() };
+        let survey = Survey { domains: vec![seen(DomainState::Running, false)], ..Survey::default() };
         let mut after = Vec::new();
         for job in looks.collect::<Vec<_>>() {
             after.extend(agent.apply(AgentEvent::Done { job, result: Ok(Completion::Survey(survey.clone())) }, 20_002));
@@ -381,8 +395,8 @@ mod tests {
         let mut agent = leased();
         assert!(petted(&lapse(&mut agent)), "nothing runs, so the host may live");
         // One that began before the lapse and came back late is of no use.
-        assert_eq!(begun(&agent.apply(renewed("u1", 23_000), 23_700), &Op::Unpause { vm: vm() }), None);
-        let back = agent.apply(renewed("u1", 43_000), 23_800);
+        assert_eq!(begun(&agent.apply(renewed("u1", 3_000), 23_700), &Op::Unpause { vm: vm() }), None);
+        let back = agent.apply(renewed("u1", 23_000), 23_800);
         let job = begun(&back, &Op::Unpause { vm: vm() }).expect("it goes on");
         agent.apply(AgentEvent::Done { job, result: Ok(Completion::Done) }, 23_900);
         assert_eq!(agent.note(&vm()).and_then(|n| n.guest.clone()).and_then(|g| g.held), None);
@@ -395,7 +409,7 @@ mod tests {
         let mut agent = Agent::new("boot".into(), vec![note()], Some(kept));
         let held = lapse_on(&mut agent, "u1 0");
         assert!(petted(&held));
-        let back = agent.apply(renewed("u1", 43_000), 23_800);
+        let back = agent.apply(renewed("u1", 23_000), 23_800);
         assert_eq!(begun(&back, &Op::Unpause { vm: vm() }), None);
         // Nor does an agent that was restarted meanwhile.
         let kept = back
@@ -405,7 +419,7 @@ mod tests {
         let mut note = note();
         note.guest.as_mut().expect("it has one").held = Some("u1 0".into());
         let mut again = Agent::new("boot".into(), vec![note], kept);
-        assert_eq!(begun(&again.apply(renewed("u1", 46_000), 26_800), &Op::Unpause { vm: vm() }), None);
+        assert_eq!(begun(&again.apply(renewed("u1", 26_000), 26_800), &Op::Unpause { vm: vm() }), None);
         assert!(agent.may_begin(&Act::Unpause { vm: vm() }, 23_900), "but the server may say so");
     }
 
@@ -423,11 +437,19 @@ mod tests {
         assert!(shortened.contains(&AgentAction::KeepLease(kept)));
         assert!(petted(&shortened), "Xen's timer is set anew at once");
         assert!(agent.leased(20_000) && !agent.leased(20_001));
+        // Under another account as well: what runs still runs under the one before.
+        let shorter = agent.apply(told(Heartbeat { lease_ms: 15_000, ..heartbeat("u2") }), 1_150);
+        let kept =
+            KeptLease { heartbeat: Heartbeat { lease_ms: 15_000, ..heartbeat("u1") }, until_ms: 15_000, terms: 0 };
+        assert!(shorter.contains(&AgentAction::KeepLease(kept)));
+        agent.apply(told(heartbeat("u1")), 1_160);
+        agent.apply(renewed("u1", 0), 1_170);
+        assert!(agent.leased(20_000) && !agent.leased(20_001));
         // Longer again: from the next write on.
         let lengthened = agent.apply(told(Heartbeat { lease_ms: 60_000, ..heartbeat("u1") }), 1_200);
         assert!(!lengthened.iter().any(|a| matches!(a, AgentAction::KeepLease(_) | AgentAction::Pet { .. })));
         assert!(!agent.leased(20_001));
-        agent.apply(renewed("u1", 63_000), 3_100);
+        agent.apply(renewed("u1", 3_000), 3_100);
         assert!(agent.leased(63_000));
     }
 
@@ -446,8 +468,65 @@ mod tests {
         };
         let told = agent.apply(AgentEvent::Answer(answer), 23_700);
         assert!(told.contains(&AgentAction::Heartbeat(heartbeat("u2"))));
-        assert_eq!(begun(&agent.apply(renewed("u1", 50_000), 23_800), &Op::Unpause { vm: vm() }), None, "the old user");
-        assert_eq!(begun(&agent.apply(renewed("u2", 50_000), 23_900), &Op::Unpause { vm: vm() }), None);
+        assert_eq!(begun(&agent.apply(renewed("u1", 23_700), 23_800), &Op::Unpause { vm: vm() }), None, "the old user");
+        assert_eq!(begun(&agent.apply(renewed("u2", 23_700), 23_900), &Op::Unpause { vm: vm() }), None);
         assert!(agent.may_begin(&start, 23_900), "but the server may say so");
+    }
+
+    /// The host was fenced and has another account, under which it has not written yet: whatever a look says, nothing is held under that one.
+    #[test]
+    fn a_look_before_the_first_write_under_another_user_takes_no_guest_over() {
+        let failed = || crate::agent::failure(FailureKind::Tool, "looking at the host: Cannot allocate memory");
+        let reboots = Survey { domains: vec![seen(DomainState::Shutdown, true)], ..Survey::default() };
+        // It stood paused by order when the lease lapsed, or was held; it then shut itself down in order to start again, or the look fails.
+        let mut let_go = Vec::new();
+        for (by_order, look) in [(false, Ok(reboots)), (false, Err(failed())), (true, Err(failed()))] {
+            let fails = look.is_err();
+            let mut agent = leased();
+            lapse(&mut agent);
+            if by_order {
+                agent.not_held(&vm());
+            }
+            // It is cleared away by order, and that waits for sessions that are dead.
+            let destroy = proto::agent::Order { id: OrderId(9), epoch: Epoch(2), act: Act::Destroy { vm: vm() } };
+            let orders = if look.is_err() { vec![destroy] } else { vec![] };
+            let heartbeat = Some(heartbeat("u2"));
+            let answer = ReportAnswer { report_ms: 2_000, orders, heartbeat, ..ReportAnswer::default() };
+            agent.apply(AgentEvent::Answer(answer), 70_000);
+            agent.apply(AgentEvent::Tick, 71_001);
+            let jobs = |agent: &Agent, wanted: &[JobFor]| -> Vec<Job> {
+                agent.jobs.iter().filter(|(_, of)| wanted.contains(of)).map(|(job, _)| *job).collect()
+            };
+            for job in jobs(&agent, &[JobFor::Look, JobFor::Report]) {
+                let result = look.clone().map(Completion::Survey);
+                agent.apply(AgentEvent::Done { job, result }, 71_002);
+            }
+            for job in jobs(&agent, &[JobFor::Hold]) {
+                agent.apply(AgentEvent::Done { job, result: Ok(Completion::Held { running: 0 }) }, 71_003);
+            }
+            let back = agent.apply(renewed("u2", 71_900), 72_000);
+            assert!(agent.leased(72_000));
+            let remade = !by_order && agent.may_remake(&vm());
+            if remade || begun(&back, &Op::Unpause { vm: vm() }).is_some() {
+                let_go.push((by_order, fails));
+            }
+        }
+        assert_eq!(let_go, []);
+    }
+
+    /// The slot was written under the longer lease, the server has shortened it, and only then is the agent told of the write.
+    #[test]
+    fn a_write_that_is_told_late_does_not_bring_back_a_longer_lease() {
+        let long = Heartbeat { lease_ms: 600_000, ..heartbeat("u1") };
+        let kept = KeptLease { heartbeat: long, until_ms: 600_000, terms: 0 };
+        let mut agent = Agent::new("boot".into(), vec![note()], Some(kept));
+        let short = Some(heartbeat("u1"));
+        agent.apply(
+            AgentEvent::Answer(ReportAnswer { report_ms: 2_000, heartbeat: short, ..ReportAnswer::default() }),
+            3_002,
+        );
+        // Begun at 3,000, and in the queue behind the answer.
+        agent.apply(renewed("u1", 3_000), 3_003);
+        assert!(agent.leased(23_000) && !agent.leased(24_000));
     }
 }

@@ -80,8 +80,8 @@ pub enum AgentEvent {
     Renewed {
         /// Under which CHAP user it was written.
         user: String,
-        /// The write's beginning and the lease's length together, on the clock of `now_ms`.
-        until_ms: u64,
+        /// The write's beginning, on the clock of `now_ms`. How long its lease is, is what the server says by now.
+        begun_ms: u64,
     },
 }
 
@@ -198,7 +198,7 @@ impl Agent {
             AgentEvent::Progress { job, progress } => self.progressed(job, progress),
             AgentEvent::Done { job, result } => self.ended(job, result, now_ms),
             AgentEvent::DomainsChanged | AgentEvent::Connected => self.report_wanted = true,
-            AgentEvent::Renewed { user, until_ms } => self.renewed(&user, until_ms, now_ms),
+            AgentEvent::Renewed { user, begun_ms } => self.renewed(&user, begun_ms, now_ms),
         }
         self.see_to_lease(now_ms);
         self.work_deadlines(now_ms);

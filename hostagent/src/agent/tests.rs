@@ -480,7 +480,7 @@ fn an_order_that_waited_through_a_lapse_is_said_again_or_void() {
         r.run(100, |_| false);
         r.order("a", 1, start());
         assert!(!r.run(10_000, runs), "not without a lease");
-        r.feed(&host("a"), AgentEvent::Renewed { user: "beat".into(), until_ms: 200_000 });
+        r.feed(&host("a"), AgentEvent::Renewed { user: "beat".into(), begun_ms: 200_000 });
         assert_eq!(r.run(60_000, runs), goes_on, "{cuttable}");
     }
 }
@@ -637,7 +637,7 @@ fn a_guest_that_is_made_when_the_lease_has_lapsed_runs_under_that_lease_only() {
         let answer =
             ReportAnswer { seen: vec![], orders: vec![], report_ms: 2_000, heartbeat, ..ReportAnswer::default() };
         r.feed(&host("a"), AgentEvent::Answer(answer));
-        r.feed(&host("a"), AgentEvent::Renewed { user: user.into(), until_ms: 200_000 });
+        r.feed(&host("a"), AgentEvent::Renewed { user: user.into(), begun_ms: 200_000 });
         assert_eq!(r.run(40_000, runs), goes_on, "{back_ms} {user} {restarts}: {}", r.show());
         assert!(!goes_on || r.hosts[&host("a")].notes[&vm()].guest.as_ref().is_some_and(|g| g.held.is_none()));
         // The server, who knows whose it is, may say so.
@@ -691,7 +691,7 @@ fn a_guest_that_is_resumed_when_the_lease_has_lapsed_runs_under_that_lease_only(
             let answer =
                 ReportAnswer { seen: vec![], orders: vec![], report_ms: 2_000, heartbeat, ..ReportAnswer::default() };
             r.feed(&host("a"), AgentEvent::Answer(answer));
-            r.feed(&host("a"), AgentEvent::Renewed { user: user.into(), until_ms: 900_000 });
+            r.feed(&host("a"), AgentEvent::Renewed { user: user.into(), begun_ms: 900_000 });
             assert_eq!(r.run(40_000, runs), goes_on, "{ordered} {user}: {}", r.show());
         }
     }
@@ -712,7 +712,7 @@ fn what_waited_for_a_lease_is_void_under_another() {
         let answer =
             ReportAnswer { seen: vec![], orders: vec![], report_ms: 2_000, heartbeat, ..ReportAnswer::default() };
         r.feed(&host("a"), AgentEvent::Answer(answer));
-        r.feed(&host("a"), AgentEvent::Renewed { user: user.into(), until_ms: 900_000 });
+        r.feed(&host("a"), AgentEvent::Renewed { user: user.into(), begun_ms: 900_000 });
         assert_eq!(r.run(20_000, |r| r.outcome("a", order).is_some()), begins, "{}", r.show());
         assert_eq!(!r.world.running(&vm()).is_empty(), begins);
     }
@@ -768,4 +768,24 @@ fn the_highest_term_rules_and_is_told_what_is_here() {
     assert!(!r.run(10_000, |r| r.world.running(&vm()).is_empty()));
     r.feed(&host("a"), AgentEvent::Answer(destroy(901, 7)));
     assert!(r.run(10_000, |r| r.world.running(&vm()).is_empty()));
+}
+
+/// Its guest had shut itself down in order to start again when the lease lapsed; the host was fenced, and the VM runs elsewhere.
+#[test]
+fn a_guest_that_wanted_to_start_again_before_a_fence_is_not_made_anew_after_it() {
+    let mut r = Rack::new();
+    let diskless = || VmSpec { disks: vec![], ..spec() };
+    assert_eq!(r.done("a", 1, Act::Start { vm: diskless(), disks: vec![] }), "Ok");
+    let until_ms = r.now_ms - 1;
+    r.restart_lease("a", KeptLease { until_ms, ..lease() });
+    r.world.guest_ends(&host("a"), &vm(), DomainState::Shutdown, true);
+    r.run(50_000, |_| false);
+    assert_eq!(r.done("b", 2, Act::Start { vm: diskless(), disks: vec![] }), "Ok");
+    // It is given another account, and logs in with it: seconds.
+    let heartbeat = Some(Heartbeat { access: access("other"), ..lease().heartbeat });
+    r.feed(&host("a"), AgentEvent::Answer(ReportAnswer { report_ms: 2_000, heartbeat, ..ReportAnswer::default() }));
+    r.run(3_000, |_| false);
+    r.feed(&host("a"), AgentEvent::Renewed { user: "other".into(), begun_ms: 900_000 });
+    r.run(30_000, |_| false);
+    assert_eq!(r.world.running(&vm()), vec![host("b")]);
 }

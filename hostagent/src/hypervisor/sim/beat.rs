@@ -76,7 +76,7 @@ impl World {
         if self.lets_in(access, host) && !beat.cut_off && !beat.stopped {
             let slot = Slot { host: host.clone(), boot, counter: self.now_ms };
             self.slots.insert(given.slot, slot);
-            let event = AgentEvent::Renewed { user: access.user.clone(), until_ms: self.now_ms + given.lease_ms };
+            let event = AgentEvent::Renewed { user: access.user.clone(), begun_ms: self.now_ms };
             self.tell(host, agent, event);
         }
         self.push(self.now_ms + given.write_ms, Due::Beat { host: host.clone(), agent, turn });
