@@ -280,8 +280,9 @@ impl Rack {
         if self.hosts.get(host).is_none_or(|record| record.fence != Some(Fence::Done)) {
             return;
         }
-        // While VMs of it still end their moves it stays as it is: their records are to say first that they are gone.
-        if self.vms_of(host).iter().any(|vm| self.may_run(vm)) {
+        // While VMs of it still end their moves it stays as it is: their records are to say first that they are gone. What a backup says of
+        // moves ends nothing, and amid the survey the host is to be heard.
+        if !self.surveying() && self.vms_of(host).iter().any(|vm| self.may_run(vm)) {
             return;
         }
         self.says_it_was_on(host, now);

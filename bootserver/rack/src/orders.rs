@@ -93,7 +93,7 @@ impl Rack {
             Purpose::Target(r#move) => self.target_order_ended(r#move, outcome, now),
             // Whether it is gone is for the next survey to say.
             Purpose::Orphan(vm) if outcome.result.is_ok() => self.has_logged_out(host, &vm),
-            Purpose::Orphan(_) => {}
+            Purpose::Orphan(vm) => self.orphan_stays(&vm, host, outcome, now),
             Purpose::Reboot => self.reboot_ended(host, outcome, now),
             Purpose::Console { reply, .. } => {
                 let answer = match outcome.result {

@@ -173,8 +173,12 @@ impl Rack {
         if self.recovery.is_none() {
             return;
         }
-        let mut missing: BTreeSet<DiskId> =
-            self.disks.values().filter(|record| record.ready).map(|record| record.name.clone()).collect();
+        let mut missing: BTreeSet<DiskId> = self
+            .disks
+            .values()
+            .filter(|r| r.ready || is_heartbeat(&r.name))
+            .map(|record| record.name.clone())
+            .collect();
         for disk in self.disks.ids() {
             if let Some(record) = self.disks.edit(&disk) {
                 record.grants.clear();

@@ -428,7 +428,16 @@ impl Rack {
             }
             (MovePhase::Activating, Err(failure)) => self.again(id, false, failure.detail, now),
             (MovePhase::Aborting, Err(failure)) if failure.kind != FailureKind::NoDomain => {
-                self.again(id, false, failure.detail, now);
+                let runs_nowhere = self.phase_is(&vm, VmPhase::Unknown) || self.phase_is(&vm, VmPhase::Stopped);
+                if self.is_external() || !runs_nowhere {
+                    return self.again(id, false, failure.detail, now);
+                }
+                // Lost with its source: what was received of it never ran, is cut off its disks next, and stale by its epoch.
+                self.move_warn(id, now, format!("{}; {vm} runs nowhere and does not wait for that", failure.detail));
+                self.guests.entry(vm).or_default().failed_on.insert(target);
+                if let Some(record) = self.moves.edit(&id) {
+                    record.target_order = None;
+                }
             }
             (MovePhase::Aborting, _) => {
                 if let Some(record) = self.moves.edit(&id) {

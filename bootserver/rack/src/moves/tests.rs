@@ -267,6 +267,73 @@ fn a_guest_that_its_move_has_lost_does_not_wait_for_a_source_that_cannot_be_clea
 }
 
 #[test]
+fn a_guest_that_was_lost_with_its_source_does_not_wait_for_a_target_that_cannot_be_cleared() {
+    for fenced in [false, true] {
+        let mut two = Two::new(policy());
+        two.copying();
+        // The source is reset amid the copying, and is there again at once; or it is silent until it is fenced, and is there again after 90 s.
+        two.domains[0].clear();
+        if !fenced {
+            let (boot, effects) = two.bench.boots(mac(1), "k1", 9);
+            two.boots[0] = boot;
+            two.storage(effects);
+        }
+        // What the target has received so far is dying, and Xen does not end it: every order to clear it away fails.
+        two.domains[1][0].state = DomainState::Dying;
+        two.underway[1].clear();
+        let mut failed = Vec::new();
+        for round in 0..300 {
+            let mut effects = two.report(1, std::mem::take(&mut failed));
+            if !fenced || round > 80 {
+                effects.extend(two.report(0, vec![]));
+            }
+            let read_mono_ms = two.bench.now.mono_ms;
+            effects.extend(two.bench.apply(Event::Heartbeats { read_mono_ms, slots: Vec::new() }));
+            effects.extend(two.bench.apply(Event::Tick));
+            failed = orders(&effects)
+                .iter()
+                .filter(|order| matches!(order.act, Act::AbortReceive { .. } | Act::Destroy { .. }))
+                .map(|order| outcome(order, Err(FailureKind::Tool)))
+                .collect();
+            two.storage(effects);
+        }
+        let source = two.bench.rack.hosts.get(&HostId::of(mac(1))).expect("it is there");
+        assert_eq!(source.fence, None, "fenced {fenced}: it reports again, and is not used");
+        let view = two.bench.rack.view(two.bench.now);
+        let (vm, phase) = (&view.vms[0], view.moves[0].phase);
+        let expected = (MovePhase::Aborted, VmPhase::Starting, Some(HostId::of(mac(1))));
+        assert_eq!((phase, vm.phase, vm.owner.clone()), expected, "fenced {fenced}: {}", vm.note);
+    }
+}
+
+#[test]
+fn a_vm_is_not_kept_on_a_host_that_cannot_clear_away_what_is_left_of_it() {
+    let mut two = Two::new(policy());
+    let effects = two.lose_at_target();
+    two.storage(effects);
+    two.domains[0][0].state = DomainState::Dying;
+    let release = orders(&two.report(0, vec![])).remove(0);
+    // For this moment no other host can take it.
+    two.lease = LeaseState::Lapsed;
+    two.report(1, vec![]);
+    let effects = two.report(0, vec![outcome(&release, Err(FailureKind::Tool))]);
+    let mut failed = orders(&effects);
+    two.lease = LeaseState::Valid;
+    for _ in 0..300 {
+        let ended = failed.iter().filter(|order| matches!(order.act, Act::Destroy { .. }));
+        let ended = ended.map(|order| outcome(order, Err(FailureKind::Tool))).collect();
+        let mut effects = two.report(0, ended);
+        failed = orders(&effects);
+        effects.extend(two.report(1, vec![]));
+        effects.extend(two.bench.apply(Event::Tick));
+        two.storage(effects);
+    }
+    let vm = two.bench.rack.view(two.bench.now).vms.remove(0);
+    let expected = (VmPhase::Starting, Some(HostId::of(mac(2))));
+    assert_eq!((vm.phase, vm.owner), expected, "{:?}", vm.note);
+}
+
+#[test]
 fn a_stream_that_breaks_calls_the_move_off() {
     let mut two = Two::new(policy());
     let (_, send) = two.copying();

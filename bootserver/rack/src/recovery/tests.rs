@@ -248,3 +248,169 @@ fn a_heartbeat_disk_that_was_lost_is_made_anew_before_the_survey_ends() {
     bench.apply(Event::Tick);
     assert!(!bench.rack.surveying(), "{:?}", bench.rack.survey_note());
 }
+
+/// What the hosts of these tests would say, and what the storage does.
+struct Amid {
+    bench: Bench,
+    seq: u64,
+    /// Jobs fail for want of the disk.
+    lost: bool,
+}
+
+impl Amid {
+    fn done(&mut self, effects: Vec<Effect>) -> Vec<proto::agent::Order> {
+        let mut told = Vec::new();
+        for effect in effects {
+            match effect {
+                Effect::Storage { job, op } => {
+                    let gone = self.lost && op.disk().as_str() != proto::heartbeat::DISK;
+                    let result = if gone { Err("no such file".to_owned()) } else { Ok(()) };
+                    let more = self.bench.apply(Event::StorageDone { job, result });
+                    told.extend(self.done(more));
+                }
+                Effect::Answer { answer: Answer::Report(Ok(answer)), .. } => told.extend(answer.orders),
+                _ => {}
+            }
+        }
+        told
+    }
+
+    /// A host reports with these guests, each under epoch 3; what the hosts are told.
+    fn report(
+        &mut self,
+        number: u8,
+        boot: &str,
+        key: &str,
+        vms: &[&str],
+        ended: &[proto::OrderId],
+    ) -> Vec<proto::agent::Order> {
+        self.seq += 1;
+        self.bench.after(1000);
+        let guest = |name: &&str| KnownGuest { spec: spec(name), floor: Epoch(3), r#move: None, received: false };
+        let heard = HostSurvey { guests: vms.iter().map(guest).collect(), inventory: Some(inventory()) };
+        let domains = vms.iter().map(|name| domain(name, 3, DomainState::Paused, Part::Resident)).collect();
+        let outcomes =
+            ended.iter().map(|id| proto::agent::OrderOutcome { id: *id, result: Ok(proto::agent::Done::Ok) });
+        let (term, survey) = (self.bench.rack.term(), self.bench.rack.surveying().then(|| Box::new(heard)));
+        let report = Report { domains, outcomes: outcomes.collect(), term, survey, ..alive(boot, self.seq) };
+        let host = HostId::of(mac(number));
+        let from = Ipv4Addr::new(10, 77, 0, 60 + number);
+        let caller = Caller { key: key.to_owned(), issued_ms: self.bench.now.unix_ms, from };
+        let effects = self.bench.ask(|reply| Event::Report { reply, host, caller, report }).1;
+        let mut told = self.done(effects);
+        let effects = self.bench.apply(Event::Tick);
+        told.extend(self.done(effects));
+        told
+    }
+}
+
+fn found_of(disk: &str, hosts: &[u8]) -> FoundDisk {
+    let way = |number: &u8| {
+        let way = Way { user: format!("{number} as before"), secret: Secret("s".to_owned()) };
+        (HostId::of(mac(*number)), way)
+    };
+    FoundDisk { disk: disk.parse().expect("a name"), size_mib: 64, ways: hosts.iter().map(way).collect() }
+}
+
+#[test]
+fn a_vm_that_ran_on_when_its_disk_was_lost_is_stopped_with_the_reason() {
+    let (bench, boot) = restored();
+    let mut all = Amid { bench, seq: 10, lost: true };
+    if let Some(disk) = all.bench.rack.disks.edit(&"a-0".parse().expect("a name")) {
+        (disk.ready, disk.doing) = (true, None);
+    }
+    // The state was lost with the disks in it; the guest is there still.
+    let effects = all.bench.apply(Event::StorageFound(Vec::new()));
+    all.done(effects);
+    let mut ended = Vec::new();
+    let mut there: &[&str] = &["a"];
+    for _ in 0..120 {
+        for order in all.report(1, &boot, "k1", there, &ended) {
+            if matches!(order.act, proto::agent::Act::Destroy { .. }) {
+                there = &[];
+            }
+            ended.push(order.id);
+        }
+    }
+    assert!(!all.bench.rack.surveying() && there.is_empty());
+    let vm = all.bench.rack.view(all.bench.now).vms.remove(0);
+    assert!(vm.note.contains("its disk a-0 is not on the storage"), "{:?}, {:?}", vm.phase, vm.note);
+    assert_eq!((vm.phase, vm.run), (VmPhase::Stopped, false));
+}
+
+#[test]
+fn a_host_that_was_fenced_amid_the_survey_and_is_back_is_heard_whatever_the_backup_says_of_moves() {
+    for moves in [false, true] {
+        let (bench, boot) = restored();
+        let mut all = Amid { bench, seq: 10, lost: false };
+        let (a, host): (proto::VmId, _) = ("a".parse().expect("a name"), HostId::of(mac(1)));
+        if moves {
+            // The backup was taken amid a move of a.
+            let id = proto::MoveId(1);
+            let mut record =
+                crate::record::MoveRecord::begun(id, a.clone(), (host.clone(), HostId::of(mac(3))), Epoch(2), 0);
+            record.view.phase = proto::view::MovePhase::Copying;
+            all.bench.rack.moves.put(record);
+            all.bench.rack.set_owner(&a, &host, Epoch(2));
+            let record = all.bench.rack.vms.edit(&a).expect("it is there");
+            (record.phase, record.r#move) = (VmPhase::Moving, Some(id));
+        }
+        // After it b was made there.
+        let beats = proto::heartbeat::DISK;
+        let found = vec![found_of("a-0", &[1]), found_of("b-0", &[1]), found_of(beats, &[1, 2])];
+        let effects = all.bench.apply(Event::StorageFound(found));
+        all.done(effects);
+        // The first host can be reached by nobody for a minute. The second lives, and has yet to report.
+        for counter in 1..60 {
+            all.bench.after(1000);
+            let slot = |number: u8, counter| Slot { host: HostId::of(mac(number)), boot: "b".to_owned(), counter };
+            let slots = vec![(0, slot(1, 7)), (1, slot(2, counter))];
+            let read_mono_ms = all.bench.now.mono_ms;
+            let effects = all.bench.apply(Event::Heartbeats { read_mono_ms, slots });
+            all.done(effects);
+            let effects = all.bench.apply(Event::Tick);
+            all.done(effects);
+        }
+        let fence = |all: &Amid| all.bench.rack.hosts.get(&host).expect("it is there").fence;
+        assert_eq!(fence(&all), Some(Fence::Done));
+        // It is back, and says what it has, before the other does.
+        for _ in 0..3 {
+            all.report(1, &boot, "k1", &["b"], &[]);
+        }
+        assert!(all.bench.rack.surveying());
+        all.report(2, "second", "k2", &[], &[]);
+        assert!(!all.bench.rack.surveying(), "{:?}", all.bench.rack.survey_note());
+        let known = all.bench.rack.vms.contains(&"b".parse().expect("a name"));
+        assert!(known, "moves {moves}: b is lost, though its host has told of it; its fence is {:?}", fence(&all));
+    }
+}
+
+#[test]
+fn a_heartbeat_disk_that_was_lost_is_made_anew_also_after_a_restart_amid() {
+    let (mut bench, _) = restored();
+    let name: DiskId = proto::heartbeat::DISK.parse().expect("a name");
+    let disk = bench.rack.disks.get(&"a-0".parse().expect("a name")).expect("it is kept").clone();
+    // The server was started again while it was being made.
+    bench.rack.disks.put(DiskRecord {
+        name: name.clone(),
+        vm: None,
+        ready: false,
+        doing: Some(DiskDoing::Create),
+        ..disk
+    });
+    let mut all = Amid { bench, seq: 10, lost: false };
+    let effects = all.bench.apply(Event::StorageFound(found(&["a-0"])));
+    all.done(effects);
+    // The host is dead.
+    for _ in 0..200 {
+        all.bench.after(1000);
+        if all.bench.rack.disks.get(&name).is_some_and(|disk| disk.ready) {
+            let read_mono_ms = all.bench.now.mono_ms;
+            let effects = all.bench.apply(Event::Heartbeats { read_mono_ms, slots: Vec::new() });
+            all.done(effects);
+        }
+        let effects = all.bench.apply(Event::Tick);
+        all.done(effects);
+    }
+    assert!(!all.bench.rack.surveying(), "{:?}", all.bench.rack.survey_note());
+}

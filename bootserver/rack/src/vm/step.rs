@@ -235,6 +235,8 @@ impl Rack {
             return;
         }
         let Some(doing) = record.doing else { return };
+        // Why it had to go is still to be seen when it has gone.
+        let stays = if doing == VmDoing::Destroy { record.note.clone() } else { String::new() };
         if let Some(record) = self.vms.edit(vm) {
             record.order = None;
             record.doing = None;
@@ -242,11 +244,11 @@ impl Rack {
         self.touch_vm(vm);
         let stale = matches!(&outcome.result, Err(failure) if failure.kind == FailureKind::StaleEpoch);
         let note = match outcome.result {
-            Ok(_) => String::new(),
+            Ok(_) => stays,
             Err(failure) => {
                 let gone = failure.kind == FailureKind::NoDomain;
                 if gone && matches!(doing, VmDoing::Shutdown | VmDoing::Destroy) {
-                    String::new()
+                    stays
                 } else {
                     let what = match doing {
                         VmDoing::Start => "start",
@@ -292,6 +294,25 @@ impl Rack {
             (VmDoing::Shutdown, false) | (VmDoing::Destroy, _) => {}
             (VmDoing::Pause | VmDoing::Unpause, true) => {}
         }
+    }
+
+    /// What is left of a VM on its new host could not be taken away. If its start waits for that, it is tried elsewhere.
+    pub(crate) fn orphan_stays(&mut self, vm: &VmId, host: &HostId, outcome: OrderOutcome, now: Now) {
+        let Some(failure) = outcome.result.err().filter(|failure| failure.kind != FailureKind::NoDomain) else {
+            return;
+        };
+        let waits = |r: &&VmRecord| r.phase == VmPhase::Starting && r.order.is_none() && r.owner.as_ref() == Some(host);
+        if self.vms.get(vm).filter(waits).is_none() {
+            return;
+        }
+        let note = format!("{host} cannot take away what is left of {vm}: {}", failure.detail);
+        self.vm_warn(vm, now, note.clone());
+        if let Some(record) = self.vms.edit(vm) {
+            (record.doing, record.note) = (None, note.chars().take(500).collect());
+        }
+        self.back_off(vm, now);
+        self.guests.entry(vm.clone()).or_default().failed_on.insert(host.clone());
+        self.set_phase(vm, VmPhase::Stopped, now);
     }
 
     /// Whether a VM's start has failed on a host since it ran last, or what a move left of it there stands in its way.
