@@ -234,6 +234,12 @@ impl Rack {
             }
             self.do_disk(&beats, now);
         }
+        for disk in &missing {
+            if let Some(record) = self.disks.edit(disk) {
+                record.failure =
+                    format!("disk {disk} is not on the storage; it was deleted after the backup, or is lost");
+            }
+        }
         if let Some(survey) = &mut self.recovery {
             survey.missing = Some(missing);
         }

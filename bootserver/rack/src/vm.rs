@@ -347,7 +347,6 @@ impl Rack {
         }
         if let Some(record) = self.vms.edit(vm) {
             record.run = false;
-            record.note.clear();
         }
         self.begin_destroy(vm, &owner, now);
         self.vm_info(vm, now, format!("{vm} is being destroyed"));

@@ -45,8 +45,8 @@ pub(super) struct Lease {
     until_ms: Option<u64>,
     /// How often it was had again after a lapse.
     terms: u64,
-    /// As [`Lease::under`] when it was valid last: what runs, runs under that.
-    ran_under: Option<String>,
+    /// As told when a write last gave the lease: what runs, runs under that account.
+    written: Option<Heartbeat>,
     /// Next look at a host whose lease has lapsed.
     look_at_ms: u64,
     /// When nothing was last seen to run, since the lease lapsed.
@@ -58,8 +58,7 @@ impl Lease {
     pub(super) fn of(kept: Option<KeptLease>) -> Self {
         let terms = kept.as_ref().map_or(0, |kept| kept.terms);
         let (heartbeat, until_ms) = kept.map(|kept| (kept.heartbeat, kept.until_ms)).unzip();
-        let lease = Self { heartbeat, until_ms, terms, ..Self::default() };
-        Self { ran_under: lease.under(), ..lease }
+        Self { written: heartbeat.clone(), heartbeat, until_ms, terms, ..Self::default() }
     }
 
     pub(super) fn state(&self, now_ms: u64) -> LeaseState {
@@ -78,8 +77,17 @@ impl Lease {
     /// What guests are held under: what was held under the same goes on when the lease is valid again. That is the CHAP user, where a fence cuts
     /// that one; where it cannot, each lapse is the end of something.
     pub(super) fn under(&self) -> Option<String> {
-        let Heartbeat { access, cuttable, .. } = self.heartbeat.as_ref()?;
-        Some(if *cuttable { access.user.clone() } else { format!("{} {}", access.user, self.terms) })
+        self.heartbeat.as_ref().map(|heartbeat| self.named(heartbeat))
+    }
+
+    /// The same of what was written under last. What was told since, and has not been written under, says nothing of what runs: by then all may
+    /// have been taken away.
+    fn ran_under(&self) -> Option<String> {
+        self.written.as_ref().map(|heartbeat| self.named(heartbeat))
+    }
+
+    fn named(&self, Heartbeat { access, cuttable, .. }: &Heartbeat) -> String {
+        if *cuttable { access.user.clone() } else { format!("{} {}", access.user, self.terms) }
     }
 
     /// When something is to be done at the latest.
@@ -108,8 +116,9 @@ impl Agent {
                 if let Some(until_ms) = self.lease.until_ms.as_mut().filter(|_| shorter_ms > 0) {
                     *until_ms = until_ms.saturating_sub(shorter_ms);
                     let (until_ms, terms) = (*until_ms, self.lease.terms);
-                    // Under the account that was written under: an agent that is restarted takes what runs to run under the one that is kept.
-                    let heartbeat = Heartbeat { access: old.access.clone(), ..new.clone() };
+                    // An agent that is restarted takes what runs to run under the account that is kept.
+                    let access = self.lease.written.as_ref().unwrap_or(old).access.clone();
+                    let heartbeat = Heartbeat { access, ..new.clone() };
                     self.actions.push(AgentAction::KeepLease(KeptLease { heartbeat, until_ms, terms }));
                 }
                 // Xen's timer still runs by the old length.
@@ -137,11 +146,12 @@ impl Agent {
                 self.waiting.clear();
             }
         }
+        // One that came too late gives no lease, and says nothing of what ran before.
         if self.leased(now_ms) {
-            self.lease.ran_under = self.lease.under();
+            self.lease.written = Some(heartbeat.clone());
+            let terms = self.lease.terms;
+            self.actions.push(AgentAction::KeepLease(KeptLease { heartbeat, until_ms, terms }));
         }
-        let terms = self.lease.terms;
-        self.actions.push(AgentAction::KeepLease(KeptLease { heartbeat, until_ms, terms }));
         if before != self.lease.state(now_ms) {
             self.report_wanted = true;
         }
@@ -217,8 +227,8 @@ impl Agent {
                 survey.domains.iter().any(|d| d.vm == *vm && d.is_resident() && runs(d))
             })
         };
-        // Not what was told since, and has not been written under: by then all may have been taken away. What was held before stays so.
-        let under = self.lease.ran_under.clone();
+        // What was held before stays held under that.
+        let under = self.lease.ran_under();
         let notes: Vec<_> = self.notes.values().filter(|n| runs(&n.vm)).cloned().collect();
         for mut note in notes {
             if let Some(guest) = &mut note.guest
@@ -528,5 +538,51 @@ mod tests {
         // Begun at 3,000, and in the queue behind the answer.
         agent.apply(renewed("u1", 3_000), 3_003);
         assert!(agent.leased(23_000) && !agent.leased(24_000));
+    }
+
+    /// Restarts an agent with what it has kept, and lets it look in vain; whether the guest, which stands paused by order, is let go under `u2`.
+    fn is_let_go_after_restart(agent: &Agent, kept: KeptLease) -> bool {
+        let notes = vec![agent.note(&vm()).cloned().expect("it has one")];
+        let mut again = Agent::new("boot".into(), notes, Some(kept));
+        let answer = ReportAnswer { report_ms: 2_000, heartbeat: Some(heartbeat("u2")), ..ReportAnswer::default() };
+        again.apply(AgentEvent::Tick, 200_000);
+        again.apply(AgentEvent::Answer(answer), 200_001);
+        for (wanted, held) in [(JobFor::Look, false), (JobFor::Hold, true)] {
+            let jobs: Vec<Job> = again.jobs.iter().filter(|(_, of)| **of == wanted).map(|(job, _)| *job).collect();
+            for job in jobs {
+                let why = crate::agent::failure(FailureKind::Tool, "looking at the host: Cannot allocate memory");
+                let result = if held { Ok(Completion::Held { running: 0 }) } else { Err(why) };
+                again.apply(AgentEvent::Done { job, result }, 200_002);
+            }
+        }
+        begun(&again.apply(renewed("u2", 200_500), 200_600), &Op::Unpause { vm: vm() }).is_some()
+    }
+
+    /// What is kept is the account that was written under when the lease was valid, so that a restarted agent knows what ran under it.
+    #[test]
+    fn an_account_that_gave_no_lease_yet_is_not_kept() {
+        let told = |lease_ms| {
+            let heartbeat = Some(Heartbeat { lease_ms, ..heartbeat("u2") });
+            AgentEvent::Answer(ReportAnswer { report_ms: 2_000, heartbeat, ..ReportAnswer::default() })
+        };
+        // The first write under it comes back too late; or the lease becomes shorter before there is one.
+        let cases = [
+            [(told(20_000), 70_000), (renewed("u2", 71_000), 95_000)],
+            [(told(20_000), 70_000), (told(15_000), 71_000)],
+        ];
+        for events in cases {
+            let mut agent = leased();
+            lapse(&mut agent);
+            agent.not_held(&vm());
+            let mut kept = KeptLease { heartbeat: heartbeat("u1"), until_ms: 20_000, terms: 0 };
+            for (event, now_ms) in events {
+                for action in agent.apply(event, now_ms) {
+                    if let AgentAction::KeepLease(new) = action {
+                        kept = new;
+                    }
+                }
+            }
+            assert!(!is_let_go_after_restart(&agent, kept.clone()), "{kept:?}");
+        }
     }
 }

@@ -513,3 +513,40 @@ fn on_a_san_the_source_lets_go_before_the_target_runs() {
     let effects = two.report(1, vec![]);
     assert!(matches!(orders(&effects).remove(0).act, Act::Activate { .. }));
 }
+
+/// The store is behind what was acknowledged: the host has the guest under a later epoch than the store knows, with its ways.
+#[test]
+fn a_host_that_knows_a_later_epoch_is_not_passed_over() {
+    let mut two = Two::new(policy());
+    let name: proto::VmId = "a".parse().expect("a name");
+    let vm = two.bench.rack.vms.edit(&name).expect("it is there");
+    (vm.phase, vm.run) = (VmPhase::Stopped, true);
+    two.bench.rack.disks.edit(&"a-0".parse().expect("a name")).expect("it is there").grants.clear();
+    two.domains[0] = vec![domain("a", 7, DomainState::Running, Part::Resident)];
+    two.lease = LeaseState::Lapsed;
+    two.report(1, vec![]);
+    let mut failed = Vec::new();
+    let mut started = false;
+    for round in 0..60 {
+        if round == 10 {
+            two.lease = LeaseState::Valid;
+        }
+        let mut effects = two.report(0, std::mem::take(&mut failed));
+        let said = orders(&effects);
+        failed = said
+            .iter()
+            .filter(|order| matches!(order.act, Act::Destroy { .. }))
+            .map(|order| outcome(order, Err(FailureKind::StaleEpoch)))
+            .collect();
+        let second = two.report(1, vec![]);
+        started |= orders(&second).iter().any(|order| matches!(order.act, Act::Start { .. }));
+        effects.extend(second);
+        effects.extend(two.bench.apply(Event::Tick));
+        started |= orders(&effects).iter().any(|order| matches!(order.act, Act::Start { .. }));
+        let last = two.storage(effects);
+        started |= orders(&last).iter().any(|order| matches!(order.act, Act::Start { .. }));
+    }
+    let vm = two.bench.rack.view(two.bench.now).vms.remove(0);
+    assert!(!started, "a second one is started: {:?} {:?} {:?}", vm.phase, vm.owner, vm.note);
+    assert_eq!(vm.phase, VmPhase::Failed, "{:?} {:?}", vm.owner, vm.note);
+}

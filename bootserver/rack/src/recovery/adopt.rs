@@ -6,7 +6,7 @@
 //! | of a VM the hosts show | it becomes |
 //! |---|---|
 //! | one guest of the highest epoch, with its ways to its disks | what runs there, under that epoch |
-//! | a guest that was cut off from its disks | destroyed; only when it is gone is the VM Stopped, and started anew if its disks are there |
+//! | a guest that was cut off from its disks | destroyed; only when it is gone is the VM Stopped, or Failed if a disk of it is not there |
 //! | a guest that was sent away and stands still, with its ways | a move that is called off: it goes on there |
 //! | one that was received whole, and no such source | a move past its commit: it is let run there |
 //! | nothing | Stopped, under an epoch above all that were ever given |
@@ -63,24 +63,9 @@ impl Seen {
 
 /// What becomes of a VM.
 enum Fate {
-    Runs {
-        host: HostId,
-        epoch: Epoch,
-        phase: VmPhase,
-    },
-    Moves {
-        id: MoveId,
-        phase: MovePhase,
-        source: HostId,
-        target: HostId,
-        epoch: Epoch,
-    },
-    /// And is not started anew while this disk is not there.
-    Goes {
-        host: HostId,
-        epoch: Epoch,
-        lacks: Option<DiskId>,
-    },
+    Runs { host: HostId, epoch: Epoch, phase: VmPhase },
+    Moves { id: MoveId, phase: MovePhase, source: HostId, target: HostId, epoch: Epoch },
+    Goes { host: HostId, epoch: Epoch },
     Stopped,
     Lacks(DiskId),
     Doubled(String),
@@ -188,7 +173,6 @@ impl Rack {
         let ways = || record.spec.disks.iter().filter_map(|disk| self.disks.get(disk)).flat_map(|d| d.grants.keys());
         let granted = |disk: &DiskId, host: &HostId| self.disks.get(disk).is_some_and(|d| d.grants.contains_key(host));
         let reaches = |one: &&Seen| record.spec.disks.iter().all(|disk| granted(disk, &one.host));
-        let lacks = record.spec.disks.iter().find(|disk| missing.contains(disk)).cloned();
 
         let whole: Vec<&Seen> = seen.iter().filter(|one| one.lives()).filter(reaches).collect();
         if let Some(epoch) = whole.iter().filter_map(|one| one.epoch()).max() {
@@ -205,7 +189,7 @@ impl Rack {
         // One that may run, though cut off, is gone before another is begun.
         if let Some(one) = seen.iter().filter(|one| one.lives()).max_by_key(|one| one.epoch()) {
             let epoch = one.epoch().unwrap_or_default().max(record.epoch);
-            return Fate::Goes { host: one.host.clone(), epoch, lacks };
+            return Fate::Goes { host: one.host.clone(), epoch };
         }
         let far = |than: &HostId| {
             let others = seen.iter().map(|one| &one.host).chain(ways()).chain(self.hosts.values().map(|host| &host.id));
@@ -220,7 +204,10 @@ impl Rack {
         if let Some((id, epoch, target, source)) = newest(Seen::received).and_then(begun) {
             return Fate::Moves { id, phase: MovePhase::Activating, source, target, epoch };
         }
-        lacks.map_or(Fate::Stopped, Fate::Lacks)
+        match record.spec.disks.iter().find(|disk| missing.contains(disk)) {
+            Some(disk) => Fate::Lacks(disk.clone()),
+            None => Fate::Stopped,
+        }
     }
 
     fn meet(&mut self, vm: &VmId, fate: Fate, now: Now) {
@@ -241,21 +228,16 @@ impl Rack {
                 }
                 self.go_on_with_move(vm, id, (phase, source, target, epoch), now);
             }
-            Fate::Goes { host, epoch, lacks } => {
+            Fate::Goes { host, epoch } => {
                 self.set_owner(vm, &host, epoch);
-                let then = lacks.as_ref().map_or("it is started anew when it is gone".to_owned(), not_there);
-                self.vm_warn(vm, now, format!("{vm} on {host} was cut off from its disks; {then}"));
-                if lacks.is_some()
-                    && let Some(record) = self.vms.edit(vm)
-                {
-                    // No host could start it. Who brings the disk back starts it.
-                    (record.run, record.note) = (false, then);
-                }
+                let text = format!("{vm} on {host} was cut off from its disks; it is started anew when it is gone");
+                self.vm_warn(vm, now, text);
                 self.begin_destroy(vm, &host, now);
             }
             Fate::Lacks(disk) => {
                 self.raise_epoch(vm);
-                self.vm_failed(vm, not_there(&disk), now);
+                let note = self.disks.get(&disk).map(|record| record.failure.clone()).unwrap_or_default();
+                self.vm_failed(vm, note, now);
             }
             Fate::Doubled(hosts) => {
                 let note = format!("{hosts} both show it under one epoch; nothing is done with either");
@@ -315,8 +297,4 @@ impl Rack {
         self.transits.insert(id, Transit::default());
         self.move_info(id, now, format!("the move of {vm} is taken up where it was found"));
     }
-}
-
-fn not_there(disk: &DiskId) -> String {
-    format!("its disk {disk} is not on the storage; it was deleted after the backup, or is lost")
 }

@@ -313,7 +313,7 @@ fn found_of(disk: &str, hosts: &[u8]) -> FoundDisk {
 }
 
 #[test]
-fn a_vm_that_ran_on_when_its_disk_was_lost_is_stopped_with_the_reason() {
+fn a_vm_that_ran_on_when_its_disk_was_lost_fails_with_the_reason() {
     let (bench, boot) = restored();
     let mut all = Amid { bench, seq: 10, lost: true };
     if let Some(disk) = all.bench.rack.disks.edit(&"a-0".parse().expect("a name")) {
@@ -334,8 +334,8 @@ fn a_vm_that_ran_on_when_its_disk_was_lost_is_stopped_with_the_reason() {
     }
     assert!(!all.bench.rack.surveying() && there.is_empty());
     let vm = all.bench.rack.view(all.bench.now).vms.remove(0);
-    assert!(vm.note.contains("its disk a-0 is not on the storage"), "{:?}, {:?}", vm.phase, vm.note);
-    assert_eq!((vm.phase, vm.run), (VmPhase::Stopped, false));
+    assert!(vm.note.contains("disk a-0 is not on the storage"), "{:?}, {:?}", vm.phase, vm.note);
+    assert_eq!(vm.phase, VmPhase::Failed);
 }
 
 #[test]

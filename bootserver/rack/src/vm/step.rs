@@ -50,6 +50,11 @@ impl Rack {
 
     fn step_stopped(&mut self, vm: &VmId, record: &VmRecord, now: Now) {
         let cut = self.cut_all_but(vm, None, now);
+        // It ran on when its disk was lost, and is gone by now: no host could start it.
+        let lost = record.spec.disks.iter().filter_map(|disk| self.disks.get(disk)).find(|d| !d.failure.is_empty());
+        if let Some(note) = lost.filter(|_| cut).map(|disk| disk.failure.clone()) {
+            return self.vm_failed(vm, note, now);
+        }
         let waits = self.guests.get(vm).and_then(|guest| guest.again_mono_ms).is_some_and(|at| at > now.mono_ms);
         if !record.run || !cut || waits || record.r#move.is_some() || self.frozen() || self.awaits_its_turn(vm, now) {
             return;
@@ -235,8 +240,6 @@ impl Rack {
             return;
         }
         let Some(doing) = record.doing else { return };
-        // Why it had to go is still to be seen when it has gone.
-        let stays = if doing == VmDoing::Destroy { record.note.clone() } else { String::new() };
         if let Some(record) = self.vms.edit(vm) {
             record.order = None;
             record.doing = None;
@@ -244,11 +247,11 @@ impl Rack {
         self.touch_vm(vm);
         let stale = matches!(&outcome.result, Err(failure) if failure.kind == FailureKind::StaleEpoch);
         let note = match outcome.result {
-            Ok(_) => stays,
+            Ok(_) => String::new(),
             Err(failure) => {
                 let gone = failure.kind == FailureKind::NoDomain;
                 if gone && matches!(doing, VmDoing::Shutdown | VmDoing::Destroy) {
-                    stays
+                    String::new()
                 } else {
                     let what = match doing {
                         VmDoing::Start => "start",
@@ -304,6 +307,10 @@ impl Rack {
         let waits = |r: &&VmRecord| r.phase == VmPhase::Starting && r.order.is_none() && r.owner.as_ref() == Some(host);
         if self.vms.get(vm).filter(waits).is_none() {
             return;
+        }
+        if failure.kind == FailureKind::StaleEpoch {
+            // As with a start: nothing may be concluded from a store that is behind.
+            return self.vm_failed(vm, format!("{host} knows a later owner of {vm} than the store does"), now);
         }
         let note = format!("{host} cannot take away what is left of {vm}: {}", failure.detail);
         self.vm_warn(vm, now, note.clone());
