@@ -8,8 +8,8 @@
 //!     |                         |         owner, epoch + 1: the point of no return
 //!     +-------------------------+--> Aborting --both sides cleared, target cut--> Aborted
 //! ```
-//! Before the commit every fault ends at the source, after it every step is repeated until it is so, but for a source that
-//! cannot be cleared while the VM runs nowhere: its disks are cut, and the VM is started elsewhere. After a restart the record
+//! Before the commit every fault ends at the source, after it every step is repeated until it is so. But no side that cannot be
+//! cleared is waited for while the VM runs nowhere: its disks are cut, and the VM is started elsewhere. After a restart the record
 //! says the phase; orders are said again by the same number, storage jobs anew, and the survey tells what was reached.
 
 mod step;

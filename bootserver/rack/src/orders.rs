@@ -92,8 +92,10 @@ impl Rack {
             Purpose::Source(r#move) => self.source_order_ended(r#move, outcome, now),
             Purpose::Target(r#move) => self.target_order_ended(r#move, outcome, now),
             // Whether it is gone is for the next survey to say.
-            Purpose::Orphan(vm) if outcome.result.is_ok() => self.has_logged_out(host, &vm),
-            Purpose::Orphan(vm) => self.orphan_stays(&vm, host, outcome, now),
+            Purpose::Orphan(vm) => match outcome.result {
+                Ok(_) => self.has_logged_out(host, &vm),
+                Err(failure) => self.orphan_stays(&vm, host, failure, now),
+            },
             Purpose::Reboot => self.reboot_ended(host, outcome, now),
             Purpose::Console { reply, .. } => {
                 let answer = match outcome.result {

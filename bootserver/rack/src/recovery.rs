@@ -173,12 +173,8 @@ impl Rack {
         if self.recovery.is_none() {
             return;
         }
-        let mut missing: BTreeSet<DiskId> = self
-            .disks
-            .values()
-            .filter(|r| r.ready || is_heartbeat(&r.name))
-            .map(|record| record.name.clone())
-            .collect();
+        let awaited = self.disks.values().filter(|record| record.ready || is_heartbeat(&record.name));
+        let mut missing: BTreeSet<DiskId> = awaited.map(|record| record.name.clone()).collect();
         for disk in self.disks.ids() {
             if let Some(record) = self.disks.edit(&disk) {
                 record.grants.clear();

@@ -4,10 +4,10 @@ use super::{Rack, about_move};
 use crate::event::Now;
 use crate::orders::Purpose;
 use crate::record::MoveRecord;
-use proto::agent::{Act, Done, FailureKind, OrderOutcome, SignedPermit, Stage};
+use proto::agent::{Act, Done, Failure, FailureKind, OrderOutcome, SignedPermit, Stage};
 use proto::event::Topic;
 use proto::view::{MovePhase, VmPhase};
-use proto::{HostId, MoveId};
+use proto::{HostId, MoveId, VmId};
 
 /// The target has so long to become ready, milliseconds.
 const PREPARE_MS: u64 = 180_000;
@@ -353,19 +353,11 @@ impl Rack {
             },
             (MovePhase::Releasing, result) => match result {
                 Err(failure) if failure.kind != FailureKind::NoDomain => {
-                    let vm = &record.view.vm;
-                    let runs_nowhere = self.phase_is(vm, VmPhase::Unknown) || self.phase_is(vm, VmPhase::Stopped);
-                    if self.is_external() || !runs_nowhere {
-                        return self.again(id, true, failure.detail, now);
+                    if self.leaves_behind(id, &record.view.vm, &done, &failure, now) {
+                        self.end_move(id, MovePhase::Done, now);
+                    } else {
+                        self.again(id, true, failure.detail, now);
                     }
-                    // Its start is not to wait for what may never go: that is cut off its disks, and stale by its epoch.
-                    self.move_warn(
-                        id,
-                        now,
-                        format!("{}; {vm} runs nowhere and does not wait for that", failure.detail),
-                    );
-                    self.guests.entry(vm.clone()).or_default().failed_on.insert(done);
-                    self.end_move(id, MovePhase::Done, now);
                 }
                 _ => self.end_move(id, MovePhase::Done, now),
             },
@@ -428,14 +420,10 @@ impl Rack {
             }
             (MovePhase::Activating, Err(failure)) => self.again(id, false, failure.detail, now),
             (MovePhase::Aborting, Err(failure)) if failure.kind != FailureKind::NoDomain => {
-                let runs_nowhere = self.phase_is(&vm, VmPhase::Unknown) || self.phase_is(&vm, VmPhase::Stopped);
-                if self.is_external() || !runs_nowhere {
-                    return self.again(id, false, failure.detail, now);
-                }
-                // Lost with its source: what was received of it never ran, is cut off its disks next, and stale by its epoch.
-                self.move_warn(id, now, format!("{}; {vm} runs nowhere and does not wait for that", failure.detail));
-                self.guests.entry(vm).or_default().failed_on.insert(target);
-                if let Some(record) = self.moves.edit(&id) {
+                // Lost with its source: what was received of it never ran, and is cut off next.
+                if !self.leaves_behind(id, &vm, &target, &failure, now) {
+                    self.again(id, false, failure.detail, now);
+                } else if let Some(record) = self.moves.edit(&id) {
                     record.target_order = None;
                 }
             }
@@ -446,6 +434,18 @@ impl Rack {
             }
             _ => {}
         }
+    }
+
+    /// Leaves what a host could not clear away, and has hosts without it come first, if the VM runs nowhere: its start is not to wait
+    /// for what may never go. That is cut off its disks, and stale by its epoch. False where it is to be cleared after all, as on a SAN.
+    fn leaves_behind(&mut self, id: MoveId, vm: &VmId, host: &HostId, failure: &Failure, now: Now) -> bool {
+        let runs_nowhere = self.phase_is(vm, VmPhase::Unknown) || self.phase_is(vm, VmPhase::Stopped);
+        let left = runs_nowhere && !self.is_external();
+        if left {
+            self.move_warn(id, now, format!("{}; {vm} runs nowhere and does not wait for that", failure.detail));
+            self.guests.entry(vm.clone()).or_default().failed_on.insert(host.clone());
+        }
+        left
     }
 
     /// A step that must be done failed: once more, by a new order, after a while.

@@ -30,6 +30,12 @@ fn outcome(order: &Order, result: Result<Done, FailureKind>) -> OrderOutcome {
     OrderOutcome { id: order.id, result: result.map_err(|kind| Failure { kind, detail: "it failed".to_owned() }) }
 }
 
+/// Every order to clear a guest away fails.
+fn not_cleared(effects: &[Effect], kind: FailureKind) -> Vec<OrderOutcome> {
+    let clears = |order: &&Order| matches!(order.act, Act::AbortReceive { .. } | Act::Destroy { .. });
+    orders(effects).iter().filter(clears).map(|order| outcome(order, Err(kind))).collect()
+}
+
 impl Two {
     fn new(policy: Policy) -> Self {
         let mut bench = Bench::new(policy);
@@ -86,6 +92,14 @@ impl Two {
         self.domains[1].clear();
         self.underway[1].clear();
         self.report(1, vec![outcome(&activate, Err(FailureKind::NoDomain))])
+    }
+
+    /// The same, and what its source still has is dying: the order to clear that away.
+    fn lose_at_target_beside_a_leftover(&mut self) -> Order {
+        let effects = self.lose_at_target();
+        self.storage(effects);
+        self.domains[0][0].state = DomainState::Dying;
+        orders(&self.report(0, vec![])).remove(0)
     }
 
     fn migrate(&mut self) -> Vec<Effect> {
@@ -244,10 +258,7 @@ fn a_guest_that_its_move_has_lost_starts_again_at_once() {
 #[test]
 fn a_guest_that_its_move_has_lost_does_not_wait_for_a_source_that_cannot_be_cleared() {
     let mut two = Two::new(policy());
-    let effects = two.lose_at_target();
-    two.storage(effects);
-    two.domains[0][0].state = DomainState::Dying;
-    let release = orders(&two.report(0, vec![])).remove(0);
+    let release = two.lose_at_target_beside_a_leftover();
     assert!(matches!(release.act, Act::Release { .. }), "{release:?}");
     let effects = two.report(0, vec![outcome(&release, Err(FailureKind::Tool))]);
     two.check(
@@ -290,11 +301,7 @@ fn a_guest_that_was_lost_with_its_source_does_not_wait_for_a_target_that_cannot_
             let read_mono_ms = two.bench.now.mono_ms;
             effects.extend(two.bench.apply(Event::Heartbeats { read_mono_ms, slots: Vec::new() }));
             effects.extend(two.bench.apply(Event::Tick));
-            failed = orders(&effects)
-                .iter()
-                .filter(|order| matches!(order.act, Act::AbortReceive { .. } | Act::Destroy { .. }))
-                .map(|order| outcome(order, Err(FailureKind::Tool)))
-                .collect();
+            failed = not_cleared(&effects, FailureKind::Tool);
             two.storage(effects);
         }
         let source = two.bench.rack.hosts.get(&HostId::of(mac(1))).expect("it is there");
@@ -309,21 +316,16 @@ fn a_guest_that_was_lost_with_its_source_does_not_wait_for_a_target_that_cannot_
 #[test]
 fn a_vm_is_not_kept_on_a_host_that_cannot_clear_away_what_is_left_of_it() {
     let mut two = Two::new(policy());
-    let effects = two.lose_at_target();
-    two.storage(effects);
-    two.domains[0][0].state = DomainState::Dying;
-    let release = orders(&two.report(0, vec![])).remove(0);
+    let release = two.lose_at_target_beside_a_leftover();
     // For this moment no other host can take it.
     two.lease = LeaseState::Lapsed;
     two.report(1, vec![]);
     let effects = two.report(0, vec![outcome(&release, Err(FailureKind::Tool))]);
-    let mut failed = orders(&effects);
+    let mut failed = not_cleared(&effects, FailureKind::Tool);
     two.lease = LeaseState::Valid;
     for _ in 0..300 {
-        let ended = failed.iter().filter(|order| matches!(order.act, Act::Destroy { .. }));
-        let ended = ended.map(|order| outcome(order, Err(FailureKind::Tool))).collect();
-        let mut effects = two.report(0, ended);
-        failed = orders(&effects);
+        let mut effects = two.report(0, std::mem::take(&mut failed));
+        failed = not_cleared(&effects, FailureKind::Tool);
         effects.extend(two.report(1, vec![]));
         effects.extend(two.bench.apply(Event::Tick));
         two.storage(effects);
@@ -532,12 +534,7 @@ fn a_host_that_knows_a_later_epoch_is_not_passed_over() {
             two.lease = LeaseState::Valid;
         }
         let mut effects = two.report(0, std::mem::take(&mut failed));
-        let said = orders(&effects);
-        failed = said
-            .iter()
-            .filter(|order| matches!(order.act, Act::Destroy { .. }))
-            .map(|order| outcome(order, Err(FailureKind::StaleEpoch)))
-            .collect();
+        failed = not_cleared(&effects, FailureKind::StaleEpoch);
         let second = two.report(1, vec![]);
         started |= orders(&second).iter().any(|order| matches!(order.act, Act::Start { .. }));
         effects.extend(second);

@@ -6,7 +6,7 @@ use super::Rack;
 use crate::event::Now;
 use crate::orders::Purpose;
 use crate::record::{Counters, VmDoing, VmRecord};
-use proto::agent::{Act, FailureKind, OrderOutcome};
+use proto::agent::{Act, Failure, FailureKind, OrderOutcome};
 use proto::api::Refusal;
 use proto::event::Topic;
 use proto::view::VmPhase;
@@ -274,15 +274,10 @@ impl Rack {
                 self.set_phase(vm, VmPhase::Running, now);
                 self.vm_info(vm, now, format!("{vm} runs on {host}"));
             }
-            // The store is behind what was acknowledged, as after an old backup: nothing may be concluded from it.
-            (VmDoing::Start, true) if stale => {
-                let note = format!("{host} knows a later owner of {vm} than the store does");
-                self.vm_failed(vm, note, now);
-            }
+            (VmDoing::Start, true) if stale => self.store_is_behind(vm, host, now),
             (VmDoing::Start, true) => {
                 // Whatever it left there goes, then it is tried again, elsewhere if it fits there.
-                self.back_off(vm, now);
-                self.guests.entry(vm.clone()).or_default().failed_on.insert(host.clone());
+                self.start_failed_on(vm, host, now);
                 self.begin_destroy(vm, host, now);
             }
             (VmDoing::Shutdown, true) => {
@@ -300,26 +295,32 @@ impl Rack {
     }
 
     /// What is left of a VM on its new host could not be taken away. If its start waits for that, it is tried elsewhere.
-    pub(crate) fn orphan_stays(&mut self, vm: &VmId, host: &HostId, outcome: OrderOutcome, now: Now) {
-        let Some(failure) = outcome.result.err().filter(|failure| failure.kind != FailureKind::NoDomain) else {
-            return;
-        };
-        let waits = |r: &&VmRecord| r.phase == VmPhase::Starting && r.order.is_none() && r.owner.as_ref() == Some(host);
-        if self.vms.get(vm).filter(waits).is_none() {
+    pub(crate) fn orphan_stays(&mut self, vm: &VmId, host: &HostId, failure: Failure, now: Now) {
+        let waits = |r: &VmRecord| r.phase == VmPhase::Starting && r.order.is_none() && r.owner.as_ref() == Some(host);
+        if failure.kind == FailureKind::NoDomain || !self.vms.get(vm).is_some_and(waits) {
             return;
         }
         if failure.kind == FailureKind::StaleEpoch {
-            // As with a start: nothing may be concluded from a store that is behind.
-            return self.vm_failed(vm, format!("{host} knows a later owner of {vm} than the store does"), now);
+            return self.store_is_behind(vm, host, now);
         }
         let note = format!("{host} cannot take away what is left of {vm}: {}", failure.detail);
         self.vm_warn(vm, now, note.clone());
         if let Some(record) = self.vms.edit(vm) {
             (record.doing, record.note) = (None, note.chars().take(500).collect());
         }
+        self.start_failed_on(vm, host, now);
+        self.set_phase(vm, VmPhase::Stopped, now);
+    }
+
+    /// The store is behind what was acknowledged, as after an old backup: nothing may be concluded from it.
+    fn store_is_behind(&mut self, vm: &VmId, host: &HostId, now: Now) {
+        self.vm_failed(vm, format!("{host} knows a later owner of {vm} than the store does"), now);
+    }
+
+    /// The next start waits, and tries other hosts first.
+    fn start_failed_on(&mut self, vm: &VmId, host: &HostId, now: Now) {
         self.back_off(vm, now);
         self.guests.entry(vm.clone()).or_default().failed_on.insert(host.clone());
-        self.set_phase(vm, VmPhase::Stopped, now);
     }
 
     /// Whether a VM's start has failed on a host since it ran last, or what a move left of it there stands in its way.
