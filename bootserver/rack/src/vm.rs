@@ -105,7 +105,12 @@ impl Rack {
         let guest = self.guests.entry(vm.clone()).or_default();
         guest.odd = None;
         guest.lost_in_move = false;
-        guest.running_mono_ms = (phase == VmPhase::Running).then_some(now.mono_ms);
+        guest.running_mono_ms = match phase {
+            VmPhase::Running => Some(guest.running_mono_ms.unwrap_or(now.mono_ms)),
+            // It is the same guest all the while.
+            VmPhase::Moving | VmPhase::Paused => guest.running_mono_ms,
+            _ => None,
+        };
         if phase == VmPhase::Running {
             guest.failed_on.clear();
         }

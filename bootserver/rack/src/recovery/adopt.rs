@@ -247,8 +247,15 @@ impl Rack {
                 self.raise_epoch(vm);
                 let ready = |disk: &DiskId| self.disks.get(disk).is_some_and(|record| record.ready);
                 let Some(record) = self.vms.get(vm) else { return };
-                if record.phase != VmPhase::Failed && record.spec.disks.iter().all(ready) {
-                    self.set_phase(vm, VmPhase::Stopped, now);
+                if record.phase == VmPhase::Failed || !record.spec.disks.iter().all(ready) {
+                    return;
+                }
+                match record.owner.clone().filter(|_| record.run && record.phase != VmPhase::Stopped) {
+                    // Whether that host failed or the guest ended is not known: it starts again as after a failure, if at all.
+                    Some(owner) => {
+                        self.lost_with_host(vm, format!("it ran on {owner} by the backup, and no host has it"), now)
+                    }
+                    None => self.set_phase(vm, VmPhase::Stopped, now),
                 }
             }
         }

@@ -7,7 +7,7 @@ use proto::agent::{DomainState, JoinRefusal, KnownGuest, Part, ReportAnswer};
 use proto::api::CreateVm;
 use proto::power::{OrderPower, PowerVerb};
 use proto::view::VmPhase;
-use proto::vm::{Boot, VmSpec};
+use proto::vm::{Boot, Priority, Restart, VmSpec};
 
 const FROM: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 60);
 
@@ -175,6 +175,27 @@ fn a_vm_whose_disk_is_gone_is_not_started_and_one_that_runs_nowhere_has_a_new_ep
         let vm = &bench.rack.view(bench.now).vms[0];
         assert!(vm.phase == phase || phase == VmPhase::Stopped && vm.phase == VmPhase::Starting, "{:?}", vm.phase);
         assert!(vm.epoch.0 >= bench.rack.term().0);
+    }
+}
+
+#[test]
+fn a_vm_that_no_host_has_any_more_is_started_as_its_restart_says() {
+    for (restart, run) in [
+        (Restart { priority: Priority::Never, ..Restart::default() }, false),
+        (Restart { delay_s: 30, ..Restart::default() }, true),
+    ] {
+        let (mut bench, boot) = restored();
+        if let Some(disk) = bench.rack.disks.edit(&"a-0".parse().expect("a name")) {
+            (disk.ready, disk.doing) = (true, None);
+        }
+        if let Some(vm) = bench.rack.vms.edit(&"a".parse().expect("a name")) {
+            (vm.owner, vm.phase, vm.restart) = (Some(HostId::of(mac(1))), VmPhase::Running, restart);
+        }
+        bench.apply(Event::StorageFound(found(&["a-0"])));
+        survey(&mut bench, &boot, "k1", 0, &[]);
+        let vm = &bench.rack.view(bench.now).vms[0];
+        assert_eq!((vm.phase, vm.run), (VmPhase::Stopped, run), "{restart}");
+        assert!(run != vm.note.contains("not started again by itself"), "{}", vm.note);
     }
 }
 

@@ -12,10 +12,10 @@ use proto::event::Topic;
 use proto::view::VmPhase;
 use proto::{Epoch, HostId, VmId};
 
-/// A guest that starts itself anew is shut down, then missing, before it runs again: for so long that is not told from a
-/// guest that ended, milliseconds. The same goes for one that stands suspended at the end of a move that failed.
+/// A guest that is missing, or stands suspended at the end of a move that failed, may be back by itself: so long it is waited for,
+/// milliseconds. One that starts itself anew is told by its host from one that has ended.
 const ODD_MS: u64 = 20_000;
-/// And so many reports in a row must show it: one may have been made before the guest was there.
+/// So many reports in a row must show whatever it is: one may have been made before the guest was there.
 const ODD_REPORTS: u32 = 2;
 /// Processor use is noted so often, milliseconds, and so many values are kept: an hour.
 pub(crate) const SAMPLE_MS: u64 = 60_000;
@@ -98,7 +98,9 @@ impl Rack {
         let before = guest.odd.take().filter(|odd| odd.what == state);
         let odd = guest.odd.insert(before.unwrap_or(Odd { what: state, since_mono_ms: now.mono_ms, reports: 0 }));
         odd.reports += 1;
-        let lasts = odd.reports >= ODD_REPORTS && now.mono_ms.saturating_sub(odd.since_mono_ms) >= ODD_MS;
+        // That it has ended must not be forgotten if its host fails next.
+        let ended = state == Some(DomainState::Shutdown);
+        let lasts = odd.reports >= ODD_REPORTS && (ended || now.mono_ms.saturating_sub(odd.since_mono_ms) >= ODD_MS);
         let note = match state {
             Some(DomainState::Crashed) => format!("{vm} has crashed on {host}"),
             _ if !lasts || !idle => return,
@@ -111,7 +113,6 @@ impl Rack {
             Some(DomainState::Shutdown) => format!("{vm} has shut itself down"),
             Some(state) => format!("{vm} stood {state} on {host} with no move under way"),
         };
-        let ended = state == Some(DomainState::Shutdown);
         if !ended {
             self.back_off(vm, now);
         }
