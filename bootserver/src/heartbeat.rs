@@ -1,6 +1,6 @@
 //! Reading the heartbeat disk: four times a second from the file behind it, or every second from the SAN's device.
 //!
-//! Owns: that reading. Never does: judge who lives; the rack does. A reading that fails is told to nobody, so nobody is fenced for it.
+//! Owns: that reading. Never does: judge who lives; the rack does, and fences nobody for a reading that failed.
 
 use crate::rack_task::{Clock, Handle};
 use nix::libc;
@@ -26,7 +26,6 @@ pub async fn watch(file: PathBuf, clock: Clock, rack: Handle, mut stop: watch::R
     let is_device = std::fs::metadata(&file).is_ok_and(|meta| meta.file_type().is_block_device());
     let mut every = tokio::time::interval(if is_device { EVERY_OF_DEVICE } else { EVERY });
     every.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut said = false;
     loop {
         tokio::select! {
             _ = every.tick() => {}
@@ -38,17 +37,11 @@ pub async fn watch(file: PathBuf, clock: Clock, rack: Handle, mut stop: watch::R
         let reading =
             tokio::task::spawn_blocking(move || if is_device { read_device(&path) } else { std::fs::read(path) });
         match reading.await.unwrap_or_else(|lost| Err(io::Error::other(lost))) {
-            Ok(bytes) => {
-                said = false;
-                rack.tell(Event::Heartbeats { read_mono_ms, slots: slots(&bytes) });
-            }
-            // It is made with the first start of the server.
-            Err(err) if err.kind() == io::ErrorKind::NotFound => {}
-            Err(err) if said => tracing::debug!(file = %file.display(), %err, "reading heartbeats"),
-            Err(err) => {
-                said = true;
-                tracing::error!(file = %file.display(), %err, "heartbeats cannot be read: no host can be fenced meanwhile");
-            }
+            Ok(bytes) => rack.tell(Event::Heartbeats { read_mono_ms, slots: slots(&bytes) }),
+            Err(err) => rack.tell(Event::HeartbeatsUnread {
+                why: format!("heartbeats cannot be read from {}: {err}", file.display()),
+                gone: err.kind() == io::ErrorKind::NotFound,
+            }),
         }
     }
 }

@@ -90,6 +90,9 @@ pub struct HaView {
     pub room_mib: u64,
     /// Why nothing is fenced or started by itself: too many hosts vanished together. Ended by their return or by an operator.
     pub frozen: Option<String>,
+    /// Why no host that fails is noticed: the heartbeat disk cannot be read.
+    #[serde(default)]
+    pub blind: Option<String>,
     /// Why nothing is ordered of any host: the record is that of a backup and hosts are asked what they run, or another server has taken this
     /// one's place.
     #[serde(default)]

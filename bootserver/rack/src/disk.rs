@@ -21,7 +21,7 @@ use crate::event::Now;
 use crate::ha::is_heartbeat;
 use crate::record::{Counters, DiskDoing, DiskRecord};
 use proto::api::Refusal;
-use proto::event::Topic;
+use proto::event::{LogEvent, Topic};
 use proto::{DiskId, HostId, VmId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -151,7 +151,13 @@ impl Rack {
             let again = now.mono_ms + TRY_AGAIN_MS;
             let text = format!("{disk}: {}", detail.chars().take(300).collect::<String>());
             let vm = self.disks.get(&disk).and_then(|record| record.vm.clone());
-            self.warn(Topic::Storage, now, text.clone(), |e| e.vm = vm.clone());
+            let about = |e: &mut LogEvent| e.vm.clone_from(&vm);
+            let once = matches!(&job, Job::Doing(_, DiskDoing::Create | DiskDoing::Clone(_) | DiskDoing::Grow(_)));
+            if once && !is_heartbeat(&disk) {
+                self.warn(Topic::Storage, now, text.clone(), about);
+            } else {
+                self.warn_repeated(Topic::Storage, now, text.clone(), about);
+            }
             let doing = self.disks.get(&disk).and_then(|record| record.doing.clone());
             match &job {
                 Job::Doing(_, ended) if doing.as_ref() != Some(ended) => {}
@@ -230,7 +236,12 @@ impl Rack {
             }
             DiskDoing::Create | DiskDoing::Clone(_) => {
                 record.ready = true;
+                let grants = record.grants.clone();
                 self.info(Topic::Storage, now, format!("disk {disk} is ready"), |e| e.vm = vm);
+                // One that was lost and made anew is reached by nobody yet.
+                for (host, grant) in grants.iter().filter(|(_, grant)| !grant.cutting) {
+                    self.grant_again(disk, host, *grant, now);
+                }
             }
         }
     }

@@ -165,6 +165,13 @@ pub enum Event {
         /// What stands in every slot that was ever written, by its number.
         slots: Vec<(u32, Slot)>,
     },
+    /// The heartbeat disk could not be read.
+    HeartbeatsUnread {
+        /// From where, and why.
+        why: String,
+        /// Whether there is no such file.
+        gone: bool,
+    },
     /// Time passes. The shell sends one at least every 250 ms.
     Tick,
 }

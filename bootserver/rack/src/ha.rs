@@ -20,7 +20,7 @@ mod turn;
 
 use crate::Rack;
 use crate::event::Now;
-use crate::record::{Fence, HostRecord, VmRecord};
+use crate::record::{DiskDoing, Fence, HostRecord, VmRecord};
 use proto::agent::{Heartbeat, LeaseState};
 use proto::api::{Accepted, Refusal};
 use proto::event::Topic;
@@ -39,6 +39,8 @@ pub(crate) struct Watch {
     read_mono_ms: Option<u64>,
     /// Why nothing is fenced or started by itself.
     frozen: Option<String>,
+    /// Why the slots cannot be read.
+    blind: Option<String>,
     /// Host failures that can be borne, and the largest VM, MiB, with which it is one still; as last reckoned.
     room: Option<(u32, u64)>,
     /// VMs of fenced hosts that are to wait, and until when: who comes after them does not take their room meanwhile.
@@ -130,6 +132,9 @@ impl Rack {
 
     /// The slots were read.
     pub(crate) fn heartbeats(&mut self, read_mono_ms: u64, slots: Vec<(u32, Slot)>, now: Now) {
+        if self.ha.blind.take().is_some() {
+            self.info(Topic::Storage, now, "heartbeats are read again".to_owned(), |_| ());
+        }
         self.slots_found(&slots);
         let before_mono_ms = self.ha.read_mono_ms.replace(read_mono_ms);
         self.forgive_blindness(before_mono_ms, read_mono_ms);
@@ -150,6 +155,27 @@ impl Rack {
             }
         }
         self.watch_hosts(now);
+    }
+
+    /// The slots could not be read. What stands in them is written anew every few seconds, so a disk that is gone is made anew.
+    pub(crate) fn heartbeats_unread(&mut self, why: &str, gone: bool, now: Now) {
+        let disk = heartbeat_disk();
+        // It is yet to be made; or what there is, is for the survey or another server to say.
+        if self.disks.get(&disk).is_none_or(|record| !record.ready) || self.orders_nothing() {
+            return;
+        }
+        let mut text = format!("{why}: a host that fails is not noticed meanwhile");
+        if gone && !self.is_external() {
+            text = format!("{text}; the heartbeat disk is made anew");
+            if let Some(record) = self.disks.edit(&disk) {
+                (record.ready, record.doing) = (false, Some(DiskDoing::Create));
+            }
+            self.do_disk(&disk, now);
+        }
+        if self.ha.blind.as_ref() != Some(&text) {
+            self.error(Topic::Storage, now, text.clone(), |_| ());
+            self.ha.blind = Some(text);
+        }
     }
 
     /// Fences hosts without a sign of life, step by step.
@@ -399,7 +425,8 @@ impl Rack {
 
     pub(crate) fn ha_shown(&self) -> HaView {
         let (failures_borne, room_mib) = self.ha.room.unwrap_or_default();
-        HaView { failures_borne, room_mib, frozen: self.ha.frozen.clone(), standing_by: self.why_standing_by() }
+        let (frozen, blind) = (self.ha.frozen.clone(), self.ha.blind.clone());
+        HaView { failures_borne, room_mib, frozen, blind, standing_by: self.why_standing_by() }
     }
 }
 

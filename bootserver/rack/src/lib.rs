@@ -322,6 +322,7 @@ impl Rack {
             Event::StorageFound(found) => self.storage_found(found, now),
             Event::StorageAnew => self.storage_anew(now),
             Event::Heartbeats { read_mono_ms, slots } => self.heartbeats(read_mono_ms, slots, now),
+            Event::HeartbeatsUnread { why, gone } => self.heartbeats_unread(&why, gone, now),
             Event::Tick => self.tick(now),
         }
         self.settle(now);

@@ -15,12 +15,17 @@ const TEXT_CHARS_MAX: usize = 500;
 /// What anybody on the network can cause is written once in this time per topic, milliseconds.
 const SELDOM_MS: u64 = 60_000;
 
+/// What goes on failing for one reason is written once in this time, milliseconds.
+const REPEATED_MS: u64 = 3_600_000;
+
 /// The log.
 #[derive(Default)]
 pub(crate) struct Log {
     pub(crate) table: Table<LogEvent>,
     last_seq: u64,
     seldom: BTreeMap<Topic, u64>,
+    /// What goes on failing, and when it was last written.
+    repeated: BTreeMap<(Topic, String), u64>,
 }
 
 impl Log {
@@ -69,6 +74,16 @@ impl Rack {
             self.log.seldom.insert(topic, now.mono_ms);
             self.warn(topic, now, text, |_| ());
         }
+    }
+
+    /// For what is tried again and again until it comes right: it must not drive all else out of the log.
+    pub(crate) fn warn_repeated(&mut self, topic: Topic, now: Now, text: String, about: impl FnOnce(&mut LogEvent)) {
+        self.log.repeated.retain(|_, at| now.mono_ms.saturating_sub(*at) < REPEATED_MS);
+        if self.log.repeated.contains_key(&(topic, text.clone())) {
+            return;
+        }
+        self.log.repeated.insert((topic, text.clone()), now.mono_ms);
+        self.warn(topic, now, text, about);
     }
 
     fn write(&mut self, level: Level, topic: Topic, now: Now, text: String, about: impl FnOnce(&mut LogEvent)) {

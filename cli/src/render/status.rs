@@ -35,6 +35,9 @@ pub(crate) fn show(url: &str, about: &About, view: &RackView, width: Option<u16>
     if let Some(why) = &view.ha.frozen {
         pairs.push(("Frozen", format!("{why} (tsubame thaw)")));
     }
+    if let Some(why) = &view.ha.blind {
+        pairs.push(("Blind", why.clone()));
+    }
     if let Some(why) = &view.ha.standing_by {
         pairs.push(("Standing by", why.clone()));
     }

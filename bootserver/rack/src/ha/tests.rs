@@ -7,7 +7,7 @@ use crate::event::{Command, Event, Now, ReplyTo};
 use crate::policy::Policy;
 use crate::power::PowerOp;
 use crate::record::{Key, Loaded, Record};
-use crate::testing::{Bench, alive, domain, mac, policy};
+use crate::testing::{Bench, acts, alive, domain, mac, policy};
 use crate::{Rack, ha};
 use expect_test::expect;
 use proto::agent::{
@@ -392,6 +392,58 @@ fn a_storage_that_was_started_anew_is_given_every_disk_and_grant() {
     }
     // The heartbeat disk, for both hosts, and the VM's, for its host.
     assert_eq!((attached, granted), (2, 3), "{effects:?}");
+}
+
+#[test]
+fn a_heartbeat_disk_that_is_lost_is_said_and_made_anew() {
+    let mut all = Few::new(2);
+    all.run("a", 0, Restart::default(), 96);
+    let blind = |all: &Few| all.bench.rack.view(all.bench.now).ha.blind;
+    let unread = |all: &mut Few, gone| all.bench.apply(Event::HeartbeatsUnread { why: "no".to_owned(), gone });
+    assert_eq!(acts(&unread(&mut all, false)), "", "it is there: nothing is made over it");
+    assert!(blind(&all).is_some_and(|why| why.contains("not noticed")));
+    all.read();
+    assert_eq!(blind(&all), None);
+
+    let effects = unread(&mut all, true);
+    let told: String = effects.iter().filter_map(|e| Some(format!("{:?}\n", op(e)?))).collect();
+    assert!(told.contains("Create") && told.contains(proto::heartbeat::DISK), "{told}");
+    assert!(!unread(&mut all, true).iter().any(|effect| op(effect).is_some()), "once is enough");
+    let job = effects.iter().find_map(|e| if let Effect::Storage { job, .. } = e { Some(*job) } else { None });
+    let made = all.bench.apply(Event::StorageDone { job: job.expect("told"), result: Ok(()) });
+    let granted = |effect: &&Effect| matches!(op(effect), Some(StorageOp::Grant { .. }));
+    assert_eq!(made.iter().filter(granted).count(), 2, "both hosts reach the new one as they did the old");
+    assert!(blind(&all).is_some(), "until it is read");
+    all.read();
+    assert_eq!(blind(&all), None);
+}
+
+fn op(effect: &Effect) -> Option<&StorageOp> {
+    if let Effect::Storage { op, .. } = effect { Some(op) } else { None }
+}
+
+#[test]
+fn what_goes_on_failing_is_said_once_an_hour() {
+    let mut all = Few::new(2);
+    all.run("a", 0, Restart::default(), 96);
+    let effects = all.bench.apply(Event::StorageAnew);
+    let mut said = 0;
+    let mut failing = effects;
+    for _ in 0..800 {
+        let jobs = failing.iter().filter_map(|e| match e {
+            Effect::Storage { job, op: StorageOp::Attach { disk, .. } } if disk.as_str() == "a-0" => Some(*job),
+            _ => None,
+        });
+        let jobs: Vec<u64> = jobs.collect();
+        for job in jobs {
+            let before = all.bench.rack.events(0, usize::MAX).len();
+            all.bench.apply(Event::StorageDone { job, result: Err("no such file".to_owned()) });
+            said += all.bench.rack.events(0, usize::MAX).len() - before;
+        }
+        all.bench.after(5000);
+        failing = all.bench.apply(Event::Tick);
+    }
+    assert_eq!(said, 2, "of failures every 5 s for 4,000 s");
 }
 
 #[test]

@@ -455,6 +455,8 @@ impl Rack {
             if source { record.source_order = Some(order) } else { record.target_order = Some(order) }
         }
         self.transits.entry(id).or_default().again_mono_ms = Some(now.mono_ms + AGAIN_MS);
-        self.move_warn(id, now, format!("{detail}; it is tried again"));
+        let vm = self.moves.get(&id).map(|record| record.view.vm.clone());
+        let text = format!("move {id}: {detail}; it is tried again");
+        self.warn_repeated(Topic::Move, now, text, |e| about_move(e, id, vm));
     }
 }
