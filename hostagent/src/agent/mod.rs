@@ -39,7 +39,7 @@ pub use orders::{ORDERS_WAITING_MAX, POLL_MS};
 
 use crate::hypervisor::{Completion, Job, Op, OpResult, Progress, Survey};
 use lease::Lease;
-use orders::{Taken, Work};
+use orders::{Remade, Taken, Work};
 use proto::agent::{Act, Failure, FailureKind, Heartbeat, OrderOutcome, Report, ReportAnswer};
 use proto::host::Inventory;
 use proto::{OrderId, Term, VmId};
@@ -128,6 +128,8 @@ pub struct Agent {
     outcomes: BTreeMap<OrderId, OrderOutcome>,
     /// Guests that wait to be made anew, and could not be: when it is tried again.
     unmade: BTreeMap<VmId, u64>,
+    /// Guests that wanted to start again, when they last did.
+    remade: BTreeMap<VmId, Remade>,
     /// Guests whose destruction took too long: the next is tried without their disks, for whose answer Xen may wait.
     stuck: BTreeSet<VmId>,
     done: BTreeSet<OrderId>,
@@ -169,6 +171,7 @@ impl Agent {
             job_next: 1,
             outcomes: BTreeMap::new(),
             unmade: BTreeMap::new(),
+            remade: BTreeMap::new(),
             stuck: BTreeSet::new(),
             done: BTreeSet::new(),
             seq: 0,

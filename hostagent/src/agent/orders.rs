@@ -16,6 +16,11 @@ pub const ORDERS_WAITING_MAX: usize = 256;
 /// How often a guest that was asked to shut down is looked at, milliseconds; a change that Xen announces is seen at once.
 pub const POLL_MS: u64 = 1_000;
 
+/// A guest that wants to start again sooner than this after it last did has had a short life, milliseconds; after so many in a row it is not
+/// made anew at once.
+const SHORT_LIFE_MS: u64 = 60_000;
+const SHORT_LIVES: u32 = 3;
+
 /// What is being done to one VM.
 #[derive(Debug)]
 pub(super) struct Work {
@@ -24,6 +29,16 @@ pub(super) struct Work {
     job: Option<Job>,
     /// The CHAP user of the lease when it was begun.
     under: Option<String>,
+}
+
+/// A guest that wanted to start again.
+#[derive(Debug)]
+pub(super) struct Remade {
+    /// Under which it was started by order.
+    epoch: Option<Epoch>,
+    at_ms: u64,
+    /// Short lives in a row.
+    short: u32,
 }
 
 /// An order that is understood.
@@ -387,6 +402,7 @@ impl Agent {
             }
         }
         self.unmade.retain(|vm, _| survey.domains.iter().any(|d| d.vm == *vm && d.reboots));
+        self.remade.retain(|vm, _| self.notes.get(vm).is_some_and(|note| note.guest.is_some()));
         // None is made anew without a lease.
         let leased = self.leased(now_ms);
         for seen in survey.domains.iter().filter(|d| leased && d.reboots && d.is_resident()) {
@@ -395,6 +411,7 @@ impl Agent {
                 && self.may_remake(&seen.vm)
                 && self.unmade.get(&seen.vm).is_none_or(|&again_ms| now_ms >= again_ms)
                 && !self.works.contains_key(&seen.vm)
+                && !self.runs_in_a_circle(&seen.vm, now_ms)
             {
                 let under = self.lease.under();
                 // Its files may have gone since, and a guest that came by a move may never have had them here.
@@ -403,6 +420,24 @@ impl Agent {
                 self.go(&seen.vm, work, Step::Preparing, op);
             }
         }
+    }
+
+    /// A guest that wants to start again: whether it has done little else of late. The server is told, which has it started again later and later.
+    fn runs_in_a_circle(&mut self, vm: &VmId, now_ms: u64) -> bool {
+        if self.unmade.contains_key(vm) {
+            return false; // the same end of it once more
+        }
+        let epoch = self.notes.get(vm).and_then(|note| note.guest.as_ref()).map(|guest| guest.epoch);
+        let before = self.remade.get(vm).filter(|before| before.epoch == epoch);
+        let before = before.filter(|before| now_ms.saturating_sub(before.at_ms) < SHORT_LIFE_MS);
+        let short = before.map_or(0, |before| before.short + 1);
+        self.remade.insert(vm.clone(), Remade { epoch, at_ms: now_ms, short });
+        if short < SHORT_LIVES {
+            return false;
+        }
+        self.unmade.insert(vm.clone(), now_ms + SHORT_LIFE_MS);
+        self.report_wanted = true;
+        true
     }
 
     /// Whether a guest that wants to start again may: one that was held under an earlier lease may be another host's by now.

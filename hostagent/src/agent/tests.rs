@@ -399,6 +399,29 @@ fn a_guest_that_reboots_is_made_anew() {
     assert!(state_is(&r, DomainState::Crashed), "the server decides on a crash");
 }
 
+/// One that does nothing else holds up what else is to be made, and nobody sees it: the server has it wait, longer each time.
+#[test]
+fn a_guest_that_reboots_in_a_circle_is_told_of() {
+    for (life_ms, lives, ends) in [(5_000, 4, true), (5_000, 3, false), (70_000, 20, false)] {
+        let mut r = Rack::new();
+        assert_eq!(r.done("a", 1, start()), "Ok");
+        for _ in 0..lives {
+            assert!(r.run(20_000, |r| !r.world.running(&vm()).is_empty()), "{life_ms}: {}", r.show());
+            r.run(life_ms, |_| false);
+            r.world.guest_ends(&host("a"), &vm(), DomainState::Shutdown, true);
+        }
+        r.run(10_000, |_| false);
+        let shown = &r.hosts[&host("a")].report.as_ref().expect("it reports").domains;
+        assert_eq!(shown[0].state == DomainState::Crashed, ends, "{life_ms}");
+        assert_eq!(r.world.running(&vm()).is_empty(), ends, "{life_ms}");
+        // Without the server it goes on all the same, once a minute.
+        assert!(r.run(70_000, |r| !r.world.running(&vm()).is_empty()), "{life_ms}: {}", r.show());
+        assert_eq!(r.done("a", 2, start()), "Ok", "and begins a new row when it was started anew");
+        r.world.guest_ends(&host("a"), &vm(), DomainState::Shutdown, true);
+        assert!(r.run(10_000, |r| !r.world.running(&vm()).is_empty()), "{life_ms}: {}", r.show());
+    }
+}
+
 /// However long that takes, it is here; and who is to be destroyed meanwhile is not made.
 #[test]
 fn a_guest_that_is_made_anew_is_reported_until_it_runs() {
