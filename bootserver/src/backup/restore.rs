@@ -42,13 +42,20 @@ pub fn restore(from: &Path, state: &Path, now_ms: u64) -> Result<Restored, Backu
         }
     }
     let part = state.join(PART);
-    clear(&part)?;
-    state_dir::write(&part, &body)?;
-    let done = take_in(from, state, &part, taken_ms, now_ms);
-    if done.is_err() {
-        let _ = clear(&part);
+    // One that is there is of a restore that was interrupted, perhaps with keys in place. It is written over and never away: it alone says so.
+    let interrupted = part.exists();
+    let [logs @ .., _] = with_logs(&part);
+    clear(&logs)?;
+    let written = state_dir::write(&part, &body).map_err(BackupError::from);
+    let checked = written.and_then(|()| begin(from, state, &part, taken_ms, now_ms));
+    if checked.is_err() && !interrupted {
+        let _ = clear(&with_logs(&part));
     }
-    done
+    let Begun { records, keys } = checked?;
+    // From the first key on it stays whatever fails, until it is the store.
+    put(state, &part, keys)?;
+    let count = |kind: Kind| records.iter().filter(|loaded: &&Loaded| loaded.key.kind == kind).count();
+    Ok(Restored { taken_ms, hosts: count(Kind::Host), vms: count(Kind::Vm), state: state.to_owned() })
 }
 
 /// Sees that a state is not what an interrupted restore has left: a server would begin an empty record on it, beside the old keys.
@@ -59,9 +66,8 @@ pub fn was_not_interrupted(state: &Path) -> Result<(), BackupError> {
     Ok(())
 }
 
-/// Removes what an interrupted restore has left.
-fn clear(part: &Path) -> Result<(), BackupError> {
-    with_logs(part).into_iter().try_for_each(|path| state_dir::remove(&path).map_err(io("removing", &path)))
+fn clear(left: &[PathBuf]) -> Result<(), BackupError> {
+    left.iter().try_for_each(|path| state_dir::remove(path).map_err(io("removing", path)))
 }
 
 /// What SQLite keeps beside a file, and the file itself last.
@@ -73,12 +79,20 @@ fn with_logs(file: &Path) -> [PathBuf; 4] {
     })
 }
 
-fn take_in(from: &Path, state: &Path, part: &Path, taken_ms: u64, now_ms: u64) -> Result<Restored, BackupError> {
+/// A restore of which all is checked and nothing but `restore.part` is in the state directory.
+struct Begun {
+    records: Vec<Loaded>,
+    /// The files that are still to be written, with what is in them.
+    keys: Vec<(PathBuf, Vec<u8>)>,
+}
+
+/// Checks what was written and begins the term in it.
+fn begin(from: &Path, state: &Path, part: &Path, taken_ms: u64, now_ms: u64) -> Result<Begun, BackupError> {
     let mut connection = Connection::open(part).map_err(sqlite("opening", part))?;
     let failed = sqlite("reading", part);
     file::sound(&connection, from)?;
     let records = store::check(&connection, part)?;
-    let mut files = Vec::new();
+    let mut keys = Vec::new();
     for name in FILES {
         let body =
             connection.query_row("SELECT body FROM file WHERE name = ?1", [name], |row| row.get::<_, Vec<u8>>(0));
@@ -88,7 +102,7 @@ fn take_in(from: &Path, state: &Path, part: &Path, taken_ms: u64, now_ms: u64) -
         match fs::read(&path) {
             Ok(there) if there == body => {}
             Ok(_) => return Err(BackupError::StateExists { path }),
-            Err(_) => files.push((path, body)),
+            Err(_) => keys.push((path, body)),
         }
     }
     let mut entropy = [0; 32];
@@ -97,20 +111,22 @@ fn take_in(from: &Path, state: &Path, part: &Path, taken_ms: u64, now_ms: u64) -
     store::change(&mut connection, part, &[change])?;
     // The keys are in files of their own from here on.
     connection.execute_batch("DROP TABLE file; VACUUM;").map_err(&failed)?;
-    drop(connection);
-    for (path, body) in files {
+    Ok(Begun { records, keys })
+}
+
+/// Puts the keys in place, and the store last.
+fn put(state: &Path, part: &Path, keys: Vec<(PathBuf, Vec<u8>)>) -> Result<(), BackupError> {
+    for (path, body) in keys {
         if let Some(parent) = path.parent() {
             state_dir::make(parent)?;
         }
         state_dir::write(&path, &body)?;
     }
     let to = state.join(store::FILE);
-    let put = || {
+    let name = || {
         File::open(part)?.sync_all()?;
         fs::rename(part, &to)?;
         state_dir::sync(state)
     };
-    put().map_err(io("naming", &to))?;
-    let count = |kind: Kind| records.iter().filter(|loaded: &&Loaded| loaded.key.kind == kind).count();
-    Ok(Restored { taken_ms, hosts: count(Kind::Host), vms: count(Kind::Vm), state: state.to_owned() })
+    name().map_err(io("naming", &to))
 }

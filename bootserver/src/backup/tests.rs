@@ -179,3 +179,28 @@ fn what_an_interrupted_restore_left_is_not_served_but_restored_again() {
     let left: Vec<_> = entries.filter(|name| name.to_string_lossy().starts_with("restore")).collect();
     assert!(left.is_empty(), "{left:?}");
 }
+
+/// What could not be put in place is done again, and no server begins an empty record beside the keys that were.
+#[test]
+fn a_restore_that_fails_amid_the_keys_is_not_served_but_done_again() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (state, to) = (state(dir.path()), dir.path().join("new"));
+    crate::state_dir::make(&state.join("operator")).expect("made");
+    fs::write(state.join("operator/password"), "a hash").expect("written");
+    let file = dir.path().join("backups").join(take(&state, &schedule(dir.path())).expect("a backup").name);
+    crate::state_dir::make(&to).expect("made");
+    fs::write(to.join("operator"), "no directory can be made here").expect("written");
+    restore(&file, &to, now_ms()).expect_err("the password has no place");
+    assert!(to.join("ca.pem").exists(), "the first of the keys");
+    assert!(matches!(was_not_interrupted(&to), Err(BackupError::Interrupted { .. })));
+    // Nor is it for want of what another try refuses.
+    let ours = fs::read(to.join("ca.pem")).expect("read");
+    fs::write(to.join("ca.pem"), "of another rack").expect("written");
+    assert!(matches!(restore(&file, &to, now_ms()), Err(BackupError::StateExists { .. })));
+    assert!(matches!(was_not_interrupted(&to), Err(BackupError::Interrupted { .. })));
+    fs::write(to.join("ca.pem"), ours).expect("written");
+    fs::remove_file(to.join("operator")).expect("removed");
+    restore(&file, &to, now_ms()).expect("it is done again");
+    was_not_interrupted(&to).expect("it has ended");
+    assert_eq!(fs::read_to_string(to.join("operator/password")).expect("it is there"), "a hash");
+}
