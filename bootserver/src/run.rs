@@ -34,6 +34,7 @@ use rack::Rack;
 use rack::event::Event;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -54,6 +55,14 @@ pub enum RunError {
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The store is damaged, and there are backups.
+    #[error("{err}. The newest BACKUP is {}", newest.display())]
+    Damaged {
+        /// What the store says, and how to go back to a backup.
+        err: Box<StoreError>,
+        /// The newest that there is.
+        newest: PathBuf,
+    },
     /// Records that do not fit together.
     #[error("the store's records do not fit together: {0}")]
     Restore(#[from] rack::RestoreError),
@@ -97,7 +106,7 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<(), RunE
     let _lock = state_dir::lock(&config.state)?;
     backup::was_not_interrupted(&config.state)?;
     let ca = Arc::new(Ca::open(&config.state)?);
-    let (store, records) = Store::open(&config.state)?;
+    let (store, records) = Store::open(&config.state).map_err(|err| with_newest(err, &config.backup.directory))?;
     let kept = records.len();
     let files = Files::open(&config.state, state_dir::RESERVE_BYTES)?;
     releases::take_in(&files, &config.imports)?;
@@ -301,6 +310,16 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<(), RunE
     result
 }
 
+/// Who has to go back to a backup is told which.
+fn with_newest(err: StoreError, backups: &Path) -> RunError {
+    match backup::list(backups).first() {
+        Some(newest) if matches!(err, StoreError::Damaged { .. }) => {
+            RunError::Damaged { err: Box::new(err), newest: backups.join(&newest.name) }
+        }
+        _ => err.into(),
+    }
+}
+
 fn flatten(result: Result<Result<(), RackError>, tokio::task::JoinError>) -> Result<(), RunError> {
     match result {
         Ok(result) => Ok(result?),
@@ -354,4 +373,26 @@ fn ours(config: &Config) -> (Vec<String>, Vec<IpAddr>) {
         addresses.push(operator);
     }
     (names, addresses)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_damaged_store_is_refused_with_the_newest_backup() {
+        let dir = tempfile::tempdir().expect("a directory");
+        std::fs::write(dir.path().join(crate::store::FILE), "no store").expect("written");
+        let said = || {
+            let err = Store::open(dir.path()).map(drop).expect_err("it is damaged");
+            with_newest(err, &dir.path().join("backups")).to_string()
+        };
+        assert!(said().ends_with(&format!("bootserver restore BACKUP --state {}", dir.path().display())), "{}", said());
+        std::fs::create_dir(dir.path().join("backups")).expect("made");
+        for name in ["tsubame-0000000000008.backup", "tsubame-0000000000009.backup"] {
+            std::fs::write(dir.path().join("backups").join(name), "").expect("written");
+        }
+        let newest = dir.path().join("backups/tsubame-0000000000009.backup");
+        assert!(said().ends_with(&format!(". The newest BACKUP is {}", newest.display())), "{}", said());
+    }
 }
