@@ -16,7 +16,7 @@ use rusqlite::{Connection, OpenFlags, params};
 use sha2::{Digest, Sha256};
 use std::fs::{self, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -27,9 +27,14 @@ const FORM: u32 = 1;
 const HEAD_BYTES_MAX: usize = 256;
 /// Files of the state directory that are in it, where they are there.
 pub(super) const FILES: [&str; 2] = ["ca.pem", "operator/password"];
-/// Pages copied at once, and the pause between, in which the writer may go on.
-const PAGES_AT_ONCE: i32 = 512;
+/// All are copied in one step: a commit between two begins the copy anew, and where they never cease it would never end. In WAL mode, which the
+/// store is in, a read holds up no writer however long it takes.
+const PAGES_AT_ONCE: i32 = i32::MAX;
+/// Before another try, should SQLite be busy.
 const PAUSE: Duration = Duration::from_millis(1);
+/// What a backup is longer than the store at the most: two small files, a first line, and SQLite's journal while they are added.
+const BESIDE_BYTES: u64 = 64 << 10;
+const MIB: u64 = 1 << 20;
 
 /// Why a backup is not taken or not restored.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +62,22 @@ pub enum BackupError {
     /// The state directory.
     #[error(transparent)]
     State(#[from] state_dir::StateError),
+    /// It would take room that others need, or that is not there.
+    #[error(
+        "there is no room for a backup in {}: it takes {needed_mib} MiB, and {free_mib} MiB are free, of which {reserve_mib} MiB are kept for the \
+         server's records. Make room there, or let `backup.directory` name another file system",
+        directory.display()
+    )]
+    NoRoom {
+        /// Where.
+        directory: PathBuf,
+        /// What it takes.
+        needed_mib: u64,
+        /// What there is.
+        free_mib: u64,
+        /// What of it is kept.
+        reserve_mib: u64,
+    },
     /// The store in it.
     #[error("the store in the backup: {0}")]
     Store(#[from] store::StoreError),
@@ -134,21 +155,43 @@ pub(super) fn taken_ms(name: &str) -> Option<u64> {
 
 /// Takes one in a directory whose lock is held. It appears under its name only when it is whole, checked and on disk.
 pub(super) fn write(state: &Path, directory: &Path, taken_ms: u64) -> Result<BackupFile, BackupError> {
-    let copy = directory.join("part.sqlite");
-    let done = copy_store(state, &copy).and_then(|()| finish(&copy, directory, taken_ms));
-    // Left by nobody: it holds secrets.
+    let (copy, part) = (directory.join("part.sqlite"), directory.join("part"));
+    for left in [&copy, &part] {
+        let _ = fs::remove_file(left); // by a server that was killed
+    }
+    room_for(state, directory)?;
+    let copied = copy_store(state, &copy).and_then(|()| fs::read(&copy).map_err(io("reading", &copy)));
+    // Left by nobody: it holds secrets. Gone before the backup is written, so that there is never room taken for both.
     let _ = fs::remove_file(&copy);
-    done
+    finish(&copied?, &part, directory, taken_ms)
+}
+
+/// Whether there is room for one beside what is kept for the records, where these are on the same file system.
+fn room_for(state: &Path, directory: &Path) -> Result<(), BackupError> {
+    let asking = "asking for the room on";
+    let device = |dir: &Path| fs::metadata(dir).map(|meta| meta.dev()).map_err(io(asking, dir));
+    let reserve = if device(state)? == device(directory)? { state_dir::RESERVE_BYTES } else { 0 };
+    let store = state.join(store::FILE);
+    // What is in the log may all be added to what is in the file.
+    let length = |file: &Path| fs::metadata(file).map_or(0, |meta| meta.len());
+    let needed = length(&store) + length(&store.with_extension("sqlite-wal")) + BESIDE_BYTES;
+    let free = state_dir::free_bytes(directory).map_err(io(asking, directory))?;
+    if free < needed.saturating_add(reserve) {
+        let (needed_mib, free_mib, reserve_mib) = (needed.div_ceil(MIB), free / MIB, reserve / MIB);
+        return Err(BackupError::NoRoom { directory: directory.to_owned(), needed_mib, free_mib, reserve_mib });
+    }
+    Ok(())
 }
 
 fn copy_store(state: &Path, copy: &Path) -> Result<(), BackupError> {
-    let _ = fs::remove_file(copy); // left by a server that was killed
     let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(copy);
     drop(made.map_err(io("making", copy))?);
     let from = state.join(store::FILE);
     let source = Connection::open_with_flags(&from, OpenFlags::SQLITE_OPEN_READ_ONLY);
     let source = source.map_err(sqlite("opening", &from))?;
     let mut to = Connection::open(copy).map_err(sqlite("opening", copy))?;
+    // What counts is written, synced and read back by `finish`; meanwhile the store's log grows, as it is being read.
+    to.pragma_update(None, "synchronous", "OFF").map_err(sqlite("opening", copy))?;
     rusqlite::backup::Backup::new(&source, &mut to)
         .and_then(|backup| backup.run_to_completion(PAGES_AT_ONCE, PAUSE, None))
         .map_err(sqlite("copying the store to", copy))?;
@@ -176,24 +219,23 @@ pub(super) fn sound(connection: &Connection, path: &Path) -> Result<(), BackupEr
     }
 }
 
-fn finish(copy: &Path, directory: &Path, taken_ms: u64) -> Result<BackupFile, BackupError> {
-    let body = fs::read(copy).map_err(io("reading", copy))?;
+fn finish(body: &[u8], part: &Path, directory: &Path, taken_ms: u64) -> Result<BackupFile, BackupError> {
     let version = env!("CARGO_PKG_VERSION");
-    let head = format!("{MAGIC} {FORM} {} {taken_ms} {version}\n", hex(&Sha256::digest(&body)));
-    let (part, to) = (directory.join("part"), directory.join(name(taken_ms)));
+    let head = format!("{MAGIC} {FORM} {} {taken_ms} {version}\n", hex(&Sha256::digest(body)));
+    let to = directory.join(name(taken_ms));
     let put = || {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part)?;
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(part)?;
         file.write_all(head.as_bytes())?;
-        file.write_all(&body)?;
+        file.write_all(body)?;
         file.sync_all()?;
-        let written = fs::read(&part)?;
-        if written.strip_prefix(head.as_bytes()) != Some(&body) {
+        let written = fs::read(part)?;
+        if written.strip_prefix(head.as_bytes()) != Some(body) {
             return Err(std::io::Error::other("what is read back is not what was written"));
         }
-        fs::rename(&part, &to)?;
+        fs::rename(part, &to)?;
         state_dir::sync(directory)
     };
-    put().inspect_err(|_| drop(fs::remove_file(&part))).map_err(io("writing", &to))?;
+    put().inspect_err(|_| drop(fs::remove_file(part))).map_err(io("writing", &to))?;
     Ok(BackupFile { name: name(taken_ms), taken_ms, bytes: (head.len() + body.len()) as u64 })
 }
 

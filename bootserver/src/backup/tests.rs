@@ -204,3 +204,61 @@ fn a_restore_that_fails_amid_the_keys_is_not_served_but_done_again() {
     was_not_interrupted(&to).expect("it has ended");
     assert_eq!(fs::read_to_string(to.join("operator/password")).expect("it is there"), "a hash");
 }
+
+/// Another writer that commits more often than the copy takes a step; a backup ends all the same, and holds nobody up.
+#[test]
+fn ends_while_commits_never_cease() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (state, schedule) = (state(dir.path()), schedule(dir.path()));
+    let writer = rusqlite::Connection::open(state.join(FILE)).expect("opened");
+    writer
+        .execute_batch(
+            "PRAGMA synchronous = OFF; CREATE TABLE other (body BLOB); INSERT INTO other VALUES (zeroblob(8 << 20)), (0);",
+        )
+        .expect("as large as a record of many machines");
+    let (done, taken) = std::sync::mpsc::channel();
+    std::thread::spawn(move || done.send(take(&state, &schedule)));
+    let (begun, mut commits) = (std::time::Instant::now(), 0);
+    let taken = loop {
+        assert!(begun.elapsed() < Duration::from_secs(60), "it does not end");
+        writer.execute("UPDATE other SET body = body + 1 WHERE rowid = 2", []).expect("a commit is not held up");
+        commits += 1;
+        if let Ok(taken) = taken.try_recv() {
+            break taken;
+        }
+    };
+    taken.expect("a backup");
+    assert!(commits > 1, "it was written meanwhile");
+}
+
+/// Two small file systems, in a mount namespace of this thread's own: where the records are, room is kept for them.
+#[test]
+fn none_is_taken_for_which_there_is_no_room() {
+    use nix::mount::{MsFlags, mount};
+    assert!(nix::unistd::geteuid().is_root(), "this test needs root, for mounts of its own");
+    let dir = tempfile::tempdir().expect("a directory");
+    let root = dir.path().to_owned();
+    let full = std::thread::spawn(move || {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).expect("a namespace");
+        let none = None::<&str>;
+        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).expect("private");
+        mount(Some("tmpfs"), &root, Some("tmpfs"), MsFlags::empty(), Some("size=64m")).expect("mounted");
+        let state = state(&root);
+        let beside = schedule(&root);
+        let refused = take(&state, &beside).expect_err("there would be less than 64 MiB left").to_string();
+        assert!(
+            refused.contains("1 MiB, and 63 MiB are free, of which 64 MiB are kept for the server's records"),
+            "{refused}"
+        );
+        assert_eq!(list(&beside.directory), []);
+        let elsewhere = Schedule { directory: root.join("elsewhere"), ..beside };
+        fs::create_dir(&elsewhere.directory).expect("made");
+        let small = Some("size=1m");
+        mount(Some("tmpfs"), &elsewhere.directory, Some("tmpfs"), MsFlags::empty(), small).expect("mounted");
+        take(&state, &elsewhere).expect("nothing is kept free where no record is");
+        fs::write(elsewhere.directory.join("others"), vec![1; 960 << 10]).expect("others write as well");
+        let refused = take(&state, &elsewhere);
+        assert!(matches!(refused, Err(BackupError::NoRoom { needed_mib: 1, free_mib: 0, .. })), "{refused:?}");
+    });
+    full.join().expect("what it had to show");
+}
