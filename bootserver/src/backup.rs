@@ -1,7 +1,8 @@
 //! Backups: on a schedule and on command, while the server runs.
 //!
 //! Owns: when one is taken, how many are kept, what the rack is told of them. `file` is what is in one, `restore` makes a state directory of
-//! one. Never does: hold up a commit; a copy is made by SQLite's online backup, beside the writer.
+//! one. Never does: hold up a commit, as a copy is made by SQLite's online backup, beside the writer; or put by the record of a server whose
+//! place was taken, which is old, and would displace the other's backups in a directory that both have.
 //!
 //! ```text
 //! wait --due, or asked--> copy, check, digest --> under its name, durable --> the oldest beyond `keep` removed --> rack told --> wait
@@ -17,7 +18,7 @@ pub use file::BackupError;
 pub use restore::{Restored, restore, was_not_interrupted};
 
 use crate::rack_task::Handle;
-use crate::state_dir;
+use crate::state_dir::{self, Lock, StateError};
 use proto::view::{BackupFile, BackupView};
 use rack::event::Event;
 use std::path::{Path, PathBuf};
@@ -33,6 +34,24 @@ pub struct Schedule {
     pub every_s: u64,
     /// How many are kept, 1 or more.
     pub keep: usize,
+}
+
+impl Schedule {
+    /// How long until the next is due; `None` for never.
+    fn wait(&self, failed: bool) -> Option<Duration> {
+        if self.every_s == 0 {
+            return None;
+        }
+        if failed {
+            return Some(AGAIN);
+        }
+        let every = Duration::from_secs(self.every_s);
+        // By the wall clock, so that a server that is often restarted takes one all the same. One from the future is none.
+        let (now, files) = (unix_now(), list(&self.directory));
+        let since =
+            files.iter().find_map(|file| now.checked_sub(Duration::from_millis(file.taken_ms))).unwrap_or(every);
+        Some(every.saturating_sub(since))
+    }
 }
 
 /// One that failed is tried again after this.
@@ -75,17 +94,29 @@ impl Backups {
 
     /// Takes backups until `stop` turns true.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
-        self.tell(None).await;
-        let mut failed = false;
+        // What is in the way is told now, and not when the next is due.
+        let directory = self.schedule.directory.clone();
+        let failure = blocking(move || ready(&directory)).await.err();
+        if let Some(err) = &failure {
+            tracing::error!(err, "no backup can be taken");
+        }
+        let mut failed = failure.is_some();
+        self.tell(failure).await;
         loop {
+            let wait = if self.superseded().is_none() { self.schedule.wait(failed) } else { None };
             let asked = tokio::select! {
-                () = due(self.wait(failed)) => None,
+                () = due(wait) => None,
                 Some(asked) = self.asked.recv() => Some(asked),
                 _ = stop.wait_for(|&stop| stop) => return,
             };
+            if let Some(why) = self.superseded() {
+                if let Some(asked) = asked {
+                    let _ = asked.send(Err(why));
+                }
+                continue;
+            }
             let (state, schedule) = (self.state.clone(), self.schedule.clone());
-            let taken = tokio::task::spawn_blocking(move || take(&state, &schedule)).await;
-            let taken = taken.map_err(|err| err.to_string()).and_then(|taken| taken.map_err(|err| err.to_string()));
+            let taken = blocking(move || take(&state, &schedule)).await;
             failed = taken.is_err();
             match &taken {
                 Ok(file) => tracing::info!(name = file.name, bytes = file.bytes, "a backup was taken"),
@@ -99,17 +130,11 @@ impl Backups {
         }
     }
 
-    /// How long until the next is due; `None` for never.
-    fn wait(&self, failed: bool) -> Option<Duration> {
-        if failed {
-            return Some(AGAIN);
-        }
-        let every = Duration::from_secs(self.schedule.every_s);
-        // By the wall clock, so that a server that is often restarted takes one all the same. One from the future is none.
-        let (now, files) = (unix_now(), list(&self.schedule.directory));
-        let since =
-            files.iter().find_map(|file| now.checked_sub(Duration::from_millis(file.taken_ms))).unwrap_or(every);
-        (self.schedule.every_s > 0).then(|| every.saturating_sub(since))
+    /// What the rack says when another server has taken this one's place.
+    fn superseded(&self) -> Option<String> {
+        let shown = self.rack.shown();
+        let ha = &shown.view.ha;
+        ha.standing_by.clone().filter(|_| ha.superseded)
     }
 
     async fn tell(&self, failure: Option<String>) {
@@ -128,7 +153,7 @@ impl Backups {
 
 /// Takes one of a state directory, beside a running server or without one. Waits for another that is being taken.
 pub fn take(state: &Path, schedule: &Schedule) -> Result<BackupFile, BackupError> {
-    let _lock = state_dir::wait_for(&schedule.directory, LOCK)?;
+    let _lock = ready(&schedule.directory)?;
     let taken_ms = u64::try_from(unix_now().as_millis()).unwrap_or(u64::MAX);
     let taken = file::write(state, &schedule.directory, taken_ms)?;
     // A clock that was ahead once has left some from the future: they are no reason to remove what is newer in truth.
@@ -142,6 +167,19 @@ pub fn take(state: &Path, schedule: &Schedule) -> Result<BackupFile, BackupError
     Ok(taken)
 }
 
+/// Makes the directory if need be, sees that it can be written, and waits for its lock.
+fn ready(directory: &Path) -> Result<Lock, BackupError> {
+    let trial = directory.join("trial");
+    let written = || {
+        let lock = state_dir::wait_for(directory, LOCK)?;
+        let written = std::fs::write(&trial, b"a backup can be put here\n");
+        let removed = state_dir::remove(&trial);
+        written.and(removed).map_err(|err| StateError::Io { doing: "writing", path: trial.clone(), err })?;
+        Ok(lock)
+    };
+    written().map_err(|why| BackupError::Directory { directory: directory.to_owned(), why })
+}
+
 /// Those in a directory, newest first; the name holds the time.
 pub fn list(directory: &Path) -> Vec<BackupFile> {
     let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
@@ -153,6 +191,14 @@ pub fn list(directory: &Path) -> Vec<BackupFile> {
         .collect();
     files.sort_by_key(|file| std::cmp::Reverse(file.taken_ms));
     files
+}
+
+/// Does what may take long, with one line on what failed.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, BackupError> + Send + 'static,
+) -> Result<T, String> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|err| err.to_string()).and_then(|done| done.map_err(|err| err.to_string()))
 }
 
 async fn due(wait: Option<Duration>) {

@@ -97,6 +97,9 @@ pub struct HaView {
     /// one's place.
     #[serde(default)]
     pub standing_by: Option<String>,
+    /// Whether it is that another server has taken this one's place, of which `standing_by` then tells.
+    #[serde(default)]
+    pub superseded: bool,
 }
 
 /// One machine.

@@ -21,6 +21,9 @@ impl Rack {
 
     /// Says when the newest backup has become too old, and when it no longer is.
     pub(crate) fn look_at_backups(&mut self, now: Now) {
+        if self.superseded.is_some() {
+            return; // none is taken any more
+        }
         let BackupView { every_s, files, late: before, .. } = &self.backups;
         // One from the future was stamped by a clock that was wrong.
         let newest = files.iter().find(|file| file.taken_ms <= now.unix_ms);

@@ -426,7 +426,8 @@ impl Rack {
     pub(crate) fn ha_shown(&self) -> HaView {
         let (failures_borne, room_mib) = self.ha.room.unwrap_or_default();
         let (frozen, blind) = (self.ha.frozen.clone(), self.ha.blind.clone());
-        HaView { failures_borne, room_mib, frozen, blind, standing_by: self.why_standing_by() }
+        let (standing_by, superseded) = (self.why_standing_by(), self.superseded.is_some());
+        HaView { failures_borne, room_mib, frozen, blind, standing_by, superseded }
     }
 }
 

@@ -62,6 +62,17 @@ pub enum BackupError {
     /// The state directory.
     #[error(transparent)]
     State(#[from] state_dir::StateError),
+    /// None can be put where they are to be.
+    #[error(
+        "a backup cannot be put into {}: {why}. See that the server may write there; the unit tsubame.service allows it by `ReadWritePaths={}`",
+        directory.display(), directory.display()
+    )]
+    Directory {
+        /// Where.
+        directory: PathBuf,
+        /// What is in the way.
+        why: state_dir::StateError,
+    },
     /// It would take room that others need, or that is not there.
     #[error(
         "there is no room for a backup in {}: it takes {needed_mib} MiB, and {free_mib} MiB are free, of which {reserve_mib} MiB are kept for the \

@@ -259,6 +259,22 @@ fn none_is_taken_for_which_there_is_no_room() {
         fs::write(elsewhere.directory.join("others"), vec![1; 960 << 10]).expect("others write as well");
         let refused = take(&state, &elsewhere);
         assert!(matches!(refused, Err(BackupError::NoRoom { needed_mib: 1, free_mib: 0, .. })), "{refused:?}");
+        mount(none, &elsewhere.directory, none, MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY, none).expect("mounted");
+        let refused = take(&state, &elsewhere).expect_err("it cannot be written").to_string();
+        let way = format!("`ReadWritePaths={}`", elsewhere.directory.display());
+        assert!(refused.contains("Read-only file system") && refused.contains(&way), "{refused}");
     });
     full.join().expect("what it had to show");
+}
+
+#[test]
+fn when_the_next_is_due() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let on_command = schedule(dir.path());
+    let hourly = Schedule { every_s: 3600, ..on_command.clone() };
+    assert_eq!(hourly.wait(false), Some(Duration::ZERO), "there is none");
+    assert_eq!(hourly.wait(true), Some(AGAIN));
+    take(&state(dir.path()), &hourly).expect("a backup");
+    assert!(hourly.wait(false).is_some_and(|wait| wait > Duration::from_secs(3500)), "also after a restart");
+    assert_eq!((on_command.wait(false), on_command.wait(true)), (None, None), "never by itself");
 }

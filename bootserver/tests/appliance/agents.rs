@@ -12,7 +12,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 use time::OffsetDateTime;
 
-async fn join(client: &Client, host: &HostId, nonce: &str, key: &KeyPair) -> JoinAnswer {
+pub(crate) async fn join(client: &Client, host: &HostId, nonce: &str, key: &KeyPair) -> JoinAnswer {
     let csr = CertificateParams::default().serialize_request(key).expect("a request");
     let request = JoinRequest {
         host: host.clone(),
@@ -26,7 +26,7 @@ async fn join(client: &Client, host: &HostId, nonce: &str, key: &KeyPair) -> Joi
     serde_json::from_slice(&body).expect("a join's answer")
 }
 
-fn a_report(boot: String, seq: u64) -> Report {
+pub(crate) fn a_report(boot: String, seq: u64) -> Report {
     Report {
         lease: Default::default(),
         term: Default::default(),

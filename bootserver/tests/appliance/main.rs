@@ -2,6 +2,7 @@
 //! DHCP's packets, TFTP's clients and tgtd's initiators are left to the virtual rack, as they need a network of their own.
 
 mod agents;
+mod backups;
 mod boot_http;
 mod dawdlers;
 mod operators;

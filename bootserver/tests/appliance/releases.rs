@@ -13,13 +13,13 @@ use std::net::Ipv4Addr;
 const HERE: Ipv4Addr = Ipv4Addr::LOCALHOST;
 
 /// An operator with a session.
-struct Operator {
+pub(crate) struct Operator {
     client: Client,
     bearer: String,
 }
 
 impl Operator {
-    async fn log_in(server: &Server) -> Self {
+    pub(crate) async fn log_in(server: &Server) -> Self {
         let client = server.tls(server.operators, None).await.expect("TLS");
         let code = new_setup_code(&server.state(), true).expect("written").expect("a code");
         let body = format!("{{\"code\":\"{code}\",\"password\":\"a good password\"}}");
@@ -29,7 +29,7 @@ impl Operator {
         Self { client, bearer: format!("Bearer {}", session.token) }
     }
 
-    async fn ask<T: DeserializeOwned>(
+    pub(crate) async fn ask<T: DeserializeOwned>(
         &self,
         method: Method,
         path: &str,

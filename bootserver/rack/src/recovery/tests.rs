@@ -224,7 +224,10 @@ fn a_server_whose_place_was_taken_does_nothing_any_more() {
     }
     let said = bench.rack.events(0, 1000).iter().filter(|event| event.text.contains("frozen")).count();
     assert_eq!(said, 0, "it says once why");
-    assert!(bench.rack.view(bench.now).ha.standing_by.is_some_and(|why| why.contains("term 9")));
+    let ha = bench.rack.view(bench.now).ha;
+    assert!(ha.superseded && ha.standing_by.is_some_and(|why| why.contains("term 9")));
+    bench.apply(Event::BackedUp(proto::view::BackupView { every_s: 60, ..Default::default() }));
+    assert!(!bench.rack.view(bench.now).backups.late, "no backup is taken of an old record");
 }
 
 #[test]

@@ -1092,6 +1092,8 @@ export interface components {
              *     one's place.
              */
             standing_by?: string | null;
+            /** @description Whether it is that another server has taken this one's place, of which `standing_by` then tells. */
+            superseded?: boolean;
         };
         /** @description A physical machine. Made from its first MAC address: `h525400aabb01`. */
         HostId: string;
