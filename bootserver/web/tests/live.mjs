@@ -15,7 +15,7 @@ import assert from "node:assert/strict";
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { axe, launch, newPage, overflow } from "./browser.mjs";
+import { assertGlides, axe, launch, newPage, overflow, watchFlights } from "./browser.mjs";
 
 /** @import { Locator, Page } from "playwright-core" */
 
@@ -171,13 +171,18 @@ async function migrate(page, wanted) {
   const target = await select.locator("option:not([value=''])").first().getAttribute("value");
   assert.ok(target, "there is another active host to choose");
   await select.selectOption(target);
-  const arrival = glide(page, vm, target);
+  const flights = await watchFlights(page);
   await dialog.getByRole("button", { name: "Migrate" }).click();
   await dialog.waitFor({ state: "detached" });
   say("migration begun by button", { vm, source, target });
   await page.locator(`[data-host="${target}"] [data-ghost="${vm}"]`).waitFor({ timeout: left() });
   await page.screenshot({ path: join(values.shots, "live-moving.png"), fullPage: true });
-  const places = await arrival;
+  await page.locator(`[data-host="${target}"] [data-vm="${vm}"]`).waitFor({ timeout: left() });
+  // One that another change of the rack diverts is seen as it began.
+  const flight = await flights.flown(`vm/${vm}`, target);
+  const tops = flight.tops.map((top) => top[`vm/${vm}`] ?? NaN);
+  assertGlides(tops);
+  const places = new Set(tops.map(Math.round)).size;
   assert.ok(places > 4, `the VM glided to its new host, seen at ${places} places`);
   const done = page.locator("[data-move][data-phase=done]").filter({ hasText: vm });
   const mine = async () => {
@@ -193,35 +198,6 @@ async function migrate(page, wanted) {
   assert.match(text, /stood still/, "its downtime is shown");
   assert.equal(await place(), target);
   say("moved", { vm, target, places, text: text.replaceAll("\n", " ") });
-}
-
-/**
- * Waits until the VM is on its target and rests there; tells at how many places it was seen there on its way.
- * @param {Page} page @param {string} vm @param {string} target
- */
-function glide(page, vm, target) {
-  const look = page.evaluate(
-    async ([vm, target]) => {
-      const chip = () => document.querySelector(`[data-host="${target}"] [data-vm="${vm}"]`);
-      while (!chip()) await new Promise(requestAnimationFrame);
-      const tops = [];
-      for (let still = 0; still < 30;) {
-        const top = Math.round(chip()?.getBoundingClientRect().top ?? 0);
-        still = tops.at(-1) === top ? still + 1 : 0;
-        tops.push(top);
-        await new Promise(requestAnimationFrame);
-      }
-      return new Set(tops).size;
-    },
-    [vm, target],
-  );
-  const late = new Promise((_, reject) =>
-    setTimeout(reject, left(), new Error(`${vm} did not arrive in time`)).unref(),
-  );
-  const first = /** @type {Promise<number>} */ (Promise.race([look, late]));
-  // Awaited later; what fails before must not end the process by this.
-  first.catch(() => {});
-  return first;
 }
 
 /** Pictures in both widths and schemes, on the one page. @param {string} name */

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { after, afterEach, before, beforeEach, test } from "node:test";
-import { axe, launch, newPage, overflow } from "./browser.mjs";
+import { assertGlides, axe, launch, newPage, overflow, watchFlights } from "./browser.mjs";
 import { boot, event, host, move, power, release, stats, vm } from "./mock/rack.mjs";
 import { CODE, Mock, PASSWORD } from "./mock/server.mjs";
 import { busyScene } from "./scene.mjs";
@@ -359,9 +359,12 @@ function pair(on = "alpha") {
   return { alpha, beta };
 }
 
+/** Where the top of it is. @param {Locator} of */
+const topOf = (of) => of.evaluate((element) => element.getBoundingClientRect().top);
+
 /**
  * Watches the chip of `web`, frame by frame, from before what comes next until it has moved and rests. What it
- * gives back tells the places its top was at.
+ * gives back tells the places its top was at. Of one that glides it may miss any: see `watchFlights`.
  */
 async function watchChip() {
   const seen = await page.evaluateHandle(async () => {
@@ -397,15 +400,20 @@ test("a VM that moves slides from its old host's unit to the new one's, with pha
   await moves.getByText("48 MiB of about 96 MiB").waitFor();
   await moves.getByText("asked for by the operator").waitFor();
 
-  const watched = await watchChip();
+  const flights = await watchFlights(page);
+  const from = await topOf(chip("web"));
   mock.change((view) => {
     view.vms = [vm("web", beta.id, "moving", { epoch: 2, move: 1 })];
     view.moves = [move(1, "web", alpha, beta, { phase: "activating" })];
   });
   await unit("beta").locator("[data-vm=web]").waitFor();
-  const tops = await watched();
-  assert.ok(tops.length > 8, `it glides, place after place: ${tops.join(" ")}`);
-  assert.ok((tops.at(-1) ?? 0) > (tops[0] ?? 0) + 50, "from alpha's unit down to beta's");
+  const flight = await flights.flown("vm/web", beta.id);
+  const tops = flight.tops.map((top) => top["vm/web"] ?? NaN);
+  assertGlides(tops);
+  assert.ok(Math.abs((tops[0] ?? NaN) - from) < 1, `from where it was, ${from}: ${tops.join(" ")}`);
+  assert.equal(tops.at(-1), await topOf(chip("web")), "to where it rests");
+  assert.ok((tops.at(-1) ?? 0) > from + 50, "from alpha's unit down to beta's");
+  assert.equal(flight.end, "finished");
   await until("the outline is gone", async () => (await page.locator("[data-ghost]").count()) === 0);
 
   mock.change((view) => {
@@ -426,40 +434,45 @@ test("VMs ride with their host when it glides", async () => {
   await logIn();
   const { alpha, beta } = pair("beta");
   await unit("beta").locator("[data-vm=web]").waitFor();
-  const seen = await page.evaluateHandle(async () => {
-    const top = (/** @type {string} */ of) => document.querySelector(of)?.getBoundingClientRect().top ?? NaN;
-    const riding = (async () => {
-      const rides = [];
-      for (let still = 0; still < 30;) {
-        await new Promise(requestAnimationFrame);
-        const unit = top('[data-host="h525400aabb02"]');
-        const last = rides.at(-1);
-        still = last?.unit === unit && last.unit !== rides[0]?.unit ? still + 1 : 0;
-        rides.push({ unit, inside: top('#rack [data-vm="web"]') - unit });
-      }
-      return rides;
-    })();
-    return { riding };
-  });
+  const flights = await watchFlights(page);
+  const slid = `host/${beta.id}`;
+  const from = await topOf(page.locator(`[data-slide="${slid}"]`));
+  const place = (await topOf(chip("web"))) - from;
   mock.change((view) => {
     view.hosts = [{ ...alpha, state: "lost", note: "silent for 20 s" }, beta];
   });
-  const rides = await seen.evaluate(({ riding }) => riding);
-  assert.ok(new Set(rides.map(({ unit }) => unit)).size > 4, "the unit glides");
-  const inside = rides.map((ride) => Math.round(ride.inside));
-  assert.deepEqual([...new Set(inside)], [inside[0]], "and the VM keeps its place in it");
+  const flight = await flights.flown(slid);
+  const tops = flight.tops.map((top) => top[slid] ?? NaN);
+  assertGlides(tops);
+  assert.ok(
+    Math.abs((tops[0] ?? NaN) - from) < 1,
+    `the unit starts where it was, ${from}: ${tops.join(" ")}`,
+  );
+  assert.equal(flight.end, "finished");
+  const inside = flight.tops.map((top) => (top["vm/web"] ?? NaN) - (top[slid] ?? NaN));
+  assert.ok(
+    inside.every((each) => Math.abs(each - place) < 0.5),
+    `and the VM keeps its place in it, ${place}: ${inside.join(" ")}`,
+  );
+  assert.deepEqual(
+    (await flights.all()).map((each) => each.slid),
+    [slid],
+    "it has no flight of its own",
+  );
 });
 
 test("who asks for less motion sees the VM at its new place at once", async () => {
   await logIn({ reducedMotion: "reduce" });
   const { beta } = pair();
   await chip("web").waitFor();
+  const flights = await watchFlights(page);
   const watched = await watchChip();
   mock.change((view) => {
     view.vms = [vm("web", beta.id)];
   });
   await unit("beta").locator("[data-vm=web]").waitFor();
   assert.equal((await watched()).length, 2);
+  assert.deepEqual(await flights.all(), []);
 });
 
 test("a VM's dialog: act, confirm, migrate by choice, console; refusals in words", async () => {
