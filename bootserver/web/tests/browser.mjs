@@ -35,7 +35,8 @@ export async function newPage(browser, options = {}) {
     ...options,
   });
   const page = await context.newPage();
-  page.setDefaultTimeout(10_000);
+  // What is waited for comes at once, but for a machine that has no time for us.
+  page.setDefaultTimeout(60_000);
   /** @type {string[]} */
   const wrong = [];
   page.on("pageerror", (error) => wrong.push(`uncaught: ${error.message}`));

@@ -47,7 +47,6 @@ const say = (/** @type {string} */ seen, /** @type {object} */ more = {}) =>
 mkdirSync(values.shots, { recursive: true });
 const browser = await launch();
 const { page, wrong } = await newPage(browser);
-page.setDefaultTimeout(30_000);
 
 try {
   await enter(page);
