@@ -24,6 +24,8 @@ use tokio::sync::watch;
 const CLIENT: [u8; 6] = [0x52, 0x54, 0, 0xaa, 0xbb, 1];
 const SERVER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 const RELAY: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 3);
+/// Longer than any wait here: it only ends a hang.
+const HANG: Duration = Duration::from_secs(60);
 
 fn ip(args: &str) {
     let done = Command::new("ip").args(args.split(' ')).status().expect("iproute2 is installed");
@@ -123,7 +125,7 @@ fn frame(from: (Ipv4Addr, u16), to: (Ipv4Addr, u16), payload: &[u8]) -> Vec<u8> 
 /// Asks until a frame comes that `wanted` takes; a client, too, asks again.
 fn exchange<T>(tap: &OwnedFd, question: &[u8], wanted: impl Fn(&[u8]) -> Option<T>) -> T {
     let begun = Instant::now();
-    while begun.elapsed() < Duration::from_secs(10) {
+    while begun.elapsed() < HANG {
         send(tap.as_raw_fd(), question, MsgFlags::empty()).expect("sent");
         let mut frame = [0; 2048];
         while let Ok(length) = recv(tap.as_raw_fd(), &mut frame, MsgFlags::empty()) {
@@ -132,14 +134,14 @@ fn exchange<T>(tap: &OwnedFd, question: &[u8], wanted: impl Fn(&[u8]) -> Option<
             }
         }
     }
-    panic!("no such frame within 10 s");
+    panic!("no such frame within {HANG:?}");
 }
 
 /// Sends until something has come about, and looks at each frame meanwhile.
 fn until(tap: &OwnedFd, question: &[u8], look: impl Fn(&[u8]), done: impl Fn() -> bool) {
     let begun = Instant::now();
     while !done() {
-        assert!(begun.elapsed() < Duration::from_secs(10), "not within 10 s");
+        assert!(begun.elapsed() < HANG, "not within {HANG:?}");
         send(tap.as_raw_fd(), question, MsgFlags::empty()).expect("sent");
         let mut frame = [0; 2048];
         while let Ok(length) = recv(tap.as_raw_fd(), &mut frame, MsgFlags::empty()) {

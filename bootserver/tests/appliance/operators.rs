@@ -1,6 +1,6 @@
 //! An operator's way in, what needs a session, and what may not be had from another site's page.
 
-use crate::server::{Client, HOST, directory, request, start};
+use crate::server::{Client, HANG, HOST, directory, request, start};
 use bootserver::operators::new_setup_code;
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
@@ -9,7 +9,6 @@ use proto::api::{About, Accepted, ApiError, Refusal, Session};
 use proto::event::LogEvent;
 use proto::view::RackView;
 use serde::de::DeserializeOwned;
-use std::time::Duration;
 
 async fn ask<T: DeserializeOwned>(
     client: &Client,
@@ -115,7 +114,7 @@ async fn the_stream_follows_the_rack_and_ends_with_the_session() {
     let mut body = answer.into_body();
     let mut text = String::new();
     let mut next = async |text: &mut String| {
-        let frame = tokio::time::timeout(Duration::from_secs(15), body.frame()).await.expect("in time");
+        let frame = tokio::time::timeout(HANG, body.frame()).await.expect("in time");
         let data = frame.map(|frame| frame.expect("whole").into_data().expect("data"));
         data.map(|data| text.push_str(std::str::from_utf8(&data).expect("text"))).is_some()
     };

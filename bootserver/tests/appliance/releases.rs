@@ -1,6 +1,6 @@
 //! Releases come in over the API, are served by the boot service, and go.
 
-use crate::server::{Client, Server, directory, start, until};
+use crate::server::{Client, HANG, Server, directory, start, until};
 use bootserver::operators::new_setup_code;
 use http::{Method, StatusCode};
 use proto::api::{Accepted, ApiError, Refusal, Session};
@@ -131,7 +131,7 @@ async fn a_release_comes_is_served_and_goes() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(std::time::Duration::from_secs(10), gone).await.expect("it is no longer served");
+    tokio::time::timeout(HANG, gone).await.expect("it is no longer served");
     assert_eq!(server.fetch(HERE, Method::GET, &server.image, &[]).await.0, StatusCode::OK, "others are");
     // Announced a short while ago, its files may still be here; after a restart they are not.
     let server = start(server.stop().await).await;
@@ -142,7 +142,7 @@ async fn a_release_comes_is_served_and_goes() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(std::time::Duration::from_secs(10), swept).await.expect("only the configured one's are left");
+    tokio::time::timeout(HANG, swept).await.expect("only the configured one's are left");
     server.stop().await;
 }
 

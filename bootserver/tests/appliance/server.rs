@@ -42,6 +42,9 @@ use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio_rustls::TlsConnector;
 
+/// Longer than any wait here: it only ends a hang.
+pub(crate) const HANG: Duration = Duration::from_secs(60);
+
 /// The address reserved for the one machine of these tests.
 pub(crate) const HOST: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 60);
 
@@ -71,11 +74,16 @@ pub(crate) fn directory() -> TempDir {
     for name in ["loaders/undionly.kpxe", "loaders/ipxe.efi"] {
         fs::write(dir.path().join(name), name).expect("written");
     }
+    configure(&dir, "");
+    dir
+}
+
+/// Writes its configuration, with a part of the test's own.
+pub(crate) fn configure(dir: &TempDir, more: &str) {
     let text = "state: state\ninterface: lo\njoin: all\nrelease: dom0-1\nloaders: loaders\n\
                 subnet: { network: 127.0.0.0/24, address: 127.0.0.1, pool: 127.0.0.50-127.0.0.99 }\n\
                 reservations: { \"52:54:00:aa:bb:01\": 127.0.0.60 }\n";
-    fs::write(dir.path().join("c.yaml"), text).expect("written");
-    dir
+    fs::write(dir.path().join("c.yaml"), format!("{text}{more}")).expect("written");
 }
 
 /// Starts a server on a directory's state.
@@ -279,6 +287,6 @@ pub(crate) async fn connect(from: Ipv4Addr, to: SocketAddr) -> TcpStream {
 /// Waits until the view shows something.
 pub(crate) async fn until(rack: &Handle, what: impl Fn(&RackView) -> bool) {
     let mut views = rack.watch();
-    let seen = tokio::time::timeout(Duration::from_secs(10), views.wait_for(|shown| what(&shown.view))).await;
-    assert!(seen.is_ok(), "not within 10 s: {:?}", rack.shown().view);
+    let seen = tokio::time::timeout(HANG, views.wait_for(|shown| what(&shown.view))).await;
+    assert!(seen.is_ok(), "not within {HANG:?}: {:?}", rack.shown().view);
 }

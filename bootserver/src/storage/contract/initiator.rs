@@ -14,7 +14,7 @@ use std::time::Duration;
 /// Bytes of a block.
 pub(super) const BLOCK: usize = 512;
 /// How long the target may be silent. Only a target that hangs is.
-const SILENCE: Duration = Duration::from_secs(20);
+const SILENCE: Duration = Duration::from_secs(60);
 
 /// How a host reaches a disk.
 #[derive(Debug, Clone)]

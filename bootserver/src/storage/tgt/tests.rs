@@ -199,7 +199,7 @@ async fn a_tgtd_that_comes_up_after_it_was_given_up_is_given_its_disks() {
     let elsewhere = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port that is free again");
     let late = Tgt { config: TgtConfig { portal: elsewhere, ..rig.tgt.config.clone() }, mgmt: rig.tgt.mgmt.clone() };
     late.spawn().await.expect("it comes up, on the same control port");
-    let seen = tokio::time::timeout(START_DEADLINE, anew).await;
+    let seen = tokio::time::timeout(Duration::from_secs(60), anew).await;
     seen.expect("it is told of").expect("no panic");
 }
 
