@@ -30,6 +30,8 @@ use tokio::time::{Instant, sleep, timeout};
 pub struct Limits {
     /// For one question or command. Controllers are slow computers: several seconds for a TLS handshake are not rare.
     pub request: Duration,
+    /// Until a question or command by IPMI is sent again, whole seconds. A controller that is slower may do it twice.
+    pub resend: Duration,
     /// From the command until it says that it is so.
     pub confirm: Duration,
     /// Between questions whether it is so.
@@ -38,7 +40,8 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { request: Duration::from_secs(15), confirm: Duration::from_secs(45), look_every: Duration::from_secs(1) }
+        let s = Duration::from_secs;
+        Self { request: s(15), resend: s(1), confirm: s(45), look_every: s(1) }
     }
 }
 

@@ -93,9 +93,10 @@ impl<'a> Ipmi<'a> {
 
     async fn call(&self, doing: &str, words: &[&str]) -> Result<Called, PowerFailure> {
         let mut command = Command::new("ipmitool");
-        // With -v it says why a session was not begun. A packet is sent three times, a second apart. Operator is all that power and
+        // With -v it says why a session was not begun. A packet is sent three times. Operator is all that power and
         // boot flags need (IPMI 2.0, appendix G).
-        command.args(["-v", "-I", "lanplus", "-L", "OPERATOR", "-N", "1", "-R", "2", "-C", SUITES[self.suite]]);
+        let resend = self.limits.resend.as_secs().to_string();
+        command.args(["-v", "-I", "lanplus", "-L", "OPERATOR", "-N", &resend, "-R", "2", "-C", SUITES[self.suite]]);
         command.args(["-H", self.host, "-p", &self.port.to_string(), "-U", self.user, "-E"]).args(words);
         command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("LC_ALL", "C");
         command.env("IPMI_PASSWORD", &self.password.0);
