@@ -175,17 +175,17 @@ impl Clock {
 
     /// A date that came from the server through TLS: sets the host's clock when that is off.
     pub fn authentic(&self, unix_ms: u64) {
+        self.corrected(unix_ms, set_system_ms);
+    }
+
+    /// `set` sets the host's clock, and says whether it could: a test has one that does not.
+    fn corrected(&self, unix_ms: u64, set: impl FnOnce(u64) -> bool) {
         let off_ms = unix_ms as i64 - system_ms() as i64;
         self.authentic.store(true, Ordering::Relaxed);
         if off_ms.unsigned_abs() <= CLOCK_OFF_MS {
             return self.hint_ms.store(0, Ordering::Relaxed);
         }
-        let time = nix::libc::timespec {
-            tv_sec: (unix_ms / 1000) as nix::libc::time_t,
-            tv_nsec: (unix_ms % 1000 * 1_000_000) as nix::libc::c_long,
-        };
-        // SAFETY: reads one timespec.
-        let set = unsafe { nix::libc::clock_settime(nix::libc::CLOCK_REALTIME, &time) } == 0;
+        let set = set(unix_ms);
         tracing::info!(off_ms, set, "the host's clock was off");
         self.hint_ms.store(if set { 0 } else { off_ms }, Ordering::Relaxed);
     }
@@ -199,6 +199,16 @@ impl TimeProvider for Clock {
 
 fn system_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
+}
+
+/// Whether it could be set.
+fn set_system_ms(unix_ms: u64) -> bool {
+    let time = nix::libc::timespec {
+        tv_sec: (unix_ms / 1000) as nix::libc::time_t,
+        tv_nsec: (unix_ms % 1000 * 1_000_000) as nix::libc::c_long,
+    };
+    // SAFETY: reads one timespec.
+    unsafe { nix::libc::clock_settime(nix::libc::CLOCK_REALTIME, &time) == 0 }
 }
 
 /// Unix milliseconds of an HTTP `Date` (RFC 9110 §5.6.7, the preferred form): `Sun, 06 Nov 1994 08:49:37 GMT`.
@@ -240,8 +250,24 @@ mod tests {
         let clock = Clock::default();
         clock.hint(5_000_000_000_000);
         assert!(clock.unix_ms() >= 5_000_000_000_000);
-        clock.authentic(system_ms());
+        // A machine that stalls here finds its clock off: it then goes on as one whose clock was set.
+        clock.corrected(system_ms(), |_| true);
         clock.hint(5_000_000_000_000);
-        assert!(clock.unix_ms().abs_diff(system_ms()) < 1_000);
+        let (before, now, after) = (system_ms(), clock.unix_ms(), system_ms());
+        assert!((before..=after).contains(&now), "{before} {now} {after}");
+    }
+
+    #[test]
+    fn a_clock_that_is_off_is_set_or_corrected() {
+        for could in [true, false] {
+            let (clock, mut told) = (Clock::default(), None);
+            clock.corrected(5_000_000_000_000, |unix_ms| {
+                told = Some(unix_ms);
+                could
+            });
+            assert_eq!(told, Some(5_000_000_000_000));
+            // Set by nobody, the host's clock is as far off as it was.
+            assert_eq!(clock.unix_ms() >= 5_000_000_000_000, !could);
+        }
     }
 }
