@@ -2,7 +2,7 @@
 #
 #   make run                            a virtual rack; HOSTS=3 FIRMWARE=bios|uefi|mixed VMS=3 PORT=8443
 #   make run IFACE=enp3s0               the appliance on a real interface; DHCP=proxy beside another DHCP server
-#   make test                           everything; SEED=n repeats a run of the simulated rack
+#   make test                           everything; SEED=n repeats a run of the simulated rack, and draws other cases in property tests
 #   make build | page | image           parts: release programs, the operator's page, dom0 and guest images
 #   make trial-faults                   server and agents killed at every step of a move, and other faults: half an hour or more; FROM=name UNTIL=name POINTS=part,part
 #   make trial-hour                     an hour without the server, then ten minutes without the appliance; SERVER_AWAY_S=n APPLIANCE_AWAY_S=n, seconds
