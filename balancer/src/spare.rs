@@ -21,12 +21,12 @@ pub struct Room {
     pub vms_mib: Vec<u64>,
 }
 
-/// Whether all VMs would fit on the other hosts if so many failed, those that are worst to lose.
-pub(crate) fn bears(rooms: &[Room], failures: usize) -> bool {
+/// Whether all VMs, with those that are nowhere, would fit on the other hosts if so many failed, those that are worst to lose.
+pub(crate) fn bears(rooms: &[Room], nowhere_mib: &[u64], failures: usize) -> bool {
     if failures == 0 {
         return true;
     }
-    let single = |failed: usize| rest_takes(rooms, |at| at == failed);
+    let single = |failed: usize| rest_takes(rooms, nowhere_mib, |at| at == failed);
     if !(0..rooms.len()).all(single) {
         return false;
     }
@@ -35,22 +35,23 @@ pub(crate) fn bears(rooms: &[Room], failures: usize) -> bool {
             let mut order: Vec<usize> = (0..rooms.len()).collect();
             order.sort_by_key(|&at| Reverse(worst(&rooms[at])));
             order.truncate(failures);
-            rest_takes(rooms, |at| order.contains(&at))
+            rest_takes(rooms, nowhere_mib, |at| order.contains(&at))
         })
 }
 
-/// The most hosts that may fail so that all VMs fit on the others. A rack of empty hosts bears the loss of all but one.
-pub fn failures_borne(rooms: &[Room]) -> u32 {
+/// The most hosts that may fail so that all VMs fit on the others, those among them that are to run and are nowhere, as their host has failed.
+/// A rack of empty hosts bears the loss of all but one.
+pub fn failures_borne(rooms: &[Room], nowhere_mib: &[u64]) -> u32 {
     let (mut low, mut high) = (0, rooms.len().saturating_sub(1));
     while low < high {
         let count = (low + high).div_ceil(2);
-        if bears(rooms, count) { low = count } else { high = count - 1 }
+        if bears(rooms, nowhere_mib, count) { low = count } else { high = count - 1 }
     }
     u32::try_from(low).unwrap_or(u32::MAX)
 }
 
 /// The largest VM, MiB, put where most is free, with which one host may still fail.
-pub fn room_mib(rooms: &[Room]) -> u64 {
+pub fn room_mib(rooms: &[Room], nowhere_mib: &[u64]) -> u64 {
     let Some(freest) = (0..rooms.len()).max_by_key(|&at| rooms[at].free_mib) else { return 0 };
     let (mut low, mut high) = (0, rooms[freest].free_mib);
     while low < high {
@@ -58,7 +59,7 @@ pub fn room_mib(rooms: &[Room]) -> u64 {
         let mut with = rooms.to_vec();
         with[freest].free_mib -= mib;
         with[freest].vms_mib.push(mib);
-        if bears(&with, 1) { low = mib } else { high = mib - 1 }
+        if bears(&with, nowhere_mib, 1) { low = mib } else { high = mib - 1 }
     }
     low
 }
@@ -73,8 +74,8 @@ impl Room {
     }
 }
 
-fn rest_takes(rooms: &[Room], failed: impl Fn(usize) -> bool) -> bool {
-    let (mut vms, mut free) = (Vec::new(), Vec::with_capacity(rooms.len()));
+fn rest_takes(rooms: &[Room], nowhere_mib: &[u64], failed: impl Fn(usize) -> bool) -> bool {
+    let (mut vms, mut free) = (nowhere_mib.to_vec(), Vec::with_capacity(rooms.len()));
     for (at, room) in rooms.iter().enumerate() {
         if failed(at) { vms.extend_from_slice(&room.vms_mib) } else { free.push(room.free_mib) }
     }
@@ -100,7 +101,7 @@ impl Model<'_> {
                 vms_mib: entry.vms.iter().map(|&v| self.vms[v].vm.memory_mib).collect(),
             })
             .collect();
-        bears(&rooms, failures as usize)
+        bears(&rooms, &[], failures as usize)
     }
 }
 
@@ -131,7 +132,11 @@ mod tests {
     }
 
     fn check(hosts: &[&str], expected: u32) {
-        assert_eq!(failures_borne(&rooms(hosts)), expected, "{hosts:?}");
+        check_beside(&[], hosts, expected);
+    }
+
+    fn check_beside(nowhere_mib: &[u64], hosts: &[&str], expected: u32) {
+        assert_eq!(failures_borne(&rooms(hosts), nowhere_mib), expected, "{hosts:?} and {nowhere_mib:?}");
     }
 
     #[test]
@@ -144,7 +149,7 @@ mod tests {
             (&["50:50", "50:50"], 0),
             (&["90:10", "90:10", "90:10"], 90),
         ] {
-            assert_eq!(room_mib(&rooms(hosts)), expected, "{hosts:?}");
+            assert_eq!(room_mib(&rooms(hosts), &[]), expected, "{hosts:?}");
         }
     }
 
@@ -162,5 +167,10 @@ mod tests {
         check(&["40:60", "50:", "50:"], 0);
         // The largest host is worse to lose than the fullest.
         check(&["1000:10", "5:20", "5:20"], 0);
+        // What a failed host had takes its part first.
+        check(&["50:50", "60:40", "90:10"], 2);
+        check_beside(&[40], &["50:50", "60:40", "90:10"], 1);
+        check_beside(&[60, 50], &["50:50", "60:40", "90:10"], 0);
+        check_beside(&[100], &["90:10", "90:10", "90:10"], 0);
     }
 }

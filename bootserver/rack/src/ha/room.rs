@@ -2,11 +2,15 @@
 //!
 //! Owns: asking the planner for that number, and the warning when it is nought. Never does: refuse a VM; whoever starts one more sees the number fall.
 
+use super::may_run_in;
 use crate::Rack;
 use crate::event::Now;
+use crate::record::VmRecord;
 use balancer::{HostState as Takes, Room, failures_borne, room_mib};
 use proto::HostId;
 use proto::event::Topic;
+use proto::view::VmPhase;
+use proto::vm::{Priority, VmSpec, overhead_mib};
 use std::collections::BTreeMap;
 
 impl Rack {
@@ -31,9 +35,10 @@ impl Rack {
                 room.free_mib = 0;
             }
         }
+        let nowhere_mib = self.nowhere_mib(|host| rooms.contains_key(host));
         let rooms: Vec<Room> = rooms.into_values().collect();
-        let borne = failures_borne(&rooms);
-        let room = (borne, if borne == 0 { 0 } else { room_mib(&rooms) });
+        let borne = failures_borne(&rooms, &nowhere_mib);
+        let room = (borne, if borne == 0 { 0 } else { room_mib(&rooms, &nowhere_mib) });
         let before = self.ha.room.replace(room);
         if before == Some(room) {
             return;
@@ -43,5 +48,16 @@ impl Rack {
             let text = "no host may fail any more: not all VMs would fit on the others".to_owned();
             self.warn(Topic::Server, now, text, |_| ());
         }
+    }
+
+    /// MiB of each VM that is to run and needs room on one of the hosts that are there: its own has failed, or may have, or it has found no place.
+    fn nowhere_mib(&self, is_there: impl Fn(&HostId) -> bool) -> Vec<u64> {
+        let is_lost = |record: &VmRecord| {
+            let starts_again = may_run_in(record.phase) && record.restart.priority != Priority::Never;
+            starts_again && !record.owner.as_ref().is_some_and(&is_there)
+        };
+        let nowhere = self.vms.values().filter(|r| r.run && (r.phase == VmPhase::Stopped || is_lost(r)));
+        let needed_mib = |spec: &VmSpec| spec.memory_mib + overhead_mib(spec.memory_mib, spec.vcpus);
+        nowhere.map(|record| needed_mib(&record.spec)).collect()
     }
 }

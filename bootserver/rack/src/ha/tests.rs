@@ -648,6 +648,21 @@ fn an_operator_thaws() {
 }
 
 #[test]
+fn what_a_failed_host_had_needs_room_before_another_may_fail() {
+    let mut all = Few::new(3);
+    for (at, name) in ["a", "b", "c"].into_iter().enumerate() {
+        all.run(name, at, Restart::default(), 2000);
+    }
+    let borne = |all: &Few| all.bench.rack.view(all.bench.now).ha.failures_borne;
+    all.begin();
+    all.pass(5);
+    assert_eq!(borne(&all), 1);
+    all.hosts[0].alive = false;
+    all.pass(25);
+    assert_eq!((borne(&all), all.vm("a").owner), (0, Some(id(0))), "it is yet to be fenced");
+}
+
+#[test]
 fn who_goes_first_and_who_fits() {
     let mut all = Few::new(2);
     all.run("a", 0, Restart { priority: Priority::Low, delay_s: 0 }, 1024);
