@@ -357,16 +357,19 @@ pub(crate) enum VmCommand {
     Pause(VmWait),
     /// Let a paused VM go on; waits until it does.
     Resume(VmWait),
-    /// Say in which order a VM is started again after its host has failed. What is not given stays as it is.
+    /// Say in which order a VM is started again after its host has failed, and whether after a crash. What is not given stays as it is.
     Ha {
         #[command(flatten)]
         vm: VmRef,
         /// Who is started before others, where there is not room for all.
-        #[arg(long, value_enum, required_unless_present = "restart_delay")]
+        #[arg(long, value_enum, required_unless_present_any = ["restart_delay", "on_crash"])]
         priority: Option<RestartPriority>,
         /// Start it no sooner than so many seconds after its host was fenced.
         #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(..=3600))]
         restart_delay: Option<u32>,
+        /// What becomes of it when its guest crashes.
+        #[arg(long, value_enum)]
+        on_crash: Option<AfterCrash>,
     },
     /// Move a running VM to another host; waits until it runs there.
     Migrate {
@@ -429,6 +432,9 @@ pub(crate) struct CreateVmArgs {
     /// Start it no sooner than so many seconds after its host was fenced.
     #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=3600))]
     pub(crate) restart_delay: u32,
+    /// What becomes of it when its guest crashes.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) on_crash: AfterCrash,
     #[command(flatten)]
     pub(crate) wait: WaitArgs,
 }
@@ -451,6 +457,25 @@ impl From<RestartPriority> for proto::vm::Priority {
             RestartPriority::Normal => Self::Normal,
             RestartPriority::Low => Self::Low,
             RestartPriority::Never => Self::Never,
+        }
+    }
+}
+
+/// [`proto::vm::OnCrash`] on the command line.
+#[derive(Debug, Clone, Copy, Default, clap::ValueEnum)]
+pub(crate) enum AfterCrash {
+    /// Start it again, after a wait that doubles each time.
+    #[default]
+    Restart,
+    /// Leave it stopped until it is started by hand.
+    Stop,
+}
+
+impl From<AfterCrash> for proto::vm::OnCrash {
+    fn from(given: AfterCrash) -> Self {
+        match given {
+            AfterCrash::Restart => Self::Restart,
+            AfterCrash::Stop => Self::Stop,
         }
     }
 }

@@ -17,6 +17,7 @@ fn with_streams(stream: impl Fn(usize) -> Reply + Send + Sync + 'static) -> Serv
         "GET /v1/stream" => stream(before),
         "POST /v1/vms/web-1/migrate" => Reply::json(&Accepted::Moving { r#move: MoveId(7) }),
         "POST /v1/vms/web-1/shutdown" | "DELETE /v1/vms/web-1" => Reply::json(&Accepted::Begun),
+        "POST /v1/vms/web-1/ha" => Reply::json(&Accepted::Done),
         "POST /v1/vms/web-1/start" => {
             let refusal = Refusal::VmIs { vm: "web-1".parse().expect("a name"), phase: VmPhase::Running };
             Reply::status(409, &ApiError::from(refusal))
@@ -59,6 +60,22 @@ fn a_refusal_is_told_in_its_own_words() {
         tsubame: listing VMs: the moon is full
     "#]],
     );
+}
+
+#[test]
+fn how_a_vm_is_started_again_is_said_in_parts() {
+    let server = with_streams(|_| Reply::Nothing);
+    check(
+        &server,
+        "vm ha web-1 --on-crash stop",
+        expect![[r#"
+        exit 0
+        VM web-1 is started again after its host has failed: after those of high priority; left stopped if it crashes
+    "#]],
+    );
+    let asked = server.requests();
+    let order = asked.iter().find(|r| r.line == "POST /v1/vms/web-1/ha").expect("it was given");
+    assert_eq!(order.body, r#"{"priority":"normal","delay_s":0,"on_crash":"stop"}"#);
 }
 
 #[test]

@@ -23,6 +23,7 @@ fn help() {
         "host bmc --help",
         "vm --help",
         "vm create --help",
+        "vm ha --help",
         "vm migrate --help",
         "disk --help",
         "release --help",
@@ -47,6 +48,18 @@ fn wrong_usage() {
           <VM>
 
         Usage: tsubame vm start <VM>
+
+        For more information, try '--help'.
+    "#]],
+    );
+    check(
+        "vm ha a",
+        expect![[r#"
+        exit 2
+        error: the following required arguments were not provided:
+          --priority <PRIORITY>
+
+        Usage: tsubame vm ha --priority <PRIORITY> <VM>
 
         For more information, try '--help'.
     "#]],

@@ -242,6 +242,9 @@ pub struct DomainSurvey {
     pub epoch: Option<Epoch>,
     /// What it is doing.
     pub state: DomainState,
+    /// It has asked to be started anew. Where its host cannot do that `state` is `Crashed`, so that it is done elsewhere.
+    #[serde(default)]
+    pub reboots: bool,
     /// Its role in a move, if any.
     pub part: Part,
     /// Memory, MiB.

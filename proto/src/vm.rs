@@ -29,7 +29,7 @@ pub fn overhead_mib(memory_mib: u64, vcpus: u32) -> u64 {
     8 + memory_mib / 100 + u64::from(vcpus)
 }
 
-/// How a VM is started again after its host has failed.
+/// How a VM is started again after its host has failed, and whether after a crash of its guest.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -38,6 +38,10 @@ pub struct Restart {
     pub priority: Priority,
     /// No sooner than so many seconds after its host was fenced, 0 to 3600.
     pub delay_s: u32,
+    /// What becomes of its guest when that crashes.
+    // Written only where it is chosen: who is older than this field refuses what it does not know.
+    #[serde(skip_serializing_if = "OnCrash::is_restart")]
+    pub on_crash: OnCrash,
 }
 
 impl Restart {
@@ -53,11 +57,14 @@ impl fmt::Display for Restart {
             Priority::High => "first",
             Priority::Normal => "after those of high priority",
             Priority::Low => "last",
-            Priority::Never => return f.write_str("not by itself"),
+            Priority::Never => "not by itself",
         })?;
-        match self.delay_s {
-            0 => Ok(()),
-            delay_s => write!(f, ", {delay_s} s after its host was fenced"),
+        if self.delay_s > 0 && self.priority != Priority::Never {
+            write!(f, ", {} s after its host was fenced", self.delay_s)?;
+        }
+        match self.on_crash {
+            OnCrash::Restart => Ok(()),
+            OnCrash::Stop => f.write_str("; left stopped if it crashes"),
         }
     }
 }
@@ -76,6 +83,24 @@ pub enum Priority {
     Low,
     /// Not started again by itself.
     Never,
+}
+
+/// What becomes of a guest that crashes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum OnCrash {
+    /// It is started again, after a wait that doubles each time.
+    #[default]
+    Restart,
+    /// It stays stopped until somebody starts it.
+    Stop,
+}
+
+impl OnCrash {
+    fn is_restart(&self) -> bool {
+        *self == Self::Restart
+    }
 }
 
 /// What a PVH guest boots.
@@ -118,4 +143,24 @@ pub struct DiskSpec {
     pub name: DiskId,
     /// Size, MiB.
     pub size_mib: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_restart_of_before_is_read_and_one_without_news_is_written_so() {
+        let before = r#"{"priority":"high","delay_s":30}"#;
+        let read: Restart = serde_json::from_str(before).expect("as it was kept");
+        assert_eq!(read, Restart { priority: Priority::High, delay_s: 30, on_crash: OnCrash::Restart });
+        assert_eq!(serde_json::to_string(&read).expect("plain data"), before);
+        assert_eq!(read.to_string(), "first, 30 s after its host was fenced");
+        let stop = Restart { on_crash: OnCrash::Stop, ..read };
+        let text = serde_json::to_string(&stop).expect("plain data");
+        assert_eq!(text, r#"{"priority":"high","delay_s":30,"on_crash":"stop"}"#);
+        assert_eq!(serde_json::from_str::<Restart>(&text).expect("as it was written"), stop);
+        let never = Restart { priority: Priority::Never, ..stop };
+        assert_eq!(never.to_string(), "not by itself; left stopped if it crashes");
+    }
 }

@@ -388,7 +388,7 @@ pub struct VmRecord {
     pub doing: Option<VmDoing>,
     /// The order by which it was told; absent while it is being prepared, and once it was done.
     pub order: Option<OrderId>,
-    /// It is to run: set by a start, cleared by a shutdown or a destroy, and when the guest turns itself off.
+    /// It is to run: set by a start, cleared by a shutdown or a destroy, and when the guest turns itself off or stays crashed.
     #[serde(default)]
     pub run: bool,
     /// Since when, Unix milliseconds.
@@ -398,12 +398,15 @@ pub struct VmRecord {
     /// Its last move, and how long it rests from it.
     #[serde(default)]
     pub moved: Option<balancer::Moved>,
-    /// In which order it is started again after its host has failed.
+    /// In which order it is started again after its host has failed, and whether after a crash.
     #[serde(default)]
     pub restart: Restart,
     /// Its host has failed, and until then it is not started again, Unix milliseconds.
     #[serde(default)]
     pub delayed_until_ms: Option<u64>,
+    /// Where its guest has crashed, if it is left stopped for that.
+    #[serde(default)]
+    pub crashed_on: Option<HostId>,
 }
 
 /// What a VM's owner is being told to do.

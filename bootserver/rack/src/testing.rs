@@ -312,6 +312,7 @@ pub(crate) fn domain(vm: &str, epoch: u64, state: DomainState, part: Part) -> Do
         domid: 1,
         epoch: Some(Epoch(epoch)),
         state,
+        reboots: false,
         part,
         memory_mib: 96,
         cpu_cores: 0.1,

@@ -101,6 +101,9 @@ impl Rack {
         if let Some(record) = self.vms.edit(vm) {
             record.phase = phase;
             record.since_ms = now.unix_ms;
+            if matches!(phase, VmPhase::Starting | VmPhase::Running) {
+                record.crashed_on = None;
+            }
         }
         let guest = self.guests.entry(vm.clone()).or_default();
         guest.odd = None;
@@ -146,6 +149,10 @@ impl Rack {
                 format!("{owner} shows no sign of life; it may still run there until that host is fenced")
             }
             (_, VmPhase::Stopped) if record.run => self.why_held_back(record, now).unwrap_or_else(kept),
+            // Its destruction has said something since.
+            (_, VmPhase::Stopped) => {
+                record.crashed_on.as_ref().map_or_else(kept, |host| left_crashed(&record.spec.name, host))
+            }
             _ => kept(),
         }
     }
@@ -206,6 +213,7 @@ impl Rack {
             moved: None,
             restart: request.restart,
             delayed_until_ms: None,
+            crashed_on: None,
         });
         self.vm_macs.insert(mac, name.clone());
         for disk in disks {
@@ -228,7 +236,7 @@ impl Rack {
         }
     }
 
-    /// In which order a VM is started again. One that waits for its delay waits no longer than the new one says.
+    /// How a VM is started again. One that waits for its delay waits no longer than the new one says.
     pub(crate) fn set_restart(&mut self, vm: &VmId, restart: Restart, now: Now) -> Result<Accepted, Refusal> {
         within_bounds(&restart, "delay_s")?;
         let before = self.vm_or_refuse(vm)?.restart;
@@ -398,6 +406,10 @@ impl Rack {
 
 fn about_vm(event: &mut LogEvent, vm: &VmId) {
     event.vm = Some(vm.clone());
+}
+
+fn left_crashed(vm: &VmId, host: &HostId) -> String {
+    format!("{vm} has crashed on {host}; it is not started again by itself")
 }
 
 /// What is asked for of a restart, at a field.

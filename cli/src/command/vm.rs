@@ -47,7 +47,7 @@ pub(super) fn run(environment: &Environment, command: VmCommand, out: Output) ->
             let order = Order { doing: format!("resuming VM {vm}"), verb: "resume", want: VmPhase::Running };
             order.give(environment, &vm, &wait, out)
         }
-        VmCommand::Ha { vm: VmRef { vm }, priority, restart_delay } => {
+        VmCommand::Ha { vm: VmRef { vm }, priority, restart_delay, on_crash } => {
             let doing = format!("saying how VM {vm} is started again");
             let server = open(&doing, environment)?;
             let view = rack_view(&server, &doing)?;
@@ -55,6 +55,7 @@ pub(super) fn run(environment: &Environment, command: VmCommand, out: Output) ->
             let restart = Restart {
                 priority: priority.map_or(before.priority, Into::into),
                 delay_s: restart_delay.unwrap_or(before.delay_s),
+                on_crash: on_crash.map_or(before.on_crash, Into::into),
             };
             let accepted: Accepted = server.post(&doing, &format!("/v1/vms/{vm}/ha"), &restart)?;
             out.show(&accepted, |_| format!("VM {vm} is started again after its host has failed: {restart}\n"))
@@ -102,10 +103,23 @@ impl Order {
 }
 
 fn create(environment: &Environment, args: CreateVmArgs, out: Output) -> Result<(), Fault> {
-    let CreateVmArgs { name, template, memory, vcpus, disk, mac, cmdline, start, priority, restart_delay, wait } = args;
+    let CreateVmArgs {
+        name,
+        template,
+        memory,
+        vcpus,
+        disk,
+        mac,
+        cmdline,
+        start,
+        priority,
+        restart_delay,
+        on_crash,
+        wait,
+    } = args;
     let doing = format!("creating VM {name}");
     let server = open(&doing, environment)?;
-    let restart = Restart { priority: priority.into(), delay_s: restart_delay };
+    let restart = Restart { priority: priority.into(), delay_s: restart_delay, on_crash: on_crash.into() };
     let (memory_mib, disk_mib) = (memory, disk);
     let body = CreateVm { name: name.clone(), template, memory_mib, vcpus, disk_mib, mac, cmdline, start, restart };
     let accepted: Accepted = server.post(&doing, "/v1/vms", &body)?;

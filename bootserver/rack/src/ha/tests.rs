@@ -536,7 +536,7 @@ fn many_are_placed_bit_by_bit_and_the_first_first() {
     let names: Vec<String> = (0..40).map(|n| format!("v{n:02}")).collect();
     for (n, name) in names.iter().enumerate() {
         let priority = if n % 2 == 0 { Priority::Low } else { Priority::High };
-        all.run(name, 0, Restart { priority, delay_s: 0 }, 32);
+        all.run(name, 0, Restart { priority, delay_s: 0, ..Restart::default() }, 32);
     }
     all.deaf = true;
     all.hosts[0].alive = false;
@@ -563,8 +563,8 @@ fn many_are_placed_bit_by_bit_and_the_first_first() {
 #[test]
 fn of_two_hosts_that_fail_together_the_first_vms_go_first() {
     let mut all = Few::new(7);
-    all.run("low", 0, Restart { priority: Priority::Low, delay_s: 0 }, 3000);
-    all.run("high", 1, Restart { priority: Priority::High, delay_s: 0 }, 3000);
+    all.run("low", 0, Restart { priority: Priority::Low, delay_s: 0, ..Restart::default() }, 3000);
+    all.run("high", 1, Restart { priority: Priority::High, delay_s: 0, ..Restart::default() }, 3000);
     for at in 2..6 {
         all.run(&format!("other-{at}"), at, Restart::default(), 3000);
     }
@@ -581,8 +581,8 @@ fn of_two_hosts_that_fail_together_the_first_vms_go_first() {
 #[test]
 fn a_host_that_is_never_fenced_is_not_waited_for() {
     let mut all = Few::new(8);
-    all.run("high", 1, Restart { priority: Priority::High, delay_s: 0 }, 4000);
-    all.run("low", 0, Restart { priority: Priority::Low, delay_s: 0 }, 96);
+    all.run("high", 1, Restart { priority: Priority::High, delay_s: 0, ..Restart::default() }, 4000);
+    all.run("low", 0, Restart { priority: Priority::Low, delay_s: 0, ..Restart::default() }, 96);
     for at in 2..8 {
         all.run(&format!("other-{at}"), at, Restart::default(), 1024);
     }
@@ -601,7 +601,7 @@ fn a_host_that_is_never_fenced_is_not_waited_for() {
 fn of_many_without_a_place_none_keeps_another_from_its_turn() {
     let mut all = Few::new(2);
     // Fits, and comes last.
-    all.run("z", 0, Restart { priority: Priority::Low, delay_s: 0 }, 32);
+    all.run("z", 0, Restart { priority: Priority::Low, delay_s: 0, ..Restart::default() }, 32);
     all.run("other", 1, Restart::default(), 3800);
     let many = 6 * 5 * crate::vm::PLACEMENTS_PER_TICK;
     for n in 0..many {
@@ -622,7 +622,7 @@ fn of_many_without_a_place_none_keeps_another_from_its_turn() {
 #[test]
 fn who_waits_with_its_host_keeps_nobody_elsewhere() {
     let mut all = Few::new(2);
-    all.run("a", 0, Restart { priority: Priority::High, delay_s: 3600 }, 96);
+    all.run("a", 0, Restart { priority: Priority::High, delay_s: 3600, ..Restart::default() }, 96);
     all.run("b", 1, Restart::default(), 96);
     all.kill(0, 60);
     assert_eq!(all.vm("a").phase, VmPhase::Stopped);
@@ -665,10 +665,10 @@ fn what_a_failed_host_had_needs_room_before_another_may_fail() {
 #[test]
 fn who_goes_first_and_who_fits() {
     let mut all = Few::new(2);
-    all.run("a", 0, Restart { priority: Priority::Low, delay_s: 0 }, 1024);
-    all.run("b", 0, Restart { priority: Priority::Never, delay_s: 0 }, 128);
-    all.run("c", 0, Restart { priority: Priority::High, delay_s: 10 }, 512);
-    all.run("d", 0, Restart { priority: Priority::High, delay_s: 0 }, 512);
+    all.run("a", 0, Restart { priority: Priority::Low, delay_s: 0, ..Restart::default() }, 1024);
+    all.run("b", 0, Restart { priority: Priority::Never, delay_s: 0, ..Restart::default() }, 128);
+    all.run("c", 0, Restart { priority: Priority::High, delay_s: 10, ..Restart::default() }, 512);
+    all.run("d", 0, Restart { priority: Priority::High, delay_s: 0, ..Restart::default() }, 512);
     all.run("e", 1, Restart::default(), 2560);
     assert_eq!(all.bench.rack.view(all.bench.now).ha.failures_borne, 0);
     all.begin();
@@ -692,7 +692,7 @@ fn who_goes_first_and_who_fits() {
 fn a_delay_outlives_the_server_and_is_set_anew() {
     for (anew, started) in [(None, 107..=112), (Some(5), 57..=62)] {
         let mut all = Few::new(2);
-        all.run("a", 0, Restart { priority: Priority::High, delay_s: 60 }, 96);
+        all.run("a", 0, Restart { priority: Priority::High, delay_s: 60, ..Restart::default() }, 96);
         all.begin();
         all.hosts[0].alive = false;
         all.pass(50);
@@ -700,7 +700,7 @@ fn a_delay_outlives_the_server_and_is_set_anew() {
         all.pass(2);
         assert!(all.vm("a").note.contains("it is started no sooner after its host was fenced"), "{}", all.vm("a").note);
         if let Some(delay_s) = anew {
-            let restart = Restart { priority: Priority::Low, delay_s };
+            let restart = Restart { priority: Priority::Low, delay_s, ..Restart::default() };
             all.command(Command::SetRestart { vm: "a".parse().expect("a name"), restart });
             assert_eq!(all.vm("a").restart, restart);
         }
@@ -763,9 +763,9 @@ fn a_host_on_which_it_does_not_start_does_not_keep_a_vm() {
 #[test]
 fn never_and_the_delay_hold_however_the_host_went() {
     let mut all = Few::new(2);
-    all.run("n", 0, Restart { priority: Priority::Never, delay_s: 0 }, 96);
-    all.run("d", 0, Restart { priority: Priority::High, delay_s: 60 }, 96);
-    all.run("w", 0, Restart { priority: Priority::High, delay_s: 60 }, 96);
+    all.run("n", 0, Restart { priority: Priority::Never, delay_s: 0, ..Restart::default() }, 96);
+    all.run("d", 0, Restart { priority: Priority::High, delay_s: 60, ..Restart::default() }, 96);
+    all.run("w", 0, Restart { priority: Priority::High, delay_s: 60, ..Restart::default() }, 96);
     // Up again before its fence was due.
     all.kill(0, 5);
     all.boot_anew(0);
@@ -773,7 +773,7 @@ fn never_and_the_delay_hold_however_the_host_went() {
     assert_eq!((all.vm("n").phase, all.vm("n").run), (VmPhase::Stopped, false));
     assert!(all.vm("n").note.contains("not started again by itself"), "{}", all.vm("n").note);
     assert_eq!((all.vm("d").phase, all.vm("d").run), (VmPhase::Stopped, true));
-    let never = Restart { priority: Priority::Never, delay_s: 0 };
+    let never = Restart { priority: Priority::Never, delay_s: 0, ..Restart::default() };
     all.command(Command::SetRestart { vm: "w".parse().expect("a name"), restart: never });
     all.pass(60);
     assert_eq!((all.vm("d").phase, all.vm("w").phase), (VmPhase::Running, VmPhase::Stopped), "{}", all.vm("d").note);
@@ -782,7 +782,7 @@ fn never_and_the_delay_hold_however_the_host_went() {
 #[test]
 fn a_delay_ends_with_a_start() {
     let mut all = Few::new(2);
-    all.run("a", 0, Restart { priority: Priority::High, delay_s: 3600 }, 96);
+    all.run("a", 0, Restart { priority: Priority::High, delay_s: 3600, ..Restart::default() }, 96);
     all.kill(0, 60);
     assert_eq!(all.vm("a").phase, VmPhase::Stopped);
     all.command(Command::StartVm { vm: "a".parse().expect("a name") });
@@ -796,7 +796,7 @@ fn a_delay_ends_with_a_start() {
 fn what_is_left_of_a_deleted_vm_goes_when_its_host_is_back() {
     let mut all = Few::new(2);
     all.run("a", 0, Restart::default(), 96);
-    all.run("n", 0, Restart { priority: Priority::Never, delay_s: 0 }, 96);
+    all.run("n", 0, Restart { priority: Priority::Never, delay_s: 0, ..Restart::default() }, 96);
     all.kill(0, 60);
     let named = |name: &str| name.parse().expect("a name");
     all.command(Command::DestroyVm { vm: named("a") });

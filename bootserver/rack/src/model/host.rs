@@ -207,6 +207,7 @@ impl Host {
             domid: 1,
             epoch: Some(d.epoch),
             state: d.state,
+            reboots: false,
             part: d.part,
             memory_mib: d.memory_mib,
             cpu_cores: 0.5,

@@ -245,7 +245,7 @@ fn a_move_from_its_begin_to_its_end() {
 #[test]
 fn a_guest_that_its_move_has_lost_starts_again_at_once() {
     let mut two = Two::new(policy());
-    let never = Restart { priority: Priority::Never, delay_s: 0 };
+    let never = Restart { priority: Priority::Never, delay_s: 0, ..Restart::default() };
     two.bench.operator(Command::SetRestart { vm: "a".parse().expect("a name"), restart: never }).expect("set");
     two.lose_at_target();
     let vm = two.bench.rack.view(two.bench.now).vms.remove(0);

@@ -124,6 +124,7 @@ impl Powered {
             moved: None,
             restart: Default::default(),
             delayed_until_ms: None,
+            crashed_on: None,
         });
         rack.owned.entry(self.host.clone()).or_default().insert("web".parse().expect("a name"));
     }

@@ -164,6 +164,7 @@ impl Rack {
             moved: None,
             restart: Restart::default(),
             delayed_until_ms: None,
+            crashed_on: None,
         });
         true
     }

@@ -3,13 +3,14 @@
 //! A report shows every domain of its host; what it does not show is not there. A domain is destroyed only when the records
 //! prove it stale: of a lower epoch than the VM's, or a part of a move that is over. Anything else is left and told.
 
-use super::Rack;
+use super::{Rack, left_crashed};
 use crate::event::Now;
 use crate::orders::Purpose;
 use crate::record::VmDoing;
 use proto::agent::{Act, DomainState, DomainSurvey, Part};
 use proto::event::Topic;
 use proto::view::VmPhase;
+use proto::vm::OnCrash;
 use proto::{Epoch, HostId, VmId};
 
 /// A guest that is missing, or stands suspended at the end of a move that failed, may be back by itself: so long it is waited for,
@@ -101,7 +102,9 @@ impl Rack {
         // That it has ended must not be forgotten if its host fails next.
         let ended = state == Some(DomainState::Shutdown);
         let lasts = odd.reports >= ODD_REPORTS && (ended || now.mono_ms.saturating_sub(odd.since_mono_ms) >= ODD_MS);
+        let left = state == Some(DomainState::Crashed) && self.stays_crashed(vm, host);
         let note = match state {
+            Some(DomainState::Crashed) if left => left_crashed(vm, host),
             Some(DomainState::Crashed) => format!("{vm} has crashed on {host}"),
             _ if !lasts || !idle => return,
             // That nothing of it is left, and nothing makes it anew, is for its host to say.
@@ -118,10 +121,17 @@ impl Rack {
         }
         self.vm_warn(vm, now, note.clone());
         if let Some(record) = self.vms.edit(vm) {
-            record.run &= !ended;
+            record.run &= !ended && !left;
             record.note = note;
+            record.crashed_on = left.then(|| host.clone());
         }
         self.begin_destroy(vm, host, now);
+    }
+
+    /// Whether a guest that its host shows as crashed is left stopped. One that only asked to be started anew has not crashed.
+    fn stays_crashed(&self, vm: &VmId, host: &HostId) -> bool {
+        let reboots = self.live.get(host).and_then(|live| live.domain(vm)).is_some_and(|domain| domain.reboots);
+        !reboots && self.vms.get(vm).is_some_and(|record| record.restart.on_crash == OnCrash::Stop)
     }
 
     /// Notes processor use for the planner's forecast.

@@ -1,5 +1,7 @@
 //! What an operator asks of VMs, and what happens to them unasked.
 
+mod crash;
+
 use crate::effect::{Answer, Effect, Reply, StorageOp};
 use crate::event::{Command, Event};
 use crate::testing::{Bench, acts, alive, answer_to, domain, mac, policy};
