@@ -175,9 +175,10 @@ test("how many hosts may fail is told before it is none, here and where a VM is 
   await dialog.getByLabel("Name").fill("db");
   await dialog.getByLabel("After its host fails").selectOption("started first");
   await dialog.getByLabel("Seconds after the fence").fill("30");
+  await dialog.getByLabel("If it crashes").selectOption("Leave it stopped");
   await dialog.getByRole("button", { name: "Create" }).click();
   await dialog.waitFor({ state: "detached" });
-  assert.deepEqual(mock.asked.at(-1)?.body.restart, { priority: "high", delay_s: 30 });
+  assert.deepEqual(mock.asked.at(-1)?.body.restart, { priority: "high", delay_s: 30, on_crash: "stop" });
 });
 
 test("a host whose VMs wait until it has no power: a person says that it has none, asked twice", async () => {
@@ -253,7 +254,11 @@ test("a lost host's fence is counted down, and what a VM waits for is told apart
   mock.change((view) => {
     const waits = "waits for db, which goes first and is held back for 6 s more";
     view.vms = [
-      vm("web", null, "stopped", { run: true, note: waits, restart: { priority: "low", delay_s: 20 } }),
+      vm("web", null, "stopped", {
+        run: true,
+        note: waits,
+        restart: { priority: "low", delay_s: 20, on_crash: "restart" },
+      }),
       vm("old", null, "stopped"),
     ];
   });
@@ -510,10 +515,23 @@ test("a VM's dialog: act, confirm, migrate by choice, console; refusals in words
   await delay.fill("3601");
   await dialog.getByText("a whole number from 0").waitFor();
   assert.equal(await save.isDisabled(), true);
+  await delay.fill("0");
+  assert.equal(await save.isDisabled(), true, "it is as it was");
+  const crash = dialog.getByLabel("If it crashes");
+  assert.equal(await crash.inputValue(), "restart");
+  await crash.selectOption("Leave it stopped");
+  await save.click();
+  await until("the crash is asked for", () => mock.asked.some(({ path }) => path === "/v1/vms/web/ha"));
+  mock.change((view) => {
+    for (const each of view.vms) each.restart = { priority: "normal", delay_s: 0, on_crash: "stop" };
+  });
   await delay.fill("20");
   await dialog.getByLabel("After its host fails").selectOption("high");
   await save.click();
-  await until("it is asked for", () => mock.asked.some(({ path }) => path === "/v1/vms/web/ha"));
+  await until(
+    "it is asked for",
+    () => mock.asked.filter(({ path }) => path === "/v1/vms/web/ha").length === 2,
+  );
 
   const rejected = [{ host: beta.id, why: "it lacks the processor feature avx2" }];
   mock.refuse(
@@ -533,7 +551,8 @@ test("a VM's dialog: act, confirm, migrate by choice, console; refusals in words
     [
       ["POST", "/v1/vms/web/pause", null],
       ["POST", "/v1/vms/web/destroy", null],
-      ["POST", "/v1/vms/web/ha", { priority: "high", delay_s: 20 }],
+      ["POST", "/v1/vms/web/ha", { priority: "normal", delay_s: 0, on_crash: "stop" }],
+      ["POST", "/v1/vms/web/ha", { priority: "high", delay_s: 20, on_crash: "stop" }],
       ["POST", "/v1/vms/web/migrate", { to: null }],
       ["POST", "/v1/vms/web/migrate", { to: beta.id }],
     ],
@@ -571,7 +590,7 @@ test("a new VM: slips and refusals beside their fields, empty fields left to the
     mac: null,
     cmdline: "",
     start: true,
-    restart: { priority: "normal", delay_s: 0 },
+    restart: { priority: "normal", delay_s: 0, on_crash: "restart" },
   });
 });
 

@@ -1433,6 +1433,11 @@ export interface components {
              */
             speed_mbit?: number | null;
         };
+        /**
+         * @description What becomes of a guest that crashes.
+         * @enum {string}
+         */
+        OnCrash: "restart" | "stop";
         /** @description An operator's order. */
         OrderPower: {
             /** @description Boot from the network this once, whatever the machine's boot order is; with on and cycle. */
@@ -1830,7 +1835,7 @@ export interface components {
             /** @description What uses it, a few words each; empty when nothing does. */
             used_by: string[];
         };
-        /** @description How a VM is started again after its host has failed. */
+        /** @description How a VM is started again after its host has failed, and whether after a crash of its guest. */
         Restart: {
             /**
              * Format: int32
@@ -1838,6 +1843,11 @@ export interface components {
              * @default 0
              */
             delay_s: number;
+            /**
+             * @description What becomes of its guest when that crashes.
+             * @default restart
+             */
+            on_crash: components["schemas"]["OnCrash"];
             /**
              * @description Before which others.
              * @default normal
@@ -2120,6 +2130,7 @@ export type MoveId = components['schemas']['MoveId'];
 export type MovePhase = components['schemas']['MovePhase'];
 export type MoveView = components['schemas']['MoveView'];
 export type Nic = components['schemas']['Nic'];
+export type OnCrash = components['schemas']['OnCrash'];
 export type OrderPower = components['schemas']['OrderPower'];
 export type PlannedMove = components['schemas']['PlannedMove'];
 export type PlanView = components['schemas']['PlanView'];

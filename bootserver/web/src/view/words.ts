@@ -5,6 +5,7 @@ import type {
   HostView,
   Level,
   MovePhase,
+  OnCrash,
   Priority,
   RolloutPhase,
   Stage,
@@ -81,6 +82,11 @@ export const PRIORITY: Readonly<Record<Priority, string>> = {
   normal: "started after those of high priority",
   low: "started last",
   never: "not started by itself",
+};
+
+export const ON_CRASH: Readonly<Record<OnCrash, string>> = {
+  restart: "Start it again",
+  stop: "Leave it stopped",
 };
 
 export const LEVEL: Readonly<Record<Level, Said>> = {

@@ -176,7 +176,7 @@ export function vm(name, owner, phase = "running", more = {}) {
       disk_write_bytes_s: 20_480,
     },
     note: "",
-    restart: { priority: "normal", delay_s: 0 },
+    restart: { priority: "normal", delay_s: 0, on_crash: "restart" },
     run: phase !== "stopped" && phase !== "failed",
     ...more,
   };
