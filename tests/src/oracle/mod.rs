@@ -45,7 +45,7 @@ impl Oracle {
         let capture = Capture::start(network, BRIDGE, wire::PORT)?;
         let files = Files::watch(disks)?;
         let (asks, asked) = channel();
-        let reading = std::thread::spawn(move || read(capture, &files, &asked));
+        let reading = std::thread::spawn(move || read(capture, files, &asked));
         Ok(Self { asks, reading: Some(reading), story: Story::default(), heard_seq: 0 })
     }
 
@@ -101,7 +101,7 @@ impl Oracle {
     }
 }
 
-fn read(mut capture: Capture, files: &Files, asked: &Receiver<Ask>) -> Result<()> {
+fn read(mut capture: Capture, mut files: Files, asked: &Receiver<Ask>) -> Result<()> {
     let mut wire = Wire::default();
     let mut changes: Vec<Change> = Vec::new();
     // Who has asked, and when.
@@ -109,7 +109,7 @@ fn read(mut capture: Capture, files: &Files, asked: &Receiver<Ask>) -> Result<()
     loop {
         if waiting.is_none() {
             waiting = match asked.try_recv() {
-                Ok(ask) => Some((ask, unix_ns())),
+                Ok(ask) => Some((ask, unix_ns(SystemTime::now()))),
                 Err(TryRecvError::Empty) => None,
                 Err(TryRecvError::Disconnected) => return capture.check(),
             };
@@ -121,9 +121,7 @@ fn read(mut capture: Capture, files: &Files, asked: &Receiver<Ask>) -> Result<()
         if let Some(segment) = segment {
             wire.see(segment)?;
         }
-        for disk in files.changed()? {
-            changes.push((disk, unix_ns()));
-        }
+        changes.extend(files.changed()?);
         if let Some((ask, _)) = answers {
             capture.check()?;
             // Whoever asked may be gone.
@@ -132,7 +130,7 @@ fn read(mut capture: Capture, files: &Files, asked: &Receiver<Ask>) -> Result<()
     }
 }
 
-fn unix_ns() -> u64 {
+fn unix_ns(at: SystemTime) -> u64 {
     // A clock before 1970 would show itself elsewhere.
-    SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+    at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
 }

@@ -36,8 +36,16 @@ pub struct Story {
     pub disks: BTreeMap<String, String>,
 }
 
-/// A change of a disk's file: which disk, and when it was seen, Unix nanoseconds.
-pub type Change = (String, u64);
+/// A change of a disk's file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// Which disk.
+    pub disk: String,
+    /// It was begun no later than that, Unix nanoseconds.
+    pub begun_ns: u64,
+    /// And was seen then.
+    pub seen_ns: u64,
+}
 
 /// What was judged, for a person.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -207,8 +215,10 @@ fn untouched(seen: &Seen, changes: &[Change], story: &Story, fenced: &HostId, at
         }
         let to_it = |write: &&Write| disk(&seen.sessions[write.session]) == disk_name && write.came_ns > at_ns;
         let next_ns = seen.writes.iter().find(to_it).map_or(u64::MAX, |write| write.came_ns);
-        if let Some((_, ns)) = changes.iter().find(|(name, ns)| name == disk_name && (at_ns..next_ns).contains(ns)) {
-            let late_ms = (ns - at_ns) / 1_000_000;
+        // What was seen only then may be of before the fence, or the next owner's.
+        let late = |c: &&Change| c.disk == *disk_name && c.begun_ns >= at_ns && c.seen_ns < next_ns;
+        if let Some(change) = changes.iter().find(late) {
+            let late_ms = (change.begun_ns - at_ns) / 1_000_000;
             bail!(
                 "{disk_name} was changed {late_ms} ms after {fenced} was fenced, and before anyone wrote to it again"
             );
@@ -230,8 +240,9 @@ mod tests {
         HostId::of(proto::Mac([0x52, 0x54, 0, 0, 0, name.as_bytes()[1]]))
     }
 
-    /// Sessions as "host disk opened closed", writes as "session came landed", times in ms; owners as "host at", fences the same.
-    fn check(sessions: &str, writes: &str, owners: &str, fences: &str, changes: &[u64]) -> Result<Verdict> {
+    /// Sessions as "host disk opened closed", writes as "session came landed", times in ms; owners as "host at", fences the same;
+    /// changes as begun and seen.
+    fn check(sessions: &str, writes: &str, owners: &str, fences: &str, changes: &[(u64, u64)]) -> Result<Verdict> {
         let lines = |text: &str| -> Vec<Vec<String>> {
             text.split(',')
                 .map(|l| l.split_whitespace().map(str::to_owned).collect())
@@ -264,7 +275,10 @@ mod tests {
         for line in lines(fences) {
             story.fences.push((id(&line[0]), line[1].parse().expect("a time")));
         }
-        let changes: Vec<Change> = changes.iter().map(|ms| ("d".to_owned(), ms * MS)).collect();
+        let changes: Vec<Change> = changes
+            .iter()
+            .map(|(begun, seen)| Change { disk: "d".to_owned(), begun_ns: begun * MS, seen_ns: seen * MS })
+            .collect();
         judge(&seen, &changes, &story)
     }
 
@@ -306,11 +320,14 @@ mod tests {
 
     #[test]
     fn nothing_lands_after_a_fence() {
-        let good = check("h1 d 5 50, h2 d 60 -", "0 10 11, 1 70 71", "h1 1, h2 56", "h1 55", &[11, 71]).expect("good");
+        let changed =
+            |changes: &[_]| check("h1 d 5 50, h2 d 60 -", "0 10 11, 1 70 71", "h1 1, h2 56", "h1 55", changes);
+        let good = changed(&[(11, 11), (54, 58), (69, 71)]).expect("good");
         assert_eq!(good.fences, [(id("h1"), 1, 0)]);
         wrong(check("h1 d 5 57", "0 10 11, 0 54 56", "h1 1", "h1 55", &[]), "1 writes of");
         wrong(check("h1 d 5 57", "0 10 11, 0 54 -", "h1 1", "h1 55", &[]), "1 writes of");
-        wrong(check("h1 d 5 -, h1 d 60 -", "0 10 11", "h1 1", "h1 55", &[56]), "after");
+        wrong(check("h1 d 5 -, h1 d 60 -", "0 10 11", "h1 1", "h1 55", &[(56, 57)]), "after");
+        wrong(changed(&[(55, 69)]), "was changed 0 ms after");
         wrong(check("h1 d 5 50", "", "h1 1", "h1 55", &[]), "blind");
     }
 
