@@ -22,7 +22,7 @@ use std::thread::JoinHandle;
 struct State {
     machine: Option<Machine>,
     network_next: bool,
-    /// All that controllers have said, in order.
+    /// What controllers have said that changed something, in order.
     told: Vec<String>,
 }
 
@@ -66,7 +66,8 @@ impl Board {
         self.look(|state| state.machine.as_ref().is_some_and(Machine::runs))
     }
 
-    /// All that controllers have asked to be done, in order.
+    /// What controllers have asked to be done and was not so already, in order. Who heard no answer in time asks again: IPMI is UDP, and a
+    /// packet that was only late is then there twice.
     pub fn told(&self) -> Vec<String> {
         self.look(|state| state.told.clone())
     }
@@ -104,18 +105,23 @@ fn serve(
     BufReader::new(stream).read_line(&mut line)?;
     let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
     let words: Vec<&str> = line.split_whitespace().collect();
-    if words.first() == Some(&"set") {
+    let on = state.machine.as_ref().is_some_and(Machine::runs);
+    let changes = match words[..] {
+        ["set", "power", "0"] => on,
+        ["set", "power", "1"] => !on,
+        ["set", "boot", what] => state.network_next != (what == "pxe"),
+        ["set", ..] => true,
+        _ => false,
+    };
+    if changes {
         state.told.push(words[1..].join(" "));
     }
     match words[..] {
-        ["get", "power"] => {
-            let on = state.machine.as_ref().is_some_and(Machine::runs);
-            writeln!(stream, "power:{}", u8::from(on))?;
-        }
+        ["get", "power"] => writeln!(stream, "power:{}", u8::from(on))?,
         ["get", "boot"] => writeln!(stream, "boot:{}", if state.network_next { "pxe" } else { "none" })?,
         ["set", "boot", what] => state.network_next = what == "pxe",
         ["set", "power", "0"] => state.machine = None,
-        ["set", "power", "1"] if state.machine.as_ref().is_some_and(Machine::runs) => {}
+        ["set", "power", "1"] if on => {}
         ["set", "power", "1"] => {
             let order = if std::mem::take(&mut state.network_next) { Order::Network } else { Order::Disk };
             state.machine = None;
