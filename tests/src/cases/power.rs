@@ -68,7 +68,7 @@ pub(super) fn bmc_switches(trial: &mut Trial) -> Result<()> {
 /// On without the network: it waits for a disk that it has not. On from the network: it boots and joins. Off.
 fn by_ipmi(trial: &mut Trial, host: &HostId, board: &Board) -> Result<()> {
     set_bmc(trial, &["--kind", "ipmi", "--address", &SERVER.to_string()])?;
-    let view = status(trial)?;
+    let view = known(trial)?;
     ensure!((view.kind, view.state) == (BmcKind::Ipmi, PowerState::Off), "it is {view:?}");
     ensure!(!board.runs(), "it runs before it was switched on");
 
@@ -86,7 +86,7 @@ fn by_ipmi(trial: &mut Trial, host: &HostId, board: &Board) -> Result<()> {
 
     power(trial, &["on", "--network"])?;
     await_joined(trial, host, board)?;
-    ensure!(status(trial)?.state == PowerState::On, "a host that reports is said to be off");
+    ensure!(known(trial)?.state == PowerState::On, "a host that reports is said to be off");
     power(trial, &["off"])?;
     ensure!(!board.runs(), "the controller says that it is off, and its QEMU runs");
     let told = ["power 1", "power 0", "boot pxe", "power 1", "power 0"];
@@ -100,7 +100,7 @@ fn by_ipmi(trial: &mut Trial, host: &HostId, board: &Board) -> Result<()> {
 /// The same machine by another protocol: on, a cycle from the network amid its life, off.
 fn by_redfish(trial: &mut Trial, host: &HostId, board: &Board, digest: &str) -> Result<()> {
     set_bmc(trial, &["--kind", "redfish", "--address", &SERVER.to_string()])?;
-    let view = status(trial)?;
+    let view = known(trial)?;
     ensure!((view.kind, view.state) == (BmcKind::Redfish, PowerState::Off), "it is {view:?}");
     ensure!(view.trust == digest, "it trusts {}, and was shown {digest}", view.trust);
     power(trial, &["on"])?;
@@ -137,6 +137,14 @@ fn status(trial: &mut Trial) -> Result<PowerView> {
 
 /// Waits until it reports.
 fn await_joined(trial: &Trial, host: &HostId, board: &Board) -> Result<()> {
+/// The same once the controller has answered: a question that got no answer in time says nothing of the machine.
+fn known(trial: &mut Trial) -> Result<PowerView> {
+    let guard = trial.rack.guard.clone();
+    guard.wait("the controller to say whether the machine is on", || {
+        Ok(Some(status(trial)?).filter(|view| view.state != PowerState::Unknown))
+    })
+}
+
     trial.rack.guard.wait("the machine to boot from the network and to join", || {
         if !board.runs() {
             bail!("it has switched itself off");
