@@ -32,6 +32,8 @@ pub(super) fn bmc_switches(trial: &mut Trial) -> Result<()> {
     fs::write(trial.rack.dir().join(PASSWORD_FILE), format!("{}\n", bmc::PASSWORD))?;
     // Both on the machine that the server is on, as far as addresses go.
     let (certificate, digest) = bmc::self_signed()?;
+    trial.oracle.listen(&trial.rack.operator)?;
+    let heard_seq = trial.oracle.heard_seq();
     let guard = &trial.rack.guard;
     let ipmi = Bmc::ipmi(&dir, SocketAddr::from((SERVER, 623)), &board.control, Some(&namespace), guard)?;
     let at = SocketAddr::from((SERVER, 443));
@@ -45,7 +47,7 @@ pub(super) fn bmc_switches(trial: &mut Trial) -> Result<()> {
     by_redfish(trial, &host, &board, &digest)?;
 
     // What was seen of it: every order in the log, the password nowhere.
-    let events = trial.rack.operator.events(0)?;
+    let events = trial.rack.operator.events(heard_seq)?;
     for said in [
         "power on was ordered, to boot from the network",
         "power on is done",
@@ -135,8 +137,6 @@ fn status(trial: &mut Trial) -> Result<PowerView> {
     serde_json::from_str(&said).context("what `tsubame host power status` printed")
 }
 
-/// Waits until it reports.
-fn await_joined(trial: &Trial, host: &HostId, board: &Board) -> Result<()> {
 /// The same once the controller has answered: a question that got no answer in time says nothing of the machine.
 fn known(trial: &mut Trial) -> Result<PowerView> {
     let guard = trial.rack.guard.clone();
@@ -145,6 +145,8 @@ fn known(trial: &mut Trial) -> Result<PowerView> {
     })
 }
 
+/// Waits until it reports.
+fn await_joined(trial: &Trial, host: &HostId, board: &Board) -> Result<()> {
     trial.rack.guard.wait("the machine to boot from the network and to join", || {
         if !board.runs() {
             bail!("it has switched itself off");
