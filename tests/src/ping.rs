@@ -11,7 +11,7 @@ use nix::sys::time::TimeVal;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -21,6 +21,7 @@ pub const EVERY: Duration = Duration::from_millis(100);
 /// A ping under way; [`Pinger::stop`] ends it.
 pub struct Pinger {
     stop: Arc<AtomicBool>,
+    answered: Arc<AtomicUsize>,
     asking: JoinHandle<Result<Answers>>,
 }
 
@@ -39,8 +40,14 @@ impl Pinger {
                 .context("opening a raw socket")
         })?;
         let stop = Arc::new(AtomicBool::new(false));
-        let stopped = stop.clone();
-        Ok(Self { stop, asking: std::thread::spawn(move || ask(&socket, to, &stopped)) })
+        let answered = Arc::new(AtomicUsize::new(0));
+        let (stopped, counts) = (stop.clone(), answered.clone());
+        Ok(Self { stop, answered, asking: std::thread::spawn(move || ask(&socket, to, &stopped, &counts)) })
+    }
+
+    /// How many were answered so far.
+    pub fn answered(&self) -> usize {
+        self.answered.load(Ordering::Relaxed)
     }
 
     /// Ends it.
@@ -64,7 +71,7 @@ impl Answers {
     }
 }
 
-fn ask(socket: &OwnedFd, to: Ipv4Addr, stop: &AtomicBool) -> Result<Answers> {
+fn ask(socket: &OwnedFd, to: Ipv4Addr, stop: &AtomicBool, counts: &AtomicUsize) -> Result<Answers> {
     let to = SockaddrIn::from(std::net::SocketAddrV4::new(to, 0));
     // A pinger of its own identifier, so that several do not answer for each other.
     let id = (std::process::id() as u16) ^ (socket.as_raw_fd() as u16) << 8;
@@ -91,6 +98,7 @@ fn ask(socket: &OwnedFd, to: Ipv4Addr, stop: &AtomicBool) -> Result<Answers> {
                 let back = (newest as u16).wrapping_sub(number) as usize;
                 if let Some((_, at @ None)) = newest.checked_sub(back).and_then(|at| answers.asked.get_mut(at)) {
                     *at = Some(Instant::now());
+                    counts.fetch_add(1, Ordering::Relaxed);
                 }
             }
         }

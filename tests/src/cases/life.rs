@@ -29,9 +29,11 @@ pub(super) fn vms_answer(trial: &mut Trial) -> Result<()> {
     for guest in &trial.guests {
         let counted = trial.rack.await_counting(guest)?;
         let pinger = crate::ping::Pinger::start(&trial.rack.network, guest.address)?;
-        std::thread::sleep(crate::ping::EVERY * 10);
-        let answers = pinger.stop()?;
-        ensure!(answers.lost() < answers.asked.len(), "{} answers no ping", guest.name);
+        trial
+            .rack
+            .guard
+            .wait(&format!("{} to answer a ping", guest.name), || Ok((pinger.answered() > 0).then_some(())))?;
+        pinger.stop()?;
         println!("        {} counts, {counted} so far, and answers ping", guest.name);
     }
     Ok(())
