@@ -10,7 +10,6 @@ use proto::VmId;
 use proto::api::CreateVm;
 use proto::view::{HostView, VmPhase};
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 /// So many guests that evening out over two hosts moves one of them at least.
 const GUESTS: u8 = 3;
@@ -63,15 +62,14 @@ pub(super) fn starts_itself_anew(trial: &mut Trial) -> Result<()> {
     let guest = trial.guest(0)?;
     let (rack, before) = (&trial.rack, trial.rack.operator.vm(&guest.name)?);
     let counted = rack.await_counting(&guest)?;
-    let booted = || -> Result<Instant> {
-        let up = Duration::from_secs_f64(rack.uptime_s(&guest)?);
-        Instant::now().checked_sub(up).context("it was up for longer than this machine")
-    };
-    let at = booted()?;
-    let owner = trial.owner(&guest.name)?;
-    rack.machine_of(&owner)?.shell(&format!("xl reboot {}", guest.name), &rack.guard)?;
-    let later = |now: Instant| now > at + Duration::from_secs(1);
-    rack.guard.wait("the guest to have booted once more", || Ok(booted().ok().filter(|&now| later(now))))?;
+    let machine = rack.machine_of(&trial.owner(&guest.name)?)?;
+    // While there is no such domain, and when the kernel writes amid the answer, it is no number.
+    let domain =
+        || -> Result<Option<u32>> { Ok(machine.shell(&format!("xl domid {}", guest.name), &rack.guard)?.parse().ok()) };
+    let number = rack.guard.wait("the guest's domain to be found", domain)?;
+    machine.shell(&format!("xl reboot {}", guest.name), &rack.guard)?;
+    rack.guard.wait("the guest to be another domain", || Ok(domain()?.filter(|&now| now != number)))?;
+    rack.await_counting(&guest)?;
     let after = rack.operator.vm(&guest.name)?;
     ensure!((after.epoch, &after.owner) == (before.epoch, &before.owner), "{} was started by the server", guest.name);
     runs_once(trial, &guest, counted)
