@@ -146,6 +146,10 @@ pub(super) fn disks_are_whole(trial: &mut Trial) -> Result<()> {
     for guest in &trial.guests {
         trial.rack.await_vm(&guest.name, VmPhase::Running)?;
     }
+    // One that has only begun to boot may not heed a shutdown.
+    for guest in &trial.guests {
+        trial.rack.await_counting(guest)?;
+    }
     for guest in &trial.guests {
         trial.ask("a shutdown to be taken on", || trial.rack.operator.vm_do(&guest.name, "shutdown"))?;
     }
