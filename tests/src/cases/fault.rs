@@ -121,7 +121,9 @@ pub(super) fn storage_path_is_cut(trial: &mut Trial) -> Result<()> {
     ensure!(place_of(trial, &owner)? != place_of(trial, &host)?, "{} is still on {host}", guest.name);
     nft(trial, "delete table inet fault")?;
     await_usable(trial, &host)?;
-    ensure!(state_by_xl(trial, &host, &guest)?.is_none(), "{} is still a domain of {host}", guest.name);
+    trial.rack.guard.wait(&format!("{host} to be rid of {}", guest.name), || {
+        Ok(state_by_xl(trial, &host, &guest)?.is_none().then_some(()))
+    })?;
     runs_once_from_its_disk(trial, &guest, after)
 }
 
