@@ -7,7 +7,7 @@ use super::Trial;
 use super::ha::{PLACES, ready};
 use super::moves::{quiet, runs_once};
 use crate::ping::Pinger;
-use crate::rack::Guest;
+use crate::rack::{Guest, refusal};
 use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
 use proto::HostId;
@@ -192,8 +192,8 @@ fn die_at(trial: &mut Trial, point: &Point) -> Result<String> {
     let (began, began_at) = (Instant::now(), [&source, &target].map(|host| console_bytes(trial, host)));
     match trial.rack.operator.migrate(&guest.name, Some(&target)) {
         Ok(_) => {}
-        // It died before it could answer.
-        Err(_) if victims.iter().any(|(whose, _)| *whose == Server) => {}
+        // It died before it could answer; to refuse is to answer.
+        Err(err) if refusal(&err).is_none() && victims.iter().any(|(whose, _)| *whose == Server) => {}
         Err(err) => return Err(err),
     }
     for (whose, name) in victims {
