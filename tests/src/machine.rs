@@ -174,9 +174,16 @@ impl Machine {
         String::from_utf8_lossy(&fs::read(self.console_log()).unwrap_or_default()).into_owned()
     }
 
+    /// How many bytes that is.
+    pub fn console_bytes(&self) -> usize {
+        fs::read(self.console_log()).unwrap_or_default().len()
+    }
+
     /// Whether it has said this after the first so many bytes.
     pub fn has_said_since(&self, bytes: usize, text: &str) -> bool {
-        self.console().get(bytes..).is_some_and(|new| new.contains(text))
+        // Not as text: there what is no UTF-8 has another length.
+        let said = fs::read(self.console_log()).unwrap_or_default();
+        said.get(bytes..).is_some_and(|new| new.windows(text.len()).any(|part| part == text.as_bytes()))
     }
 
     /// Where that is kept.

@@ -6,6 +6,7 @@
 use super::Trial;
 use super::ha::{PLACES, ready};
 use super::moves::{quiet, runs_once};
+use crate::machine::Machine;
 use crate::ping::Pinger;
 use crate::rack::{Guest, refusal};
 use anyhow::{Result, ensure};
@@ -190,7 +191,7 @@ fn die_at(trial: &mut Trial, point: &Point) -> Result<String> {
     }
     let pinger = Pinger::start(&trial.rack.network, guest.address)?;
     let (began, began_at) = (Instant::now(), [&source, &target].map(|host| console_bytes(trial, host)));
-    match trial.rack.operator.migrate(&guest.name, Some(&target)) {
+    match trial.ask("a move to be taken on", || trial.rack.operator.migrate(&guest.name, Some(&target))) {
         Ok(_) => {}
         // It died before it could answer; to refuse is to answer.
         Err(err) if refusal(&err).is_none() && victims.iter().any(|(whose, _)| *whose == Server) => {}
@@ -237,7 +238,7 @@ fn victim<'a>(whose: Whose, source: &'a HostId, target: &'a HostId) -> Option<&'
 }
 
 fn console_bytes(trial: &Trial, host: &HostId) -> usize {
-    trial.rack.machine_of(host).map_or(0, |machine| machine.console().len())
+    trial.rack.machine_of(host).map_or(0, Machine::console_bytes)
 }
 
 /// Waits until the server has died at its point, and starts it again.

@@ -38,7 +38,7 @@ pub(super) fn appliance_is_away(trial: &mut Trial) -> Result<()> {
     })?;
     println!("        {host} holds {} {:.1} s after the appliance was gone", guest.name, away.elapsed().as_secs_f64());
     // Init starts another, which finds what is held: a write to the storage that is away holds up nobody's end.
-    let said_before = trial.rack.machine_of(&host)?.console().len();
+    let said_before = trial.rack.machine_of(&host)?.console_bytes();
     signal_agent(trial, &host, "KILL")?;
     trial.rack.guard.wait(&format!("the agent of {host} to be started anew"), || {
         Ok(trial.rack.machine_of(&host)?.has_said_since(said_before, "starting it again in").then_some(()))

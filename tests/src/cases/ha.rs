@@ -124,7 +124,7 @@ pub(super) fn agent_stands_still(trial: &mut Trial) -> Result<()> {
     let machine = trial.rack.machine_of(&host)?;
     // A reset is to be a reset, as on real hardware; else QEMU ends.
     machine.qmp("set-action", &json!({ "reboot": "reset" }))?;
-    let said_before = machine.console().len();
+    let said_before = machine.console_bytes();
     let pinger = Pinger::start(&trial.rack.network, guest.address)?;
     let (stopped, stopped_ms) = (Instant::now(), unix_ms());
     signal_agent(trial, &host, "STOP")?;
