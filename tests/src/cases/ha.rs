@@ -196,12 +196,8 @@ pub(super) fn host_is_cut_off(trial: &mut Trial) -> Result<()> {
 
 /// A VM's state on a host as xl shows it; none when it is not there. By the serial console: it needs no cable.
 pub(super) fn state_by_xl(trial: &Trial, host: &HostId, guest: &Guest) -> Result<Option<String>> {
-    let list = trial.rack.machine_of(host)?.shell("xl list", &trial.rack.guard)?;
-    let mut lines = list.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    Ok(lines.find_map(|words| match words[..] {
-        [name, _, _, _, state, _] if name == guest.name.as_str() => Some(state.to_owned()),
-        _ => None,
-    }))
+    let domains = trial.domains(trial.rack.machine_of(host)?)?;
+    Ok(domains.into_iter().find_map(|(name, state)| (name == guest.name.as_str()).then_some(state)))
 }
 
 /// The agent itself has no argument; what else is of its program, as the sender of dom0's log, has.

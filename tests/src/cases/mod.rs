@@ -15,6 +15,7 @@ mod restore;
 mod secure;
 mod store;
 
+use crate::machine::Machine;
 use crate::oracle::Oracle;
 use crate::rack::{Guest, VirtualRack, refusal};
 use anyhow::{Context, Result};
@@ -187,10 +188,7 @@ impl Trial {
         for host in self.rack.operator.rack()?.hosts {
             // One without power runs nothing.
             let Ok(machine) = self.rack.machine_of(&host.id) else { continue };
-            let list = machine.shell("xl list", &self.rack.guard)?;
-            for line in list.lines() {
-                let words: Vec<&str> = line.split_whitespace().collect();
-                let [name, _, _, _, state, _] = words[..] else { continue };
+            for (name, state) in self.domains(machine)? {
                 // xl's states: running, blocked, paused, shut down, crashed, dying; none of them is a runnable one.
                 if name.starts_with(vm.as_str()) && !state.contains(['p', 's', 'c', 'd']) {
                     found.push(host.id.clone());
@@ -198,5 +196,45 @@ impl Trial {
             }
         }
         Ok(found)
+    }
+
+    /// A host's domains as xl shows them: name and state of each. The kernel writes on the same console, so a list is asked for until it is whole.
+    fn domains(&self, machine: &Machine) -> Result<Vec<(String, String)>> {
+        self.rack.guard.wait("a whole list of domains", || {
+            Ok(domains(&machine.shell("xl list | sed -n 'p;$='", &self.rack.guard)?))
+        })
+    }
+}
+
+/// Name and state of each domain in xl's list, behind which is the number of its lines; none if a line is missing or torn.
+fn domains(said: &str) -> Option<Vec<(String, String)>> {
+    let mut lines: Vec<&str> = said.lines().collect();
+    let count: usize = lines.pop()?.trim().parse().ok()?;
+    let rows: Vec<[&str; 6]> =
+        lines.iter().map(|line| line.split_whitespace().collect::<Vec<_>>().try_into().ok()).collect::<Option<_>>()?;
+    let (header, rows) = rows.split_first()?;
+    let whole = lines.len() == count && header[0] == "Name" && rows.iter().any(|row| row[1] == "0");
+    whole.then(|| rows.iter().map(|[name, _, _, _, state, _]| (str::to_owned(name), str::to_owned(state))).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_of_domains_counts_when_it_is_whole() {
+        let header = "Name                                        ID   Mem VCPUs\tState\tTime(s)";
+        let dom0 = "Domain-0                                     0   512     1     r-----      42.9";
+        let guest = "vm-1                                         1    96     1     --p---      16.7";
+        let states = |lines: &[&str]| domains(&lines.join("\n"));
+        let (zero, one) = (("Domain-0".into(), "r-----".into()), ("vm-1".into(), "--p---".into()));
+        assert_eq!(states(&[header, dom0, guest, "3"]), Some(vec![zero, one]));
+        assert_eq!(states(&[header, dom0, "3"]), None, "a row is missing");
+        assert_eq!(states(&[header, dom0, guest]), None, "its end is missing");
+        assert_eq!(states(&[header, guest, "2"]), None, "dom0 is missing");
+        assert_eq!(states(&[dom0, guest, "2"]), None, "the header is missing");
+        assert_eq!(states(&[header, dom0, "vm-1     1    96  [   88.5] xenbr0: port 2(vif1.0)", "3"]), None, "torn");
+        assert_eq!(states(&[header, dom0, "vm-1     1    96", "3"]), None, "torn");
+        assert_eq!(states(&[""]), None);
     }
 }
