@@ -128,7 +128,7 @@ fn refused_as_used(trial: &Trial, release: &ReleaseId) -> Result<()> {
 
 fn say(trial: &Trial, began_ms: u64, what: &str) -> Result<()> {
     let at_ms = trial.rack.operator.rack()?.at_ms;
-    println!("        {:.1} s: {what}", (at_ms - began_ms) as f64 / 1000.0);
+    println!("        {:.1} s: {what}", at_ms.saturating_sub(began_ms) as f64 / 1000.0);
     Ok(())
 }
 
