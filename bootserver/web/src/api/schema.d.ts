@@ -1075,6 +1075,8 @@ export interface components {
         };
         /** @description High availability, of the rack as a whole. */
         HaView: {
+            /** @description Why no host that fails is noticed: the heartbeat disk cannot be read. */
+            blind?: string | null;
             /**
              * Format: int32
              * @description How many hosts, whichever they are, may fail and all VMs still fit on the others.
