@@ -60,6 +60,9 @@ enum Command {
         /// The state directory, as the configuration names it.
         #[arg(long, default_value = "/var/lib/tsubame")]
         state: PathBuf,
+        /// Go on though most of the backup's disks are not in the state directory: their VMs fail.
+        #[arg(long)]
+        without_disks: bool,
     },
 }
 
@@ -86,7 +89,7 @@ fn main() -> ExitCode {
             println!("{}", config.backup.directory.join(taken.name).display());
             Ok(())
         }),
-        Command::Restore { file, state } => restore(&file, &state).map_err(Failure::Work),
+        Command::Restore { file, state, without_disks } => restore(&file, &state, without_disks).map_err(Failure::Work),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -113,9 +116,9 @@ fn setup_code(config: &Config, reset: bool) -> Result<(), String> {
     Ok(())
 }
 
-fn restore(file: &Path, state: &Path) -> Result<(), String> {
+fn restore(file: &Path, state: &Path, without_disks: bool) -> Result<(), String> {
     let now_ms = Clock::start().now().unix_ms;
-    let restored = backup::restore(file, state, now_ms).map_err(|err| err.to_string())?;
+    let restored = backup::restore(file, state, now_ms, without_disks).map_err(|err| err.to_string())?;
     let age_s = now_ms.saturating_sub(restored.taken_ms) / 1000;
     println!(
         "restored into {}: {} hosts and {} VMs, as they were {age_s} s ago. What has changed since is asked of the hosts when the server starts",

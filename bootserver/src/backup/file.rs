@@ -123,6 +123,20 @@ pub enum BackupError {
         /// What is there.
         path: PathBuf,
     },
+    /// Most disks of the backup are not in the state directory.
+    #[error(
+        "{missing} of the {of} disks in the backup are not in {}: move or mount them there first, as guests that run on them would be ended. If \
+         they are lost, go on by --without-disks: their VMs fail, and all else is taken over",
+        directory.display()
+    )]
+    DisksMissing {
+        /// So many.
+        missing: usize,
+        /// Of so many.
+        of: usize,
+        /// Where they are to be.
+        directory: PathBuf,
+    },
     /// A restore has not come to its end.
     #[error(
         "a restore into {} was interrupted: do it again, by `bootserver restore BACKUP --state {}`",

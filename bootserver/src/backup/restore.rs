@@ -4,9 +4,12 @@
 //! server does with a record that is old is the rack's: `rack::recovery`.
 
 use super::file::{self, BackupError, FILES, io, sqlite};
+use crate::storage::path_in;
 use crate::{state_dir, store};
+use proto::DiskId;
+use proto::heartbeat::DISK;
 use rack::event::Entropy;
-use rack::record::{Kind, Loaded};
+use rack::record::{Kind, Loaded, Record};
 use rack::recovery::begin_term;
 use rusqlite::{Connection, OptionalExtension};
 use std::fs::{self, File};
@@ -28,8 +31,9 @@ pub struct Restored {
     pub state: PathBuf,
 }
 
-/// Makes the state of a server of a backup. Disks that are in the directory are left as they are. Interrupted, it can be done again.
-pub fn restore(from: &Path, state: &Path, now_ms: u64) -> Result<Restored, BackupError> {
+/// Makes the state of a server of a backup. Disks that are in the directory are left as they are; where most are not in it, only `without_disks`
+/// goes on. Interrupted, it can be done again.
+pub fn restore(from: &Path, state: &Path, now_ms: u64, without_disks: bool) -> Result<Restored, BackupError> {
     let (taken_ms, body) = file::read(from)?;
     if now_ms < taken_ms {
         return Err(BackupError::Clock { behind_s: (taken_ms - now_ms).div_ceil(1000) });
@@ -47,7 +51,7 @@ pub fn restore(from: &Path, state: &Path, now_ms: u64) -> Result<Restored, Backu
     let [logs @ .., _] = with_logs(&part);
     clear(&logs)?;
     let written = state_dir::write(&part, &body).map_err(BackupError::from);
-    let checked = written.and_then(|()| begin(from, state, &part, taken_ms, now_ms));
+    let checked = written.and_then(|()| begin(from, state, &part, (taken_ms, now_ms), without_disks));
     if checked.is_err() && !interrupted {
         let _ = clear(&with_logs(&part));
     }
@@ -87,11 +91,20 @@ struct Begun {
 }
 
 /// Checks what was written and begins the term in it.
-fn begin(from: &Path, state: &Path, part: &Path, taken_ms: u64, now_ms: u64) -> Result<Begun, BackupError> {
+fn begin(
+    from: &Path,
+    state: &Path,
+    part: &Path,
+    (taken_ms, now_ms): (u64, u64),
+    without_disks: bool,
+) -> Result<Begun, BackupError> {
     let mut connection = Connection::open(part).map_err(sqlite("opening", part))?;
     let failed = sqlite("reading", part);
     file::sound(&connection, from)?;
     let records = store::check(&connection, part)?;
+    if !without_disks {
+        disks_are_there(&records, state)?;
+    }
     let mut keys = Vec::new();
     for name in FILES {
         let body =
@@ -112,6 +125,22 @@ fn begin(from: &Path, state: &Path, part: &Path, taken_ms: u64, now_ms: u64) -> 
     // The keys are in files of their own from here on.
     connection.execute_batch("DROP TABLE file; VACUUM;").map_err(&failed)?;
     Ok(Begun { records, keys })
+}
+
+/// Where most disks are missing it is rather another directory that has them, or a volume that is not mounted: a server would take the guests that
+/// run on them for cut off, and end them.
+fn disks_are_there(records: &[Loaded], state: &Path) -> Result<(), BackupError> {
+    let directory = state.join("disks");
+    let disks = records.iter().filter_map(|loaded| match &loaded.record {
+        Record::Disk(disk) if disk.ready && disk.name.as_str() != DISK => Some(&disk.name),
+        _ => None,
+    });
+    let disks: Vec<&DiskId> = disks.collect();
+    let missing = disks.iter().filter(|disk| !path_in(&directory, disk).exists()).count();
+    if missing * 2 > disks.len() {
+        return Err(BackupError::DisksMissing { missing, of: disks.len(), directory });
+    }
+    Ok(())
 }
 
 /// Puts the keys in place, and the store last.

@@ -26,10 +26,15 @@ pub struct Files {
     pub templates: BTreeMap<String, PathBuf>,
 }
 
+/// A disk's file in a directory of disks.
+pub fn path_in(directory: &Path, disk: &DiskId) -> PathBuf {
+    directory.join(format!("{disk}.img"))
+}
+
 impl Files {
     /// A disk's file.
     pub fn path(&self, disk: &DiskId) -> PathBuf {
-        self.directory.join(format!("{disk}.img"))
+        path_in(&self.directory, disk)
     }
 
     pub(super) fn make_directory(&self) -> Result<(), StorageError> {

@@ -19,7 +19,7 @@ mod lio;
 mod served;
 mod tgt;
 
-pub use disk::Files;
+pub use disk::{Files, path_in};
 pub use external::{External, ExternalConfig};
 pub use lio::{Lio, LioConfig};
 pub use tgt::{MgmtError, Tgt, TgtConfig};

@@ -230,6 +230,22 @@ test("a frozen rack says why, and is thawed by keyboard, asked twice", async () 
   await page.getByRole("alert").waitFor({ state: "detached" });
 });
 
+test("that no failure would be noticed is told, and no longer when it would", async () => {
+  await logIn();
+  const ha = { failures_borne: 1, room_mib: 480 };
+  const blind = "heartbeats cannot be read from disks/tsubame-heartbeat.img: Input/output error";
+  mock.change((view) => {
+    view.hosts = [host(1, "alpha", "active"), host(2, "beta", "active")];
+    view.ha = { ...ha, blind };
+  });
+  const banner = page.getByRole("region", { name: "Blind" });
+  await banner.getByRole("alert").getByText("Input/output error").waitFor();
+  mock.change((view) => {
+    view.ha = ha;
+  });
+  await banner.waitFor({ state: "detached" });
+});
+
 test("a lost host's fence is counted down, and what a VM waits for is told apart from its state", async () => {
   await logIn();
   const { alpha, beta } = pair();
@@ -794,7 +810,13 @@ for (const colorScheme of /** @type {const} */ (["light", "dark"])) {
       await unit("alpha").locator("summary").first().click();
       assert.deepEqual(await axe(page), [], "busy rack");
       mock.change((view) => {
-        view.ha = { failures_borne: 0, room_mib: 0, frozen: "2 of 3 hosts vanished together (alpha, zeta)" };
+        const blind = `heartbeats cannot be read from ${"x".repeat(80)}`;
+        view.ha = {
+          failures_borne: 0,
+          room_mib: 0,
+          frozen: "2 of 3 hosts vanished together (alpha, zeta)",
+          blind,
+        };
         const off = `its VMs wait: tsubame host confirm-off ${"x".repeat(63)}`;
         view.hosts.push(host(9, "iota", "lost", { fence: "power", note: off }));
       });

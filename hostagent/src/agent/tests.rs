@@ -412,7 +412,7 @@ fn a_guest_that_reboots_in_a_circle_is_told_of() {
         }
         r.run(10_000, |_| false);
         let shown = &r.hosts[&host("a")].report.as_ref().expect("it reports").domains;
-        assert_eq!(shown[0].state == DomainState::Crashed, ends, "{life_ms}");
+        assert_eq!((shown[0].state == DomainState::Crashed, shown[0].reboots), (ends, ends), "{life_ms}");
         assert_eq!(r.world.running(&vm()).is_empty(), ends, "{life_ms}");
         // Without the server it goes on all the same, once a minute.
         assert!(r.run(70_000, |r| !r.world.running(&vm()).is_empty()), "{life_ms}: {}", r.show());
