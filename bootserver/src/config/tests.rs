@@ -454,7 +454,9 @@ fn a_fence_that_does_not_outlast_lease_and_watchdog() {
     expect!["timing.watchdog_ms: is 15500, expected whole seconds, as Xen counts them"]
         .assert_eq(&said("{ watchdog_ms: 15500 }"));
     assert_eq!(timing("{ lost_ms: 36390 }"), Ok(44_390));
-    let late = expect!["timing.lost_ms: is 36391, expected no more than 36390 ms (fence_ms, 44390, less the longer of heartbeat_ms and report_ms, less 5000: that all hosts vanished together is to be seen before the first is fenced)"];
+    let late = expect![
+        "timing.lost_ms: is 36391, expected no more than 36390 ms (fence_ms, 44390, less the longer of heartbeat_ms and report_ms, less 5000: that all hosts vanished together is to be seen before the first is fenced)"
+    ];
     late.assert_eq(&said("{ lost_ms: 36391 }"));
 }
 

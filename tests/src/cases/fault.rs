@@ -8,6 +8,8 @@ use super::ha::{
 use crate::process::{Process, run};
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
+use proto::heartbeat::{DISK, SLOT_BYTES, Slot};
+use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -93,6 +95,41 @@ pub(super) fn storage_ends(trial: &mut Trial) -> Result<()> {
     for place in PLACES {
         await_usable(trial, &trial.rack.machine(place)?.id())?;
     }
+    runs_once_from_its_disk(trial, &guest, after)
+}
+
+/// The file of the heartbeat disk is deleted, while hosts write on to what no name leads to any more: nobody's failure would be noticed. It is made anew,
+/// hosts write the new one, and no guest is the worse for it.
+pub(super) fn heartbeats_are_lost(trial: &mut Trial) -> Result<()> {
+    ready(trial)?;
+    let guest = trial.guest(0)?;
+    let before = trial.rack.operator.vm(&guest.name)?;
+    let counted = trial.rack.await_counting(&guest)?;
+    trial.oracle.listen(&trial.rack.operator)?;
+    let heard_seq = trial.oracle.heard_seq();
+    let file = trial.rack.appliance.state().join(format!("disks/{DISK}.img"));
+    let lost = Instant::now();
+    fs::remove_file(&file).with_context(|| format!("deleting {}", file.display()))?;
+    for said in ["a host that fails is not noticed", "heartbeats are read again"] {
+        trial.rack.guard.wait(&format!("the log to say {said:?}"), || {
+            let events = trial.rack.operator.events(heard_seq)?;
+            Ok(events.iter().any(|event| event.text.contains(said)).then_some(()))
+        })?;
+    }
+    for place in PLACES {
+        let host = trial.rack.machine(place)?.id();
+        trial.rack.guard.wait(&format!("{host} to write the new heartbeat disk"), || {
+            let slots = fs::read(&file)?;
+            let found = slots.chunks(SLOT_BYTES).filter_map(Slot::decode).any(|slot| slot.host == host);
+            Ok(found.then_some(()))
+        })?;
+        await_usable(trial, &host)?;
+        println!("        {host} writes the new one, {:.1} s after the old was deleted", lost.elapsed().as_secs_f64());
+    }
+    let after = trial.rack.await_counting(&guest)?;
+    ensure!(after > counted, "{} had counted to {counted} and is at {after}", guest.name);
+    let view = trial.rack.operator.vm(&guest.name)?;
+    ensure!((view.epoch, view.owner) == (before.epoch, before.owner), "{} was started anew or moved", guest.name);
     runs_once_from_its_disk(trial, &guest, after)
 }
 

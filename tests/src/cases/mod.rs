@@ -58,6 +58,7 @@ pub const CASES: &[Case] = &[
     Case { name: "a_host_is_cut_off_and_holds_its_guests", run: ha::host_is_cut_off },
     Case { name: "a_writer_that_heeds_no_lease_is_cut_off", run: fence::heedless_writer },
     Case { name: "the_storages_server_ends_and_is_started_anew", run: fault::storage_ends },
+    Case { name: "the_heartbeat_disk_is_lost_and_made_anew", run: fault::heartbeats_are_lost },
     Case { name: "a_host_loses_its_way_to_the_storage", run: fault::storage_path_is_cut },
     Case { name: "the_appliance_is_away_with_its_storage", run: fault::appliance_is_away },
     Case { name: "no_write_was_lost_or_doubled_by_failures", run: life::disks_are_whole },
