@@ -187,6 +187,7 @@ impl Rack {
             }
             return;
         }
+        self.came_right(Topic::Storage, &format!("{disk}:"));
         match job {
             Job::Attach(_) => {}
             Job::Grant(disk, host, number) => {
@@ -241,6 +242,9 @@ impl Rack {
                 // One that was lost and made anew is reached by nobody yet.
                 for (host, grant) in grants.iter().filter(|(_, grant)| !grant.cutting) {
                     self.grant_again(disk, host, *grant, now);
+                }
+                if is_heartbeat(disk) {
+                    self.wait_in_full(now);
                 }
             }
         }

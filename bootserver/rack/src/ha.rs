@@ -39,8 +39,8 @@ pub(crate) struct Watch {
     read_mono_ms: Option<u64>,
     /// Why nothing is fenced or started by itself.
     frozen: Option<String>,
-    /// Why the slots cannot be read.
-    blind: Option<String>,
+    /// Why the slots cannot be read, and whether the log says so.
+    blind: Option<(String, bool)>,
     /// Host failures that can be borne, and the largest VM, MiB, with which it is one still; as last reckoned.
     room: Option<(u32, u64)>,
     /// VMs of fenced hosts that are to wait, and until when: who comes after them does not take their room meanwhile.
@@ -132,8 +132,11 @@ impl Rack {
 
     /// The slots were read.
     pub(crate) fn heartbeats(&mut self, read_mono_ms: u64, slots: Vec<(u32, Slot)>, now: Now) {
-        if self.ha.blind.take().is_some() {
-            self.info(Topic::Storage, now, "heartbeats are read again".to_owned(), |_| ());
+        if let Some((_, said)) = self.ha.blind.take() {
+            self.version += 1;
+            if said {
+                self.info(Topic::Storage, now, "heartbeats are read again".to_owned(), |_| ());
+            }
         }
         self.slots_found(&slots);
         let before_mono_ms = self.ha.read_mono_ms.replace(read_mono_ms);
@@ -160,21 +163,32 @@ impl Rack {
     /// The slots could not be read. What stands in them is written anew every few seconds, so a disk that is gone is made anew.
     pub(crate) fn heartbeats_unread(&mut self, why: &str, gone: bool, now: Now) {
         let disk = heartbeat_disk();
-        // It is yet to be made; or what there is, is for the survey or another server to say.
-        if self.disks.get(&disk).is_none_or(|record| !record.ready) || self.orders_nothing() {
-            return;
+        if self.disks.get(&disk).is_none_or(|record| !record.ready) {
+            return; // it is being made, for the first time or anew
         }
         let mut text = format!("{why}: a host that fails is not noticed meanwhile");
-        if gone && !self.is_external() {
+        // Amid a survey, or where another server rules, what there is is not for us to say.
+        if gone && !self.is_external() && !self.orders_nothing() {
             text = format!("{text}; the heartbeat disk is made anew");
             if let Some(record) = self.disks.edit(&disk) {
                 (record.ready, record.doing) = (false, Some(DiskDoing::Create));
             }
             self.do_disk(&disk, now);
         }
-        if self.ha.blind.as_ref() != Some(&text) {
-            self.error(Topic::Storage, now, text.clone(), |_| ());
-            self.ha.blind = Some(text);
+        let before = self.ha.blind.take();
+        let told = before.as_ref().is_some_and(|(before, _)| *before == text);
+        let said = before.is_some_and(|(_, said)| said);
+        if !told {
+            self.version += 1;
+        }
+        let said = if told { said } else { self.warn_repeated(Topic::Storage, now, text.clone(), |_| ()) || said };
+        self.ha.blind = Some((text, said));
+    }
+
+    /// Who wrote last, and when, is not known any more: everybody's silence begins anew, as after a start of the server.
+    pub(crate) fn wait_in_full(&mut self, now: Now) {
+        for live in self.live.values_mut() {
+            (live.sign_mono_ms, live.beat, live.thawed) = (now.mono_ms, None, None);
         }
     }
 
@@ -425,7 +439,7 @@ impl Rack {
 
     pub(crate) fn ha_shown(&self) -> HaView {
         let (failures_borne, room_mib) = self.ha.room.unwrap_or_default();
-        let (frozen, blind) = (self.ha.frozen.clone(), self.ha.blind.clone());
+        let (frozen, blind) = (self.ha.frozen.clone(), self.ha.blind.as_ref().map(|(why, _)| why.clone()));
         let (standing_by, superseded) = (self.why_standing_by(), self.superseded.is_some());
         HaView { failures_borne, room_mib, frozen, blind, standing_by, superseded }
     }

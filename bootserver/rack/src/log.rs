@@ -76,14 +76,26 @@ impl Rack {
         }
     }
 
-    /// For what is tried again and again until it comes right: it must not drive all else out of the log.
-    pub(crate) fn warn_repeated(&mut self, topic: Topic, now: Now, text: String, about: impl FnOnce(&mut LogEvent)) {
+    /// For what is tried again and again until it comes right: it must not drive all else out of the log. Whether it was written.
+    pub(crate) fn warn_repeated(
+        &mut self,
+        topic: Topic,
+        now: Now,
+        text: String,
+        about: impl FnOnce(&mut LogEvent),
+    ) -> bool {
         self.log.repeated.retain(|_, at| now.mono_ms.saturating_sub(*at) < REPEATED_MS);
         if self.log.repeated.contains_key(&(topic, text.clone())) {
-            return;
+            return false;
         }
         self.log.repeated.insert((topic, text.clone()), now.mono_ms);
         self.warn(topic, now, text, about);
+        true
+    }
+
+    /// What begins so goes on no more: should it fail again, that is news.
+    pub(crate) fn came_right(&mut self, topic: Topic, begin: &str) {
+        self.log.repeated.retain(|(of, text), _| *of != topic || !text.starts_with(begin));
     }
 
     fn write(&mut self, level: Level, topic: Topic, now: Now, text: String, about: impl FnOnce(&mut LogEvent)) {

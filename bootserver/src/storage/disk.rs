@@ -65,19 +65,24 @@ impl Files {
         fs::metadata(&path).map(|meta| meta.len()).map_err(file("looking for", &path))
     }
 
-    pub(super) fn create(&self, disk: &DiskId, size_mib: u64) -> Result<(), StorageError> {
+    /// Makes what is to be a disk of zeros, under a name of its own: this may fail, and then nothing has changed yet.
+    pub(super) fn prepare(&self, disk: &DiskId, size_mib: u64) -> Result<(), StorageError> {
         let path = self.path(disk);
         if path.exists() {
             return Ok(());
         }
-        let part = part(&path);
         let make = || -> io::Result<()> {
             let mut options = fs::OpenOptions::new();
             options.write(true).create(true).truncate(true).mode(0o600);
-            options.open(&part)?.set_len(size_mib * MIB)?;
-            publish(&part, &path)
+            options.open(part(&path))?.set_len(size_mib * MIB)
         };
         make().map_err(file("making", &path))
+    }
+
+    /// Gives it the disk's name.
+    pub(super) fn put(&self, disk: &DiskId) -> Result<(), StorageError> {
+        let path = self.path(disk);
+        if path.exists() { Ok(()) } else { publish(&part(&path), &path).map_err(file("making", &path)) }
     }
 
     /// Copies, sharing blocks where the file system can and keeping holes where it cannot, then grows to the size.

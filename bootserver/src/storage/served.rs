@@ -34,9 +34,11 @@ pub(super) async fn perform<S: Served>(served: &S, op: &StorageOp) -> Result<(),
     let files = served.files();
     match op {
         StorageOp::Create { disk, size_mib } => {
-            forget_lost(served, disk).await?;
             let size_mib = *size_mib;
-            waiting(files, disk, move |files, disk| files.create(disk, size_mib)).await
+            // What may still be served of one that was lost goes when there is another to take its place.
+            waiting(files, disk, move |files, disk| files.prepare(disk, size_mib)).await?;
+            forget_lost(served, disk).await?;
+            waiting(files, disk, |files, disk| files.put(disk)).await
         }
         StorageOp::Clone { disk, from, size_mib } => {
             forget_lost(served, disk).await?;

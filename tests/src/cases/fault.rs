@@ -159,7 +159,10 @@ pub(super) fn storage_path_is_cut(trial: &mut Trial) -> Result<()> {
     nft(trial, "delete table inet fault")?;
     await_usable(trial, &host)?;
     trial.rack.guard.wait(&format!("{host} to be rid of {}", guest.name), || {
-        Ok(state_by_xl(trial, &host, &guest)?.is_none().then_some(()))
+        let state = state_by_xl(trial, &host, &guest)?;
+        let runs = state.as_ref().is_some_and(|state| !state.contains(['p', 's', 'c', 'd']));
+        ensure!(!runs, "{} runs on {host} too: {state:?}", guest.name);
+        Ok(state.is_none().then_some(()))
     })?;
     runs_once_from_its_disk(trial, &guest, after)
 }

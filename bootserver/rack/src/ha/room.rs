@@ -35,7 +35,10 @@ impl Rack {
                 room.free_mib = 0;
             }
         }
-        let nowhere_mib = self.nowhere_mib(|host| rooms.contains_key(host));
+        let mut nowhere_mib = self.nowhere_mib(|host| rooms.contains_key(host));
+        // One that fits on no host at all says so itself, and takes room from nobody.
+        let largest_mib = rooms.values().map(|room| room.free_mib + room.vms_mib.iter().sum::<u64>()).max();
+        nowhere_mib.retain(|mib| largest_mib.is_some_and(|largest| *mib <= largest));
         let rooms: Vec<Room> = rooms.into_values().collect();
         let borne = failures_borne(&rooms, &nowhere_mib);
         let room = (borne, if borne == 0 { 0 } else { room_mib(&rooms, &nowhere_mib) });
@@ -46,7 +49,7 @@ impl Rack {
         self.version += 1;
         if borne == 0 && before.is_some_and(|(borne, _)| borne > 0) {
             let text = "no host may fail any more: not all VMs would fit on the others".to_owned();
-            self.warn(Topic::Server, now, text, |_| ());
+            self.warn_repeated(Topic::Server, now, text, |_| ());
         }
     }
 

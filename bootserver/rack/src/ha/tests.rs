@@ -418,6 +418,24 @@ fn a_heartbeat_disk_that_is_lost_is_said_and_made_anew() {
     assert_eq!(blind(&all), None);
 }
 
+/// The new one says nothing of who wrote the old: a host that the server does not hear otherwise may have had its lease all the while.
+#[test]
+fn after_a_heartbeat_disk_was_made_anew_each_silence_is_waited_out_in_full() {
+    let mut all = Few::new(3);
+    all.run("a", 0, Restart::default(), 96);
+    all.begin();
+    all.blind = true;
+    let effects = all.bench.apply(Event::HeartbeatsUnread { why: "no".to_owned(), gone: true });
+    all.hosts[0].alive = false;
+    all.pass(60);
+    all.carry_out(effects);
+    all.blind = false;
+    all.pass(40);
+    assert_eq!(all.vm("a").owner, Some(id(0)), "{}", all.log.concat());
+    all.pass(10);
+    assert_ne!(all.vm("a").owner, Some(id(0)), "{}", all.log.concat());
+}
+
 fn op(effect: &Effect) -> Option<&StorageOp> {
     if let Effect::Storage { op, .. } = effect { Some(op) } else { None }
 }

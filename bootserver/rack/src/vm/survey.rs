@@ -102,8 +102,13 @@ impl Rack {
         // That it has ended must not be forgotten if its host fails next.
         let ended = state == Some(DomainState::Shutdown);
         let lasts = odd.reports >= ODD_REPORTS && (ended || now.mono_ms.saturating_sub(odd.since_mono_ms) >= ODD_MS);
-        let left = state == Some(DomainState::Crashed) && self.stays_crashed(vm, host);
+        // It asked to be started anew, and its host cannot, or not again so soon.
+        let reboots = self.live.get(host).and_then(|live| live.domain(vm)).is_some_and(|domain| domain.reboots);
+        let stops = self.vms.get(vm).is_some_and(|record| record.restart.on_crash == OnCrash::Stop);
+        let left = state == Some(DomainState::Crashed) && stops && !reboots;
         let note = match state {
+            // Its host goes on trying; taken away, it would be started by nobody.
+            Some(DomainState::Crashed) if reboots && self.frozen() => return,
             Some(DomainState::Crashed) if left => left_crashed(vm, host),
             Some(DomainState::Crashed) => format!("{vm} has crashed on {host}"),
             _ if !lasts || !idle => return,
@@ -116,6 +121,9 @@ impl Rack {
             Some(DomainState::Shutdown) => format!("{vm} has shut itself down"),
             Some(state) => format!("{vm} stood {state} on {host} with no move under way"),
         };
+        if reboots && let Some(guest) = self.guests.get_mut(vm) {
+            guest.running_mono_ms = None; // in a circle, however long
+        }
         if !ended {
             self.back_off(vm, now);
         }
@@ -126,12 +134,6 @@ impl Rack {
             record.crashed_on = left.then(|| host.clone());
         }
         self.begin_destroy(vm, host, now);
-    }
-
-    /// Whether a guest that its host shows as crashed is left stopped. One that only asked to be started anew has not crashed.
-    fn stays_crashed(&self, vm: &VmId, host: &HostId) -> bool {
-        let reboots = self.live.get(host).and_then(|live| live.domain(vm)).is_some_and(|domain| domain.reboots);
-        !reboots && self.vms.get(vm).is_some_and(|record| record.restart.on_crash == OnCrash::Stop)
     }
 
     /// Notes processor use for the planner's forecast.

@@ -149,3 +149,24 @@ fn each_start_waits_twice_as_long_until_one_has_run_well() {
         assert_eq!(one.phase("a"), Some(VmPhase::Running));
     }
 }
+
+/// Its host lets it live several times before it shows that as a crash: together that may look like a good run.
+#[test]
+fn one_that_starts_itself_in_a_circle_waits_longer_each_time() {
+    let mut one = One::new();
+    let mut shown = one.running("a");
+    for waits_ms in [5_000, 10_000, 20_000] {
+        for _ in 0..60 {
+            one.report(vec![shown.clone()], vec![]);
+        }
+        let crashed_ms = one.bench.now.mono_ms + 1500;
+        one.crash(&DomainSurvey { reboots: true, ..shown.clone() });
+        assert_eq!(one.bench.rack.guests[&vm("a")].again_mono_ms, Some(crashed_ms + waits_ms));
+        while one.phase("a") != Some(VmPhase::Starting) {
+            one.without();
+        }
+        let start = order(&one.report(vec![], vec![])).expect("told");
+        shown.epoch = Some(start.epoch);
+        one.report(vec![shown.clone()], vec![start.id]);
+    }
+}
