@@ -69,7 +69,8 @@ impl Room {
         self.vms_mib.iter().sum()
     }
 
-    fn all_mib(&self) -> u64 {
+    /// What there is for VMs, MiB.
+    pub fn all_mib(&self) -> u64 {
         self.free_mib + self.used_mib()
     }
 }

@@ -112,3 +112,28 @@ pub fn read(path: &Path) -> Result<Option<String>, StateError> {
         Err(err) => Err(StateError::Io { doing: "reading", path: path.to_owned(), err }),
     }
 }
+
+/// Does a test on a small file system, in a mount namespace of a thread's own; `size` is tmpfs's.
+#[cfg(test)]
+pub(crate) fn on_small_file_system(size: &'static str, test: impl FnOnce(&Path) + Send + 'static) {
+    use nix::mount::{MsFlags, mount};
+    assert!(nix::unistd::geteuid().is_root(), "this test needs root, for a mount of its own");
+    let dir = tempfile::tempdir().expect("a directory");
+    let root = dir.path().to_owned();
+    let tried = std::thread::spawn(move || {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).expect("a namespace");
+        let none = None::<&str>;
+        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).expect("private");
+        mount_small(&root, size);
+        test(&root);
+    });
+    tried.join().expect("what it had to show");
+}
+
+/// Mounts another within such a test.
+#[cfg(test)]
+pub(crate) fn mount_small(at: &Path, size: &str) {
+    use nix::mount::{MsFlags, mount};
+    let size = format!("size={size}");
+    mount(Some("tmpfs"), at, Some("tmpfs"), MsFlags::empty(), Some(size.as_str())).expect("mounted");
+}

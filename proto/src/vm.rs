@@ -23,6 +23,13 @@ pub struct VmSpec {
     pub vifs: Vec<Vif>,
 }
 
+impl VmSpec {
+    /// What it takes of its host, with what Xen needs for it, MiB.
+    pub fn needed_mib(&self) -> u64 {
+        self.memory_mib + overhead_mib(self.memory_mib, self.vcpus)
+    }
+}
+
 /// What Xen and xl need of a host beside a guest's own memory, MiB: its page tables (8 KiB a MiB and 1 MiB a processor,
 /// tools/libs/light/libxl_utils.c, libxl_get_required_shadow_memory), rounded up. Who places a VM and who starts it reckon alike.
 pub fn overhead_mib(memory_mib: u64, vcpus: u32) -> u64 {

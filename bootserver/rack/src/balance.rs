@@ -260,8 +260,7 @@ fn holds_memory(phase: VmPhase) -> bool {
 
 fn planners_vm(record: &VmRecord, seen_on: Option<&HostRecord>) -> balancer::Vm {
     let spec = &record.spec;
-    let memory_mib = spec.memory_mib + overhead_mib(spec.memory_mib, spec.vcpus);
-    let mut vm = balancer::Vm::new(spec.name.clone(), memory_mib, spec.vcpus);
+    let mut vm = balancer::Vm::new(spec.name.clone(), spec.needed_mib(), spec.vcpus);
     vm.moved = record.moved;
     // What its host has, its guest may have seen.
     if let Some(inventory) = seen_on.and_then(|host| host.inventory.as_ref()) {

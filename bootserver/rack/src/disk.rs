@@ -286,6 +286,14 @@ impl Rack {
         self.do_disk(&name, now);
     }
 
+    /// Has a disk made once more whose data are gone, and whose data nobody needs.
+    pub(crate) fn make_anew(&mut self, disk: &DiskId, now: Now) {
+        if let Some(record) = self.disks.edit(disk) {
+            (record.ready, record.doing) = (false, Some(DiskDoing::Create));
+        }
+        self.do_disk(disk, now);
+    }
+
     /// Has a disk removed; nobody may reach it any more.
     pub(crate) fn unmake_disk(&mut self, disk: &DiskId, now: Now) {
         if self.is_external() {

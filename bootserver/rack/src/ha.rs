@@ -20,7 +20,7 @@ mod turn;
 
 use crate::Rack;
 use crate::event::Now;
-use crate::record::{DiskDoing, Fence, HostRecord, VmRecord};
+use crate::record::{Fence, HostRecord, VmRecord};
 use proto::agent::{Heartbeat, LeaseState};
 use proto::api::{Accepted, Refusal};
 use proto::event::Topic;
@@ -170,10 +170,7 @@ impl Rack {
         // Amid a survey, or where another server rules, what there is is not for us to say.
         if gone && !self.is_external() && !self.orders_nothing() {
             text = format!("{text}; the heartbeat disk is made anew");
-            if let Some(record) = self.disks.edit(&disk) {
-                (record.ready, record.doing) = (false, Some(DiskDoing::Create));
-            }
-            self.do_disk(&disk, now);
+            self.make_anew(&disk, now);
         }
         let before = self.ha.blind.take();
         let told = before.as_ref().is_some_and(|(before, _)| *before == text);

@@ -225,10 +225,7 @@ impl Rack {
         // It holds nothing that is not written anew: without it no host could be told to be silent, and the survey would not end.
         if let Some(beats) = missing.iter().find(|disk| is_heartbeat(disk)).cloned() {
             missing.remove(&beats);
-            if let Some(record) = self.disks.edit(&beats) {
-                (record.ready, record.doing) = (false, Some(DiskDoing::Create));
-            }
-            self.do_disk(&beats, now);
+            self.make_anew(&beats, now);
         }
         for disk in &missing {
             if let Some(record) = self.disks.edit(disk) {

@@ -236,16 +236,9 @@ fn ends_while_commits_never_cease() {
 #[test]
 fn none_is_taken_for_which_there_is_no_room() {
     use nix::mount::{MsFlags, mount};
-    assert!(nix::unistd::geteuid().is_root(), "this test needs root, for mounts of its own");
-    let dir = tempfile::tempdir().expect("a directory");
-    let root = dir.path().to_owned();
-    let full = std::thread::spawn(move || {
-        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).expect("a namespace");
-        let none = None::<&str>;
-        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).expect("private");
-        mount(Some("tmpfs"), &root, Some("tmpfs"), MsFlags::empty(), Some("size=64m")).expect("mounted");
-        let state = state(&root);
-        let beside = schedule(&root);
+    state_dir::on_small_file_system("64m", |root| {
+        let state = state(root);
+        let beside = schedule(root);
         let refused = take(&state, &beside).expect_err("there would be less than 64 MiB left").to_string();
         assert!(
             refused.contains("1 MiB, and 63 MiB are free, of which 64 MiB are kept for the server's records"),
@@ -254,18 +247,17 @@ fn none_is_taken_for_which_there_is_no_room() {
         assert_eq!(list(&beside.directory), []);
         let elsewhere = Schedule { directory: root.join("elsewhere"), ..beside };
         fs::create_dir(&elsewhere.directory).expect("made");
-        let small = Some("size=1m");
-        mount(Some("tmpfs"), &elsewhere.directory, Some("tmpfs"), MsFlags::empty(), small).expect("mounted");
+        state_dir::mount_small(&elsewhere.directory, "1m");
         take(&state, &elsewhere).expect("nothing is kept free where no record is");
         fs::write(elsewhere.directory.join("others"), vec![1; 960 << 10]).expect("others write as well");
         let refused = take(&state, &elsewhere);
         assert!(matches!(refused, Err(BackupError::NoRoom { needed_mib: 1, free_mib: 0, .. })), "{refused:?}");
+        let none = None::<&str>;
         mount(none, &elsewhere.directory, none, MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY, none).expect("mounted");
         let refused = take(&state, &elsewhere).expect_err("it cannot be written").to_string();
         let way = format!("`ReadWritePaths={}`", elsewhere.directory.display());
         assert!(refused.contains("Read-only file system") && refused.contains(&way), "{refused}");
     });
-    full.join().expect("what it had to show");
 }
 
 /// Most of them are rather elsewhere than lost; one may have been deleted after the backup.

@@ -300,19 +300,11 @@ mod tests {
     /// A file system of 1 MiB, in a mount namespace of this thread's own.
     #[test]
     fn a_full_disk_is_told_and_nothing_is_left() {
-        use nix::mount::{MsFlags, mount};
-        assert!(nix::unistd::geteuid().is_root(), "this test needs root, for a mount of its own");
-        let dir = tempfile::tempdir().expect("a directory");
-        let state = dir.path().to_owned();
-        let full = std::thread::spawn(move || {
-            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).expect("a namespace");
-            let none = None::<&str>;
-            mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).expect("private");
-            mount(Some("tmpfs"), &state, Some("tmpfs"), MsFlags::empty(), Some("size=1m")).expect("mounted");
+        state_dir::on_small_file_system("1m", |state| {
             let content = vec![7; 2 << 20];
             let (sha256, bytes) = (digest(&content), content.len() as u64);
             // By reckoning, before anything is written.
-            let files = Files::open(&state, 256 << 10).expect("opened");
+            let files = Files::open(state, 256 << 10).expect("opened");
             let err = files.room_for(bytes).expect_err("too much");
             assert!(err.to_string().contains("2 MiB more are needed with 0 MiB left over"), "{err}");
             files.append(&sha256, bytes, 0, &content[..512 << 10]).expect("there is room for this");
@@ -330,6 +322,5 @@ mod tests {
             fs::remove_file(&others).expect("removed");
             files.append(&digest(b"small"), 5, 0, b"small").expect("there is room again");
         });
-        full.join().expect("what it had to show");
     }
 }

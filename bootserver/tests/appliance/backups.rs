@@ -2,7 +2,7 @@
 
 use crate::agents::{a_report, join};
 use crate::releases::Operator;
-use crate::server::{HOST, Server, directory, start, until};
+use crate::server::{HOST, Server, configure, directory, start, until};
 use http::{Method, StatusCode};
 use proto::agent::{JoinAnswer, Report};
 use proto::api::Refusal;
@@ -17,9 +17,7 @@ use tempfile::TempDir;
 /// A configuration's directory with this schedule.
 fn with(backup: &str) -> TempDir {
     let dir = directory();
-    let file = dir.path().join("c.yaml");
-    let text = fs::read_to_string(&file).expect("read");
-    fs::write(&file, format!("{text}backup: {backup}\n")).expect("written");
+    configure(&dir, &format!("backup: {backup}\n"));
     dir
 }
 

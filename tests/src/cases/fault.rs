@@ -160,7 +160,7 @@ pub(super) fn storage_path_is_cut(trial: &mut Trial) -> Result<()> {
     await_usable(trial, &host)?;
     trial.rack.guard.wait(&format!("{host} to be rid of {}", guest.name), || {
         let state = state_by_xl(trial, &host, &guest)?;
-        let runs = state.as_ref().is_some_and(|state| !state.contains(['p', 's', 'c', 'd']));
+        let runs = state.as_deref().is_some_and(super::runs);
         ensure!(!runs, "{} runs on {host} too: {state:?}", guest.name);
         Ok(state.is_none().then_some(()))
     })?;

@@ -190,8 +190,7 @@ impl Trial {
             // One without power runs nothing.
             let Ok(machine) = self.rack.machine_of(&host.id) else { continue };
             for (name, state) in self.domains(machine)? {
-                // xl's states: running, blocked, paused, shut down, crashed, dying; none of them is a runnable one.
-                if name.starts_with(vm.as_str()) && !state.contains(['p', 's', 'c', 'd']) {
+                if name.starts_with(vm.as_str()) && runs(&state) {
                     found.push(host.id.clone());
                 }
             }
@@ -205,6 +204,11 @@ impl Trial {
             Ok(domains(&machine.shell("xl list | sed -n 'p;$='", &self.rack.guard)?))
         })
     }
+}
+
+/// Whether a domain runs by xl's state: running, blocked, paused, shut down, crashed, dying; none of them is a runnable one.
+fn runs(state: &str) -> bool {
+    !state.contains(['p', 's', 'c', 'd'])
 }
 
 /// Name and state of each domain in xl's list, behind which is the number of its lines; none if a line is missing or torn.

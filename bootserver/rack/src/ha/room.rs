@@ -10,7 +10,7 @@ use balancer::{HostState as Takes, Room, failures_borne, room_mib};
 use proto::HostId;
 use proto::event::Topic;
 use proto::view::VmPhase;
-use proto::vm::{Priority, VmSpec, overhead_mib};
+use proto::vm::Priority;
 use std::collections::BTreeMap;
 
 impl Rack {
@@ -37,7 +37,7 @@ impl Rack {
         }
         let mut nowhere_mib = self.nowhere_mib(|host| rooms.contains_key(host));
         // One that fits on no host at all says so itself, and takes room from nobody.
-        let largest_mib = rooms.values().map(|room| room.free_mib + room.vms_mib.iter().sum::<u64>()).max();
+        let largest_mib = rooms.values().map(Room::all_mib).max();
         nowhere_mib.retain(|mib| largest_mib.is_some_and(|largest| *mib <= largest));
         let rooms: Vec<Room> = rooms.into_values().collect();
         let borne = failures_borne(&rooms, &nowhere_mib);
@@ -60,7 +60,6 @@ impl Rack {
             starts_again && !record.owner.as_ref().is_some_and(&is_there)
         };
         let nowhere = self.vms.values().filter(|r| r.run && (r.phase == VmPhase::Stopped || is_lost(r)));
-        let needed_mib = |spec: &VmSpec| spec.memory_mib + overhead_mib(spec.memory_mib, spec.vcpus);
-        nowhere.map(|record| needed_mib(&record.spec)).collect()
+        nowhere.map(|record| record.spec.needed_mib()).collect()
     }
 }

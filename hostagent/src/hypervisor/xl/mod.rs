@@ -18,7 +18,6 @@ use crate::xenstore::XenStore;
 use crate::{crash, fetch, iscsi, migration, ram};
 use proto::VmId;
 use proto::agent::{DiskAccess, DomainState, Failure, FailureKind};
-use proto::vm::overhead_mib;
 use room::Room;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -259,7 +258,7 @@ impl Xl {
         self.fetch(guest).await?;
         let _room = self.room.for_one(&guest.spec.boot, &blobs()).await;
         let free_mib = lock(&self.calls).physinfo().map_err(tool("asking for free memory"))?.free_pages / 256;
-        let needed_mib = guest.spec.memory_mib + overhead_mib(guest.spec.memory_mib, guest.spec.vcpus);
+        let needed_mib = guest.spec.needed_mib();
         if free_mib < needed_mib {
             let why = format!("creating {vm}: needs {needed_mib} MiB with its tables, {free_mib} MiB are free");
             return Err(failure(FailureKind::NoMemory, why));
